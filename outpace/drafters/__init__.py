@@ -1,0 +1,103 @@
+"""Every way of guessing. A new drafter is one new file here and one line in DRAFTERS.
+
+A spec is `name`, `name:key=value:key=value`, `name:ARGUMENT` (for drafters that take a path), or `module:Class` for your
+own class. Installed packages may add names through the entry point group `outpace.drafters`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+
+from outpace.drafters.base import Drafter, DrafterContext
+from outpace.errors import BadInputError
+
+DRAFTERS = {
+    "none": "outpace.drafters.none:NoDrafter",
+    "blind": "outpace.drafters.blind:BlindDrafter",
+    "prompt_lookup": "outpace.drafters.prompt_lookup:PromptLookupDrafter",
+}
+ENTRY_POINT_GROUP = "outpace.drafters"
+
+
+@dataclass(frozen=True)
+class DrafterSpec:
+    """A parsed drafter spec: `location` is `module:Class`."""
+
+    text: str
+    location: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def parse_spec(text: str) -> DrafterSpec:
+    """Read a drafter spec. Raises BadInputError for an unknown name; imports nothing."""
+    name, *rest = text.strip().split(":")
+    if name in DRAFTERS:
+        location = DRAFTERS[name]
+    elif rest and rest[0].isidentifier() and all(part.isidentifier() for part in name.split(".")):
+        location = f"{name}:{rest.pop(0)}"
+    else:
+        plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+        if name not in plugins:
+            known = ", ".join([*DRAFTERS, *plugins])
+            raise BadInputError(f"unknown drafter {text!r}; known: {known}, or module:Class")
+        location = plugins[name]
+    options: dict[str, str] = {}
+    for part in rest:
+        key, separator, value = part.partition("=")
+        if not separator or not key.isidentifier():
+            raise BadInputError(f"drafter {text!r}: {part!r} is not of the form key=value")
+        options[key] = value
+    return DrafterSpec(text, location, options)
+
+
+def load_class(spec: DrafterSpec) -> type[Drafter]:
+    """Import the drafter's class. Raises BadInputError when it is missing or no Drafter."""
+    module, _, attribute = spec.location.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BadInputError(f"drafter {spec.text!r}: cannot import {spec.location} ({error})") from error
+    if not (inspect.isclass(found) and issubclass(found, Drafter)):
+        raise BadInputError(f"drafter {spec.text!r}: {spec.location} is not a subclass of outpace.drafters.base.Drafter")
+    return found
+
+
+def create_drafter(text: str, context: DrafterContext) -> Drafter:
+    """Build a drafter from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
+    spec = parse_spec(text)
+    found = load_class(spec)
+    for name in ("tree", "hidden", "probes"):
+        if getattr(found.requires, name) and not getattr(context.target.capabilities, name):
+            raise BadInputError(f"drafter {text!r} needs a target with {name!r}, which this one lacks")
+    return found(context, **_typed_options(spec, found))
+
+
+def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
+    """Options as the types of the constructor's defaults."""
+    known = dict(list(inspect.signature(found).parameters.items())[1:])
+    typed: dict[str, Any] = {}
+    for key, value in spec.options.items():
+        if key not in known:
+            takes = ", ".join(known) or "no options"
+            raise BadInputError(f"drafter {spec.text!r} has no option {key!r}; it takes {takes}")
+        default = known[key].default
+        kind = type(default) if isinstance(default, (int, float, str)) else str
+        try:
+            typed[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        except ValueError as error:
+            raise BadInputError(f"drafter {spec.text!r}: {key} must be {kind.__name__}, not {value!r}") from error
+    return typed
+
+
+def describe(name: str) -> str:
+    """First line of the drafter's module docstring."""
+    module = import_module(DRAFTERS[name].partition(":")[0])
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "create_drafter", "describe", "load_class", "parse_spec"]

@@ -1,0 +1,47 @@
+"""The face of a drafter: which tokens are probably next?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from outpace.core import Capabilities, Draft, Request, Verdict
+from outpace.targets.base import TargetModel, TargetOutput
+
+
+@dataclass(frozen=True)
+class DrafterContext:
+    """What a drafter may know about the model it guesses for."""
+
+    target: TargetModel
+
+    @property
+    def vocab_size(self) -> int:
+        return self.target.capabilities.vocab_size
+
+
+class Drafter(ABC):
+    """Guesses tokens for many requests at once; keeps its state per request between `begin` and `end`.
+
+    A wrong guess costs time, never text. Options arrive as keyword arguments from the spec `name:key=value:key=value`.
+    """
+
+    requires: Capabilities = Capabilities()
+    num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
+
+    def begin(self, request: Request) -> None:
+        """A request starts; its prompt is in `request.token_ids`."""
+        return None
+
+    @abstractmethod
+    def propose(self, request: Request, budget: int) -> Draft:
+        """Guess what follows `request.token_ids`: a tree of at most `budget` nodes (probes not counted). Empty = decode plainly."""
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes]. Tokens are committed already."""
+        return None
+
+    def end(self, request: Request) -> None:
+        """The request is over, whatever the reason: forget it."""
+        return None
+

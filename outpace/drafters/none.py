@@ -1,0 +1,18 @@
+"""Plain decoding as a drafter that never guesses: the baseline runs in the same engine, through the same code."""
+
+from __future__ import annotations
+
+from outpace.core import EMPTY_DRAFT, Draft, Request
+from outpace.drafters.base import Drafter, DrafterContext
+
+
+class NoDrafter(Drafter):
+    """Never guesses."""
+
+    num_draft_tokens = 0
+
+    def __init__(self, context: DrafterContext):
+        pass
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        return EMPTY_DRAFT

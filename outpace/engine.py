@@ -1,0 +1,177 @@
+"""The loop: schedule -> draft -> forward -> verify -> commit -> observe. It knows no drafter, verifier or target by name."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from outpace.config import EngineConfig
+from outpace.core import EMPTY_DRAFT, Array, Draft, Request, StepOutput, Verdict
+from outpace.errors import BadInputError, OutpaceError
+from outpace.metrics import Metrics
+from outpace.sampling import logprobs_of
+from outpace.scheduler import Scheduler
+from outpace.targets.base import TargetModel, TargetOutput
+from outpace.tree import check, decode_segment, first_chain
+
+logger = logging.getLogger("outpace")
+
+
+class Engine:
+    """Runs any number of requests together, one model pass a step. Not thread-safe: one thread drives it."""
+
+    def __init__(self, target: TargetModel, config: EngineConfig | None = None):
+        self.target, self.config = target, config or EngineConfig()
+        self.scheduler = Scheduler(target, self.config)
+        self.metrics = Metrics()
+        self._no_drafter: set[str] = set()  # requests whose drafter failed: they go on plainly
+
+    @property
+    def has_unfinished(self) -> bool:
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises BadInputError when it can never run."""
+        if not request.token_ids:
+            raise BadInputError("the prompt is empty")
+        vocab_size = self.target.capabilities.vocab_size
+        if not 0 <= min(request.token_ids) <= max(request.token_ids) < vocab_size:
+            raise BadInputError(f"the prompt has a token outside the vocabulary of {vocab_size}")
+        self.target.check_length(request.num_prompt_tokens + request.params.max_tokens)
+        self.scheduler.waiting.append(request)
+
+    def abort(self, request: Request) -> None:
+        """Stop a request at once; its slot is free when this returns."""
+        if request.finish_reason is None:
+            self._finish(request, "abort")
+
+    def step(self) -> list[StepOutput]:
+        """One pass of the model for everybody who is running. Returns what each decoding request got."""
+        started = time.perf_counter()
+        for request in self.scheduler.admit():
+            self._begin(request, started)
+        decoding = self.scheduler.decoding()
+        drafts = [self._propose(request, len(decoding)) for request in decoding]
+        batch = [decode_segment(r.slot, r.token_ids[-1], draft) for r, draft in zip(decoding, drafts, strict=True)]
+        prefill = list(self.scheduler.prefill(sum(len(segment) for segment in batch)))
+        batch += [segment for _, segment in prefill]
+        if not batch:
+            return []
+        before = time.perf_counter()
+        output = self.target.forward(batch)
+        after = time.perf_counter()
+        for request, segment in prefill:
+            self.target.keep(segment.slot, segment.token_ids, range(len(segment)))
+            self.metrics.num_prompt_tokens += len(segment)
+            request.stats.decode_started_at = after
+        results, row = [], 0
+        for request, draft in zip(decoding, drafts, strict=True):
+            end = row + 1 + len(draft)
+            hidden = None if output.hidden is None else output.hidden[row:end]
+            results.append(self._advance(request, draft, TargetOutput(output.logits[row:end], hidden)))
+            row = end
+        self.metrics.num_steps += 1
+        self.metrics.forward_seconds += after - before
+        self.metrics.step_seconds += time.perf_counter() - started
+        return results
+
+    def _begin(self, request: Request, now: float) -> None:
+        request.stats.prefill_started_at = request.stats.decode_started_at = now
+        request.stats.num_cached_prompt_tokens = request.slot.num_cached
+        try:
+            request.speculation.drafter.begin(request)
+        except Exception as error:
+            self._drop_drafter(request, error)
+
+    def _propose(self, request: Request, num_running: int) -> Draft:
+        speculation = request.speculation
+        budget = min(speculation.controller.budget(request, num_running), request.num_tokens_left - 1, self.config.max_draft_rows)
+        if budget <= 0 or request.id in self._no_drafter:
+            return EMPTY_DRAFT
+        started = time.perf_counter()
+        try:
+            draft: Draft = speculation.drafter.propose(request, budget)
+            check(draft, self.target.capabilities.vocab_size, budget)
+            if len(draft) > self.config.max_draft_rows:
+                raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows}")
+        except Exception as error:
+            self._drop_drafter(request, error)
+            return EMPTY_DRAFT
+        if not self.target.capabilities.tree and not (draft.is_chain and draft.num_probes == 0):
+            draft = first_chain(draft)
+        seconds = time.perf_counter() - started
+        request.stats.draft_seconds += seconds
+        self.metrics.draft_seconds += seconds
+        return draft
+
+    def _drop_drafter(self, request: Request, error: Exception) -> None:
+        """A drafter that fails costs speed, never the answer: log it and decode the rest of this request plainly."""
+        logger.warning("drafter %s failed, request %s goes on without it: %r", request.speculation.name, request.id, error)
+        self._no_drafter.add(request.id)
+
+    def _advance(self, request: Request, draft: Draft, output: TargetOutput) -> StepOutput:
+        """Verify one request's rows, commit the tokens and let the drafter see them. An error ends this request only."""
+        try:
+            verdict = request.speculation.verifier.verify(request, draft, output.logits)
+            token_ids, finish_reason = self._commit(request, verdict, output.logits)
+        except Exception as error:
+            logger.warning("request %s failed: %r", request.id, error)
+            request.error = error
+            self._finish(request, "error")
+            return StepOutput(request, [], [], "error")
+        num_accepted = min(len(verdict.path), len(token_ids))
+        num_drafted = len(draft) - draft.num_probes
+        stats = request.stats
+        stats.num_steps += 1
+        stats.num_drafts += num_drafted > 0
+        stats.num_draft_tokens += num_drafted
+        stats.num_accepted_tokens += num_accepted
+        self.metrics.add_verdict(num_drafted, num_accepted, len(token_ids))
+        from_draft = [i < num_accepted for i in range(len(token_ids))]
+        request.from_draft.extend(from_draft)
+        if finish_reason is not None:
+            self._finish(request, finish_reason)
+        elif request.id not in self._no_drafter:
+            try:
+                request.speculation.drafter.observe(request, verdict, output)
+            except Exception as error:
+                self._drop_drafter(request, error)
+        return StepOutput(request, token_ids, from_draft, finish_reason)
+
+    def _commit(self, request: Request, verdict: Verdict, logits: Array) -> tuple[list[int], str | None]:
+        """Append the verified tokens up to the first end; keep the K/V of all but the last. Returns (tokens, finish reason)."""
+        tokens = [*(verdict.draft.token_ids[node] for node in verdict.path), verdict.next_token]
+        rows = [0, *(node + 1 for node in verdict.path)]  # row r predicted tokens[i]
+        kept: list[int] = []
+        finish_reason = None
+        root = request.token_ids[-1]
+        for token, row in zip(tokens, rows, strict=True):
+            if request.logprobs is not None:
+                request.logprobs.append(logprobs_of(logits[row], token, request.params.logprobs or 0))
+            request.token_ids.append(token)
+            kept.append(token)
+            finish_reason = self._finish_reason(request, token)
+            if finish_reason is not None:
+                break
+        request.sampler.commit(kept)
+        self.target.keep(request.slot, [root, *kept[:-1]], rows[: len(kept)])
+        return kept, finish_reason
+
+    @staticmethod
+    def _finish_reason(request: Request, token: int) -> str | None:
+        is_end = request.stop_check is not None and request.stop_check(token)
+        if request.num_output_tokens >= request.params.min_tokens and (is_end or token in request.stop_token_ids):
+            return "stop"
+        return "length" if request.num_tokens_left <= 0 else None
+
+    def _finish(self, request: Request, reason: str) -> None:
+        request.finish_reason = reason
+        request.stats.finished_at = time.perf_counter()
+        was_running = request.slot is not None
+        self.scheduler.remove(request)
+        if was_running:
+            try:
+                request.speculation.drafter.end(request)
+            except Exception as error:
+                logger.warning("drafter %s failed at the end of request %s: %r", request.speculation.name, request.id, error)
+        self._no_drafter.discard(request.id)

@@ -1,0 +1,13 @@
+"""The errors a user can cause. The command line prints their message as one line; nothing here is a bug of outpace."""
+
+
+class OutpaceError(Exception):
+    """Something failed that the message explains (exit code 1)."""
+
+    exit_code = 1
+
+
+class BadInputError(OutpaceError, ValueError):
+    """The caller asked for something impossible or misspelt (exit code 2)."""
+
+    exit_code = 2

@@ -1,0 +1,63 @@
+"""Who runs in the next pass: first come, first served; decoding always, prefill in chunks with the rows that are left."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from outpace.config import EngineConfig
+from outpace.core import Request
+from outpace.targets.base import OutOfSlots, TargetModel
+from outpace.tree import Segment
+
+
+class Scheduler:
+    """A request holds room for its whole length from admission on, so a running one never has to give way."""
+
+    def __init__(self, target: TargetModel, config: EngineConfig):
+        self.target, self.config = target, config
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    def rows_needed(self, request: Request) -> int:
+        """Cache rows to reserve: the longest text it may reach and one draft."""
+        return request.num_prompt_tokens + request.params.max_tokens + self.config.max_draft_rows
+
+    def admit(self) -> list[Request]:
+        """Move waiting requests into the running set while there is room; returns the new ones."""
+        admitted = []
+        while self.waiting and len(self.running) < self.config.max_num_seqs:
+            request = self.waiting[0]
+            prompt = request.token_ids if self.config.enable_prefix_caching else []
+            try:
+                request.slot = self.target.allocate(self.rows_needed(request), prompt)
+            except OutOfSlots:
+                if not self.running:
+                    raise
+                break
+            self.running.append(self.waiting.popleft())
+            admitted.append(request)
+        return admitted
+
+    def decoding(self) -> list[Request]:
+        """Requests whose prompt is in the cache up to its last token."""
+        return [request for request in self.running if not request.is_prefilling]
+
+    def prefill(self, num_rows_taken: int) -> Iterator[tuple[Request, Segment]]:
+        """Chunks of prompts, oldest first, that fill the pass up to max_num_batched_tokens."""
+        left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_rows_taken)
+        for request in self.running:
+            if left > 0 and request.is_prefilling:
+                start = request.slot.num_cached
+                chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
+                left -= len(chunk)
+                yield request, Segment(request.slot, chunk, wants_output=False)
+
+    def remove(self, request: Request) -> None:
+        """Take a request out, wherever it is, and free its slot."""
+        if request.slot is None:
+            self.waiting.remove(request)
+            return
+        self.running.remove(request)
+        self.target.free(request.slot)
+        request.slot = None

@@ -1,0 +1,24 @@
+"""The models that check guesses. A new target is one new file here and one line in TARGETS; imports happen on use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from outpace.errors import BadInputError
+from outpace.targets.base import TargetModel
+
+TARGETS = {
+    "openvino": "outpace.targets.openvino:OpenVINOTarget",
+    "hf": "outpace.targets.hf:HFTarget",
+    "toy": "outpace.targets.toy:ToyTarget",
+}
+
+
+def create_target(name: str, *args: Any, **options: Any) -> TargetModel:
+    """Build the target of this name. Raises BadInputError for an unknown one."""
+    if name not in TARGETS:
+        raise BadInputError(f"unknown target {name!r}; known: auto, {', '.join(TARGETS)}")
+    module, _, attribute = TARGETS[name].partition(":")
+    target: TargetModel = getattr(import_module(module), attribute)(*args, **options)
+    return target

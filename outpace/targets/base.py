@@ -1,0 +1,58 @@
+"""The face of a target model: given tokens, positions and who sees whom, what are the logits?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outpace.core import Array, Capabilities
+from outpace.errors import BadInputError
+from outpace.tree import Slot, TreeBatch
+
+
+@dataclass(frozen=True)
+class TargetOutput:
+    """Outputs of the rows of all segments with `wants_output`, in order. Valid until the next forward().
+
+    logits [rows, V] float32; hidden [rows, H] (the final norm's output) or None.
+    """
+
+    logits: Array
+    hidden: Array | None = None
+
+
+class OutOfSlots(Exception):
+    """No room for another sequence right now; try again when one has been freed."""
+
+
+class TargetModel(ABC):
+    """A causal language model with a K/V cache that can keep some of the rows it has just run.
+
+    Rows of a pass: `num_cached` rows are in the slot, the segment's rows come after them. After forward() the caller names
+    the survivors by keep(); the others are gone. A segment's rows see the cached prefix and their ancestors, nothing else.
+    """
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        """A slot with room for `num_tokens` rows. Its `num_cached` may be above 0 where a prefix of the prompt is already stored
+        (never the whole prompt: its last token is always run). Raises OutOfSlots, or BadInputError if it can never fit."""
+
+    @abstractmethod
+    def forward(self, batch: TreeBatch) -> TargetOutput:
+        """Run all segments in one pass."""
+
+    @abstractmethod
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        """Of the slot's rows just run, `nodes` (ascending) survive, in order; `token_ids` are their tokens."""
+
+    @abstractmethod
+    def free(self, slot: Slot) -> None:
+        """Give the slot back."""
+
+    def check_length(self, num_tokens: int) -> None:
+        """Raise BadInputError when no slot can ever hold `num_tokens`."""
+        if num_tokens > self.capabilities.max_len:
+            raise BadInputError(f"{num_tokens} tokens do not fit into the model's context of {self.capabilities.max_len}")

@@ -1,0 +1,75 @@
+"""A language model whose distributions are known exactly, for tests: no weights, no kernels, no rounding.
+
+It finds its context only through its cache and the tree mask, so a row that survived wrongly, a mask that shows too much
+or a position that is off by one changes its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from outpace.core import Array, Capabilities
+from outpace.errors import BadInputError
+from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.tree import Slot, TreeBatch
+
+
+class ToyTarget(TargetModel):
+    """Logits = a fixed random table indexed by the last two tokens, plus a little from a hash of the whole context.
+
+    `sharpness` scales the table: large values make text that repeats itself, so that lookup drafts are partly right.
+    """
+
+    def __init__(self, vocab_size: int = 12, max_len: int = 512, max_slots: int = 64, sharpness: float = 2.0, seed: int = 0, tree: bool = True):
+        rng = np.random.default_rng(seed)
+        self.capabilities = Capabilities(tree=tree, hidden=True, probes=tree, vocab_size=vocab_size, max_len=max_len)
+        self.table = rng.normal(0, sharpness, (vocab_size, vocab_size, vocab_size)).astype(np.float32)
+        self.detail = rng.normal(0, 0.5, (251, vocab_size)).astype(np.float32)
+        self.max_slots = max_slots
+        self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> rows (token, position), including rows of the last pass
+        self.num_passes = 0
+
+    def logits_after(self, context: Sequence[int]) -> Array:
+        """Exact logits [V] for the token after `context`."""
+        code = 0
+        for token in context:
+            code = (code * 31 + token + 1) % 251
+        before = context[-2] if len(context) > 1 else 0
+        return np.asarray(self.table[before, context[-1]] + self.detail[code])
+
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        free = [i for i in range(self.max_slots) if i not in self.cache]
+        if not free:
+            raise OutOfSlots
+        self.cache[free[0]] = []
+        return Slot(free[0], num_tokens, [], [])
+
+    def forward(self, batch: TreeBatch) -> TargetOutput:
+        self.num_passes += 1
+        rows: list[Array] = []
+        for segment in batch:
+            cached = self.cache[segment.slot.index][: segment.slot.num_cached]
+            new = list(zip(segment.token_ids, segment.position_ids.tolist(), strict=True))
+            self.cache[segment.slot.index] = cached + new
+            if len(cached) + len(new) > segment.slot.capacity:
+                raise BadInputError("the pass runs over the end of its slot")
+            if not segment.wants_output:
+                continue
+            for visible in segment.mask:
+                seen = cached + [row for row, see in zip(new, visible, strict=True) if see]
+                if [position for _, position in seen] != list(range(len(seen))):
+                    raise AssertionError(f"positions are not 0, 1, 2, … but {[p for _, p in seen]}")
+                rows.append(self.logits_after([token for token, _ in seen]))
+        logits = np.array(rows, np.float32).reshape(len(rows), self.capabilities.vocab_size)
+        return TargetOutput(logits, hidden=logits)
+
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        rows = self.cache[slot.index]
+        base = slot.num_cached
+        self.cache[slot.index] = rows[:base] + [rows[base + node] for node in nodes]
+        slot.token_ids.extend(token_ids)
+
+    def free(self, slot: Slot) -> None:
+        del self.cache[slot.index]

@@ -1,0 +1,133 @@
+"""Token trees as arrays: depths, ancestor masks, and the batch of trees that one forward pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from outpace.core import EMPTY_DRAFT, Array, Draft
+from outpace.errors import OutpaceError
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence's place in a target's K/V cache: `token_ids` are the tokens whose K/V is stored, in order."""
+
+    index: int
+    capacity: int  # rows it may hold, drafts included
+    token_ids: list[int]
+    blocks: list[int]
+
+    @property
+    def num_cached(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The rows of one sequence in a pass. `parents[i] < i`; -1 hangs off the cached prefix; None means a chain.
+
+    `wants_output` is False for prefill, whose logits nobody reads.
+    """
+
+    slot: Slot
+    token_ids: Sequence[int]
+    parents: Sequence[int] | None = None
+    wants_output: bool = True
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def position_ids(self) -> Array:
+        """Absolute positions [n]: the depth in the tree counts, not the row."""
+        return self.slot.num_cached + (np.arange(len(self)) if self.parents is None else depths(self.parents))
+
+    @property
+    def mask(self) -> Array:
+        """[n, n] uint8, 1 where the row may see the column."""
+        return causal_mask(len(self)) if self.parents is None else ancestor_mask(self.parents)
+
+
+TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in this order
+
+
+def depths(parents: Sequence[int]) -> Array:
+    """Depth of each node, 0 for those with parent -1."""
+    out: list[int] = []
+    for parent in parents:
+        out.append(0 if parent < 0 else out[parent] + 1)
+    return np.array(out, np.int64)
+
+
+@lru_cache(maxsize=128)
+def causal_mask(n: int) -> Array:
+    """[n, n] uint8 lower triangle; shared, never written."""
+    mask = np.tril(np.ones((n, n), np.uint8))
+    mask.flags.writeable = False
+    return mask
+
+
+def ancestor_mask(parents: Sequence[int]) -> Array:
+    """[n, n] uint8: row i sees itself and its ancestors."""
+    n = len(parents)
+    mask = np.eye(n, dtype=np.uint8)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            mask[node] |= mask[parent]
+    return mask
+
+
+def decode_segment(slot: Slot, root_token: int, draft: Draft) -> Segment:
+    """The last committed token as row 0, then the draft's nodes: draft node i is row i + 1."""
+    if draft.is_chain:
+        return Segment(slot, [root_token, *draft.token_ids])
+    return Segment(slot, [root_token, *draft.token_ids], [-1, *(parent + 1 for parent in draft.parents)])
+
+
+def check(draft: Draft, vocab_size: int, budget: int) -> None:
+    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes (probes not counted)."""
+    n = len(draft)
+    if n != len(draft.parents):
+        raise OutpaceError(f"draft has {n} tokens but {len(draft.parents)} parents")
+    if not 0 <= draft.num_probes <= n or n - draft.num_probes > budget:
+        raise OutpaceError(f"draft has {n} nodes, {draft.num_probes} of them probes, for a budget of {budget}")
+    if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
+        raise OutpaceError("draft lists a child before its parent")
+    if n and not (0 <= min(draft.token_ids) and max(draft.token_ids) < vocab_size):
+        raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
+    if draft.probs is not None and draft.probs.shape != (n, vocab_size):
+        raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")
+
+
+def first_chain(draft: Draft) -> Draft:
+    """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
+    nodes: list[int] = []
+    for node in range(len(draft) - draft.num_probes):
+        if draft.parents[node] == (nodes[-1] if nodes else -1):
+            nodes.append(node)
+    if not nodes:
+        return EMPTY_DRAFT
+    probs = None if draft.probs is None else draft.probs[nodes]
+    return Draft([draft.token_ids[n] for n in nodes], range(-1, len(nodes) - 1), probs)
+
+
+def merge_chains(chains: Sequence[Sequence[int]], budget: int) -> Draft:
+    """One tree out of several chains, earlier ones first, shared prefixes merged, at most `budget` nodes."""
+    token_ids: list[int] = []
+    parents: list[int] = []
+    nodes: dict[tuple[int, int], int] = {}
+    for chain in chains:
+        parent = -1
+        for token in chain:
+            if (parent, token) not in nodes:
+                if len(token_ids) == budget:
+                    break
+                nodes[parent, token] = len(token_ids)
+                token_ids.append(token)
+                parents.append(parent)
+            parent = nodes[parent, token]
+    return Draft(token_ids, parents)

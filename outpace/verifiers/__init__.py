@@ -1,0 +1,23 @@
+"""How guesses are checked. A new verifier is one file and one line in VERIFIERS."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from outpace.errors import BadInputError
+from outpace.verifiers.base import Verifier
+
+VERIFIERS = {
+    "exact": "outpace.verifiers.exact:ExactVerifier",
+    "rejection": "outpace.verifiers.rejection:RejectionVerifier",
+    "typical": "outpace.verifiers.typical:TypicalVerifier",
+}
+
+
+def create_verifier(name: str) -> Verifier:
+    """The verifier of this name. Raises BadInputError for an unknown one."""
+    if name not in VERIFIERS:
+        raise BadInputError(f"unknown verifier {name!r}; known: {', '.join(VERIFIERS)}")
+    module, _, attribute = VERIFIERS[name].partition(":")
+    verifier: Verifier = getattr(import_module(module), attribute)()
+    return verifier

@@ -1,0 +1,31 @@
+"""Verification as plain sampling read ahead: the default, and the reason why the text never changes.
+
+At each node draw the token exactly as plain decoding would: the noise depends on (seed, position) only. If a child holds
+that token go down to it, else stop. Greedy, sampled, chain and tree are one rule (coupled sampling, Daliri et al. 2408.07978).
+"""
+
+from __future__ import annotations
+
+from outpace.core import Array, Draft, Request, Verdict
+from outpace.verifiers.base import Verifier
+
+
+class ExactVerifier(Verifier):
+    """Same seed, same text, with any drafter and with none."""
+
+    lossless = True
+    same_text = True
+
+    def verify(self, request: Request, draft: Draft, logits: Array) -> Verdict:
+        children = draft.children()
+        node, position = -1, len(request.token_ids)
+        path: list[int] = []
+        tokens: list[int] = []
+        while True:
+            token = request.sampler.draw(logits[node + 1], tokens, position)
+            child = children.get(node, {}).get(token)
+            if child is None:
+                return Verdict(draft, path, token)
+            node, position = child, position + 1
+            path.append(child)
+            tokens.append(token)
