@@ -1,3 +1,37 @@
-"""outpace makes a language model answer faster without changing one token of its answer."""
+"""outpace makes a language model answer faster without changing one token of its answer.
+
+>>> from outpace import LLM, SamplingParams
+>>> llm = LLM("default", drafter="prompt_lookup")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from outpace.config import EngineConfig, SpeculativeConfig
+    from outpace.core import SamplingParams
+    from outpace.errors import BadInputError, OutpaceError
+    from outpace.llm import LLM, RequestOutput
+
+_WHERE = {
+    "LLM": "outpace.llm",
+    "BadInputError": "outpace.errors",
+    "EngineConfig": "outpace.config",
+    "OutpaceError": "outpace.errors",
+    "RequestOutput": "outpace.llm",
+    "SamplingParams": "outpace.core",
+    "SpeculativeConfig": "outpace.config",
+}
+__all__ = ["LLM", "BadInputError", "EngineConfig", "OutpaceError", "RequestOutput", "SamplingParams", "SpeculativeConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `import outpace` and `outpace --help` cost nothing."""
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'outpace' has no attribute {name!r}")

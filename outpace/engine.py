@@ -27,6 +27,12 @@ class Engine:
         self._no_drafter: set[str] = set()  # requests whose drafter failed: they go on plainly
 
     @property
+    def max_len(self) -> int:
+        """Longest prompt and answer together, in tokens: the model's context, the configured limit or what the K/V cache holds."""
+        limit = self.target.capabilities.max_len
+        return min(limit, self.config.max_model_len or limit, self.target.max_rows - self.config.max_draft_rows)
+
+    @property
     def has_unfinished(self) -> bool:
         return bool(self.scheduler.waiting or self.scheduler.running)
 
@@ -37,7 +43,10 @@ class Engine:
         vocab_size = self.target.capabilities.vocab_size
         if not 0 <= min(request.token_ids) <= max(request.token_ids) < vocab_size:
             raise BadInputError(f"the prompt has a token outside the vocabulary of {vocab_size}")
-        self.target.check_length(request.num_prompt_tokens + request.params.max_tokens)
+        if request.num_prompt_tokens + request.params.max_tokens > self.max_len:
+            raise BadInputError(
+                f"{request.num_prompt_tokens} prompt tokens and {request.params.max_tokens} new ones do not fit into {self.max_len}"
+            )
         self.scheduler.waiting.append(request)
 
     def abort(self, request: Request) -> None:

@@ -97,7 +97,7 @@ def check(draft: Draft, vocab_size: int, budget: int) -> None:
         raise OutpaceError(f"draft has {n} nodes, {draft.num_probes} of them probes, for a budget of {budget}")
     if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
         raise OutpaceError("draft lists a child before its parent")
-    if n and not (0 <= min(draft.token_ids) and max(draft.token_ids) < vocab_size):
+    if n and not (min(draft.token_ids) >= 0 and max(draft.token_ids) < vocab_size):
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
     if draft.probs is not None and draft.probs.shape != (n, vocab_size):
         raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")

@@ -12,7 +12,6 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
 

@@ -44,4 +44,3 @@ class Drafter(ABC):
     def end(self, request: Request) -> None:
         """The request is over, whatever the reason: forget it."""
         return None
-

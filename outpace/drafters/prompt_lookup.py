@@ -40,7 +40,13 @@ class PromptLookupDrafter(Drafter):
     """
 
     def __init__(
-        self, context: DrafterContext, max_ngram: int = 3, min_ngram: int = 1, choose: str = "recent", branches: int = 1, weak_length: int = 3
+        self,
+        context: DrafterContext,
+        max_ngram: int = 3,
+        min_ngram: int = 1,
+        choose: str = "recent",
+        branches: int = 1,
+        weak_length: int = 3,
     ):
         if not 1 <= min_ngram <= max_ngram:
             raise BadInputError(f"prompt_lookup: need 1 <= min_ngram <= max_ngram, not {min_ngram} and {max_ngram}")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outpace.core import Array, Capabilities
-from outpace.errors import BadInputError
 from outpace.tree import Slot, TreeBatch
 
 
@@ -34,11 +33,12 @@ class TargetModel(ABC):
     """
 
     capabilities: Capabilities
+    max_rows: int = 1 << 60  # cache rows that the largest slot can have, drafts included
 
     @abstractmethod
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
         """A slot with room for `num_tokens` rows. Its `num_cached` may be above 0 where a prefix of the prompt is already stored
-        (never the whole prompt: its last token is always run). Raises OutOfSlots, or BadInputError if it can never fit."""
+        (never the whole prompt: its last token is always run). Raises OutOfSlots."""
 
     @abstractmethod
     def forward(self, batch: TreeBatch) -> TargetOutput:
@@ -51,8 +51,3 @@ class TargetModel(ABC):
     @abstractmethod
     def free(self, slot: Slot) -> None:
         """Give the slot back."""
-
-    def check_length(self, num_tokens: int) -> None:
-        """Raise BadInputError when no slot can ever hold `num_tokens`."""
-        if num_tokens > self.capabilities.max_len:
-            raise BadInputError(f"{num_tokens} tokens do not fit into the model's context of {self.capabilities.max_len}")

@@ -22,7 +22,9 @@ class ToyTarget(TargetModel):
     `sharpness` scales the table: large values make text that repeats itself, so that lookup drafts are partly right.
     """
 
-    def __init__(self, vocab_size: int = 12, max_len: int = 512, max_slots: int = 64, sharpness: float = 2.0, seed: int = 0, tree: bool = True):
+    def __init__(
+        self, vocab_size: int = 12, max_len: int = 512, max_slots: int = 64, sharpness: float = 2.0, seed: int = 0, tree: bool = True
+    ):
         rng = np.random.default_rng(seed)
         self.capabilities = Capabilities(tree=tree, hidden=True, probes=tree, vocab_size=vocab_size, max_len=max_len)
         self.table = rng.normal(0, sharpness, (vocab_size, vocab_size, vocab_size)).astype(np.float32)

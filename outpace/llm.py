@@ -1,0 +1,297 @@
+"""LLM: text in, text out. Builds target, drafters and verifiers, runs the engine, and is the only place that knows both text and tokens."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpace.config import EngineConfig, SpeculativeConfig
+from outpace.controller import FixedController, Speculation
+from outpace.core import Request, RequestStats, SamplingParams, StepOutput
+from outpace.drafters import DrafterContext, create_drafter
+from outpace.engine import Engine
+from outpace.errors import BadInputError
+from outpace.metrics import acceptance_rate, mean_acceptance_length
+from outpace.models import DEFAULT_MODEL, converted, locate
+from outpace.processors import build_processors
+from outpace.sampling import RequestSampler
+from outpace.targets import create_target
+from outpace.targets.base import TargetModel
+from outpace.tokenizer import Messages, TextBuilder, Tokenizer
+from outpace.verifiers import create_verifier
+
+Speculative = SpeculativeConfig | Mapping[str, Any] | str | bool | None
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """One finished answer. `from_draft[i]`: was token i a guess that was kept? `pieces[i]`: the text it added."""
+
+    text: str
+    token_ids: list[int]
+    from_draft: list[bool]
+    pieces: list[str]
+    finish_reason: str  # stop, length, abort or error
+    prompt_token_ids: list[int]
+    drafter: str
+    seed: int
+    stats: RequestStats
+    logprobs: list[dict[int, float]] | None = None
+    error: Exception | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding only; prefill is not counted."""
+        return len(self.token_ids) / self.stats.decode_seconds if self.stats.decode_seconds else 0.0
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        return mean_acceptance_length(len(self.token_ids), self.stats.num_steps)
+
+    @property
+    def acceptance_rate(self) -> float:
+        return acceptance_rate(self.stats.num_accepted_tokens, self.stats.num_draft_tokens)
+
+
+@dataclass(frozen=True)
+class StreamPiece:
+    """What one step added: text that is final, and the tokens behind it."""
+
+    text: str
+    token_ids: list[int]
+    from_draft: list[bool]
+    finish_reason: str | None
+
+
+class _Job:
+    """A request on its way, with its text."""
+
+    def __init__(self, request: Request, builder: TextBuilder, seed: int):
+        self.request, self.builder, self.seed = request, builder, seed
+        self.num_streamed = 0
+        self.steps: list[StepOutput] = []
+
+    def take(self) -> StreamPiece:
+        """Everything since the last call."""
+        done = self.request.finish_reason is not None
+        if done:
+            self.builder.finish()
+        end = len(self.builder.text) if done else self.builder.num_streamable
+        text, self.num_streamed = self.builder.text[self.num_streamed : end], max(end, self.num_streamed)
+        steps, self.steps = self.steps, []
+        token_ids = [token for step in steps for token in step.token_ids]
+        return StreamPiece(text, token_ids, [flag for step in steps for flag in step.from_draft], self.request.finish_reason)
+
+    def output(self) -> RequestOutput:
+        request = self.request
+        return RequestOutput(
+            text=self.builder.finish(),
+            token_ids=request.output_token_ids,
+            from_draft=request.from_draft,
+            pieces=self.builder.pieces,
+            finish_reason=request.finish_reason or "abort",
+            prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
+            drafter=request.speculation.name,
+            seed=self.seed,
+            stats=request.stats,
+            logprobs=request.logprobs,
+            error=request.error,
+        )
+
+
+class LLM:
+    """A model that answers, fast.
+
+    model: "default", a hub id, a folder, a .gguf file, or a live transformers model (then pass its `tokenizer` too).
+    drafter: a drafter spec such as "prompt_lookup" or "none"; every call may choose another by `speculative=`.
+    target: auto | openvino | hf. precision: auto | int8 | bf16 | f32 (auto: int8 on OpenVINO, f32 for hf on CPU, bf16 on CUDA).
+    Not thread-safe. Raises BadInputError (a ValueError) for anything the caller can mend.
+    """
+
+    def __init__(
+        self,
+        model: Any = DEFAULT_MODEL,
+        drafter: Speculative = None,
+        *,
+        tokenizer: Any = None,
+        target: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        num_draft_tokens: int | None = None,
+        verifier: str = "exact",
+        engine: EngineConfig | None = None,
+    ):
+        self.speculative = SpeculativeConfig.of(drafter)
+        if num_draft_tokens is not None:
+            self.speculative = replace(self.speculative, num_draft_tokens=num_draft_tokens)
+        if verifier != "exact":
+            self.speculative = replace(self.speculative, verifier=verifier)
+        config = engine or EngineConfig()
+        loaded = load(model, tokenizer, target, precision, threads, config)
+        self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
+        self.engine = Engine(self.target, config)
+        self._speculations: dict[SpeculativeConfig, Speculation] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._ids = itertools.count()
+        self.speculation(self.speculative)  # a wrong spec is told now, not at the first prompt
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        speculative: Speculative = None,
+        streamer: Any = None,
+    ) -> list[RequestOutput]:
+        """Complete raw texts (or token ids), all in one batch; outputs in the order of the prompts.
+
+        `streamer` is a transformers TextStreamer (one prompt only). A request that fails ends with finish_reason "error".
+        """
+        batch = _as_batch(prompts)
+        if streamer is not None and len(batch) != 1:
+            raise BadInputError("a streamer takes one prompt at a time")
+        jobs: list[_Job] = []
+        try:
+            for prompt in batch:
+                jobs.append(self._submit(prompt, params, speculative))
+            if streamer is not None:
+                streamer.put(np.array([jobs[0].request.token_ids]))
+            while any(job.request.finish_reason is None for job in jobs):
+                self._step()
+                if streamer is not None and (token_ids := jobs[0].take().token_ids):
+                    streamer.put(np.array(token_ids))
+            if streamer is not None:
+                streamer.end()
+            return [job.output() for job in jobs]
+        finally:
+            self._forget(jobs)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None) -> Iterator[StreamPiece]:
+        """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
+        job = self._submit(prompt, params, speculative)
+        try:
+            while job.request.finish_reason is None:
+                self._step()
+                piece = job.take()
+                if piece.token_ids or piece.finish_reason:
+                    yield piece
+        finally:
+            self._forget([job])
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        params: SamplingParams | None = None,
+        *,
+        speculative: Speculative = None,
+        streamer: Any = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation (a list of {"role", "content"}) or several, in the model's chat format."""
+        several = messages if messages and not isinstance(messages[0], Mapping) else [messages]
+        prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]  # type: ignore[arg-type]
+        return self.generate(prompts, params, speculative=speculative, streamer=streamer)
+
+    def speculation(self, speculative: Speculative) -> Speculation:
+        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+        config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
+        if config not in self._speculations:
+            drafter = create_drafter(config.method, DrafterContext(self.target))
+            count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
+            self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
+        return self._speculations[config]
+
+    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
+        params = params or SamplingParams()
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        room = self.engine.max_len - len(token_ids)
+        if room < 1:
+            raise BadInputError(f"the prompt has {len(token_ids)} tokens; with one new token at most {self.engine.max_len} fit")
+        if params.max_tokens > room:
+            params = replace(params, max_tokens=room, min_tokens=min(params.min_tokens, room))
+        seed = params.seed if params.seed is not None else secrets.randbits(32) if params.temperature else 0
+        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
+        vocab_size = self.target.capabilities.vocab_size
+        sampler = RequestSampler(params, seed, build_processors(params, token_ids, ends, vocab_size))
+        builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
+        name = f"request-{next(self._ids)}"
+        request = Request(name, token_ids, params, sampler, self.speculation(speculative), ends, builder.feed)
+        self.engine.add(request)
+        self._jobs[name] = job = _Job(request, builder, seed)
+        return job
+
+    def _step(self) -> None:
+        for output in self.engine.step():
+            self._jobs[output.request.id].steps.append(output)
+
+    def _forget(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            self.engine.abort(job.request)
+            self._jobs.pop(job.request.id, None)
+
+
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """A list of prompts out of one prompt (a text or token ids) or several."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not prompts:
+        raise BadInputError("there is no prompt")
+    return [prompts] if isinstance(prompts[0], (int, np.integer)) else list(prompts)  # type: ignore[list-item, arg-type]
+
+
+def load(
+    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig
+) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
+    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object."""
+    if threads is not None and threads < 1:
+        raise BadInputError(f"threads must be at least 1, not {threads}")
+    if target == "auto":
+        target = "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
+    if target == "hf":
+        return _load_hf(model, tokenizer, precision, threads, config)
+    if not isinstance(model, (str, Path)):
+        raise BadInputError(f"a live model object needs target hf, not {target!r}")
+    if target != "openvino":
+        raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
+    precision = "int8" if precision == "auto" else precision
+    found = converted(str(model), precision)
+    options = {"vocab_size": found.vocab_size, "max_len": found.max_len, "precision": precision, "threads": threads}
+    built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
+    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
+    return found.name, built, text, frozenset(found.eos_token_ids), precision
+
+
+def _load_hf(
+    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig
+) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
+    from outpace.models import transformers_io
+
+    name = "live model"
+    if isinstance(model, (str, Path)):
+        source = locate(str(model))
+        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads)
+        tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
+    else:
+        live = model
+    if tokenizer is None:
+        raise BadInputError("pass the tokenizer that belongs to the live model: LLM(model, tokenizer=…)")
+    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
+    built = create_target("hf", live, max_len=config.max_model_len)
+    return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
+
+
+def _has_cuda() -> bool:
+    """Is an NVIDIA device in use by torch? Looks at the driver first, so that machines without one never import torch."""
+    if not Path("/proc/driver/nvidia/version").exists():
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())

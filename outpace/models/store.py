@@ -1,0 +1,91 @@
+"""The cache folder: entries appear whole or not at all, are checked by checksum, and are built by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from outpace.errors import OutpaceError
+
+MANIFEST = "manifest.json"
+FULL_CHECK_BYTES = 512 << 20  # larger files are checked by size alone on every start
+
+
+def home() -> Path:
+    """The cache folder: OUTPACE_HOME, or `outpace` in the user's cache folder."""
+    return Path(os.environ.get("OUTPACE_HOME") or user_cache_path("outpace")).expanduser()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_whole(folder: Path) -> bool:
+    """Does the entry exist with every file as it was written?"""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return all(_matches(folder / name, fact) for name, fact in files.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _matches(path: Path, fact: dict[str, object]) -> bool:
+    size = path.stat().st_size
+    return size == fact["size"] and (size > FULL_CHECK_BYTES or sha256(path) == fact["sha256"])
+
+
+def entry(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache, built by `build(empty folder)` when it is missing or damaged.
+
+    Built beside its final place and renamed when complete: a crash, Ctrl-C or a full disk leaves nothing half-made.
+    """
+    folder = home() / name
+    if is_whole(folder):
+        return folder
+    with _writing(folder.parent), _locked(folder):
+        if is_whole(folder):  # another process built it while this one waited
+            return folder
+        for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed process; the lock says nobody is building now
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+        temporary.mkdir()
+        try:
+            build(temporary)
+            files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir()) if p.is_file()}
+            (temporary / MANIFEST).write_text(json.dumps(files, indent=2), "utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder.parent / f".{folder.name}.lock", timeout=3600):
+            yield
+    except Timeout as error:
+        raise OutpaceError(f"another process has been building {folder} for an hour; stop it and try again") from error
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Create the folder; say in one line what a full or read-only disk did."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise OutpaceError(f"cannot write to {folder}: {reason} (OUTPACE_HOME chooses another folder)") from error

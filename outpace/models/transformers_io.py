@@ -1,0 +1,80 @@
+"""Load models and read their facts through transformers: the one place that knows how a source becomes a live model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from outpace.errors import BadInputError
+
+logger = logging.getLogger("outpace")
+
+
+def source_arguments(source: Path) -> tuple[str, dict[str, Any]]:
+    """(folder, extra arguments) for `from_pretrained` of a folder or a .gguf file; nothing is fetched, no remote code runs."""
+    if source.suffix == ".gguf":
+        return str(source.parent), {"gguf_file": source.name, "local_files_only": True}
+    return str(source), {"local_files_only": True}
+
+
+def load_model(source: Path, dtype: Any, **options: Any) -> Any:
+    """A transformers causal LM in evaluation mode. Raises BadInputError for a model that transformers cannot read."""
+    from transformers import AutoModelForCausalLM
+
+    folder, arguments = source_arguments(source)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise BadInputError(f"cannot load {source}: {first[:300]}") from error
+    if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
+        del model.config.quantization_config  # the weights are plain tensors now
+    return model.eval()
+
+
+def context_length(config: Any) -> int:
+    """Longest sequence the model was made for; a sliding window counts as the limit, below it sliding equals full attention."""
+    text = config.get_text_config()
+    length = int(getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048)
+    window = getattr(text, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(text, "layer_types", None) or []) or getattr(text, "use_sliding_window", True)
+    if window and slides and window < length:
+        logger.warning("sliding window attention: the context is limited to %d tokens", window)
+        length = int(window)
+    return length
+
+
+def end_token_ids(model: Any) -> list[int]:
+    """End-of-text token ids, sorted: the generation config's, else the model config's."""
+    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = ends if ends is not None else model.config.get_text_config().eos_token_id
+    return sorted({ends} if isinstance(ends, int) else set(ends or []))
+
+
+def load_for_hf(source: Path, precision: str, threads: int | None) -> Any:
+    """A model for the torch target: on CUDA in bf16 where there is a device, else on the CPU in f32."""
+    import torch
+
+    types = {"f32": torch.float32, "bf16": torch.bfloat16}
+    has_cuda = torch.cuda.is_available()
+    precision = ("bf16" if has_cuda else "f32") if precision == "auto" else precision
+    if precision not in types:
+        raise BadInputError(f"target hf has no precision {precision!r}; known: auto, {', '.join(types)}")
+    if threads:
+        torch.set_num_threads(threads)
+    model = load_model(source, types[precision])
+    return model.to("cuda") if has_cuda else model
+
+
+def load_tokenizer(source: Path) -> Any:
+    """The tokenizer that belongs to a source."""
+    from transformers import AutoTokenizer
+
+    folder, arguments = source_arguments(source)
+    return AutoTokenizer.from_pretrained(folder, **arguments)
+
+
+def precision_of(model: Any) -> str:
+    """Name of a live model's number format."""
+    return {"torch.float32": "f32", "torch.bfloat16": "bf16", "torch.float16": "f16"}.get(str(model.dtype), str(model.dtype))

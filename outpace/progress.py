@@ -1,0 +1,62 @@
+"""Progress on stderr: notes, spinners and bars. Results go to stdout, so that they can be piped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+
+def stderr() -> Console:
+    """A console on the current stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """One line for the person who waits."""
+    stderr().print(text, style="dim", markup=False)
+
+
+def copy_with_progress(source: IO[bytes], out: IO[bytes], size: int, label: str) -> None:
+    """Copy `size` bytes with a bar."""
+    with Progress(TextColumn(label), BarColumn(), DownloadColumn(), console=stderr(), transient=True) as progress:
+        task = progress.add_task(label, total=size)
+        while block := source.read(1 << 20):
+            out.write(block)
+            progress.advance(task, len(block))
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Iterate with a bar that shows count and time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+@contextmanager
+def stages(label: str) -> Iterator[Callable[[str], None]]:
+    """A spinner whose text names the current stage; without a terminal, one line a stage."""
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda stage: note(f"{label}: {stage}")
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda stage: progress.update(task, description=f"{label}: {stage}")

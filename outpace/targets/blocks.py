@@ -1,0 +1,74 @@
+"""Blocks of K/V rows: a free list with reference counts, where full blocks can be found again by their content.
+
+Requests that start with the same tokens share the blocks of that start. A block is identified by its tokens and by the
+block before it, so two blocks are equal only if everything up to their end is equal.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from outpace.targets.base import OutOfSlots
+
+ROOT = 0  # identity of "nothing before this block"
+
+
+class BlockPool:
+    """`num_blocks` blocks of `block_size` rows. A released block keeps its content until it is needed (least recently used first)."""
+
+    def __init__(self, num_blocks: int, block_size: int):
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(num_blocks))
+        self.references = [0] * num_blocks
+        self.by_content: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}  # (identity before, tokens) -> (identity, block)
+        self.content_of: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self.num_identities = ROOT
+
+    def find(self, token_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+        """(blocks, identities) of the longest stored start of `token_ids` in whole blocks. Nothing is reserved yet."""
+        blocks: list[int] = []
+        identities: list[int] = []
+        identity = ROOT
+        for start in range(0, len(token_ids) - self.block_size + 1, self.block_size):
+            found = self.by_content.get((identity, tuple(token_ids[start : start + self.block_size])))
+            if found is None:
+                break
+            identity, block = found
+            blocks.append(block)
+            identities.append(identity)
+        return blocks, identities
+
+    def take(self, shared: Sequence[int], num_new: int) -> list[int]:
+        """Reserve the shared blocks and `num_new` free ones. Raises OutOfSlots, with nothing reserved."""
+        if len(self.free) - sum(block in self.free for block in shared) < num_new:
+            raise OutOfSlots
+        for block in shared:
+            self.references[block] += 1
+            self.free.pop(block, None)
+        new = [self.free.popitem(last=False)[0] for _ in range(num_new)]
+        for block in new:
+            self.references[block] = 1
+            content = self.content_of.pop(block, None)
+            if content is not None:
+                del self.by_content[content]
+        return [*shared, *new]
+
+    def remember(self, block: int, identity_before: int, token_ids: Sequence[int]) -> int:
+        """A block is full: make it findable. Returns its identity (that of an equal block, where one is known)."""
+        content = (identity_before, tuple(token_ids))
+        if content in self.by_content:
+            return self.by_content[content][0]
+        self.num_identities += 1
+        self.by_content[content] = (self.num_identities, block)
+        self.content_of[block] = content
+        return self.num_identities
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Give blocks back; the last blocks of a text are reused first."""
+        for block in reversed(blocks):
+            self.references[block] -= 1
+            if self.references[block] == 0:
+                self.free[block] = None
+                if block not in self.content_of:
+                    self.free.move_to_end(block, last=False)

@@ -1,0 +1,282 @@
+"""A live transformers model as a target: CUDA, and the reference on CPU. The model is never forked or patched.
+
+Our own cache layers hold one row of K/V per token in a slot per sequence; an explicit 4-D mask says which rows a token may
+see and explicit position ids say where it stands. So trees, rollback and ragged batches work with any attention model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from outpace.core import Array, Capabilities
+from outpace.errors import BadInputError
+from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.tree import Segment, Slot, TreeBatch
+
+logger = logging.getLogger("outpace")
+
+ROW_BLOCK, READ_BLOCK = 256, 64  # buffers grow, and passes read, by whole blocks of rows
+MAX_PADDING = 128  # rows of padding that cost less than another pass over the weights
+MASKED_KERNELS = ("sdpa", "eager")  # attention implementations that take an explicit mask
+
+
+@dataclass
+class Place:
+    """Where the running pass lives in the buffers; one object, shared by all layers."""
+
+    num_slots: int = 0
+    num_rows: int = 0
+    slots: Any = None  # [B, 1] slot of each sequence
+    rows: Any = None  # [B, T] row of each token
+    read: Any = None  # the slots read: a slice when they are neighbours (no copy), else [B] indices
+    read_len: int = 0
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+    """K/V of one layer, [slots, kv_heads, rows, head_dim], shaped by the first tensors seen: every head layout works.
+
+    Rows are never cleared, the mask hides stale ones. New buffers are zeros, for even a hidden NaN would spread.
+    """
+
+    is_sliding = False
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self.place = place
+
+    def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
+        """Make the buffers, or larger ones with the same content; both arguments are [B, kv_heads, T, head_dim]."""
+        old = (self.keys, self.values)
+        shape = (self.place.num_slots, key_states.shape[1], self.place.num_rows)
+        self.keys, self.values = (like.new_zeros(*shape, like.shape[3]) for like in (key_states, value_states))
+        self.is_initialized = True
+        if old[0] is not None:
+            for new, content in zip((self.keys, self.values), old, strict=True):
+                new[: content.shape[0], :, : content.shape[2]] = content
+
+    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Store [B, kv_heads, T, head_dim] at the pass's rows; returns all rows [B, kv_heads, read_len, head_dim]."""
+        place, device = self.place, key_states.device
+        if not self.is_initialized or self.keys.shape[0] < place.num_slots or self.keys.shape[2] < place.num_rows:
+            self.lazy_initialization(key_states, value_states)
+        slots, rows = place.slots.to(device), place.rows.to(device)  # layers may live on different devices
+        self.keys[slots, :, rows] = key_states.transpose(1, 2)
+        self.values[slots, :, rows] = value_states.transpose(1, 2)
+        read = place.read if isinstance(place.read, slice) else place.read.to(device)
+        return self.keys[read, :, : place.read_len], self.values[read, :, : place.read_len]
+
+    def move(self, slot: int, source: list[int], target: int) -> None:
+        """Copy the slot's rows `source` to target, target + 1, …"""
+        if self.is_initialized:  # a layer that shares another layer's K/V never is
+            for buffer in (self.keys, self.values):
+                buffer[slot, :, target : target + len(source)] = buffer[slot][:, source]
+
+    def get_mask_sizes(self, *args: Any) -> tuple[int, int]:
+        return self.place.read_len, 0
+
+    def get_seq_length(self, *args: Any) -> int:
+        return 0  # differs by sequence; models use it only when no positions are given
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class HFTarget(TargetModel):
+    """A loaded transformers causal LM; `hidden=True` also returns the final norm's output of each row.
+
+    Raises BadInputError for a model that cannot roll back, takes no positions, or fails a self-check of a few tokens.
+    """
+
+    def __init__(self, model: Any, *, max_len: int | None = None, hidden: bool = False, device: str | None = None, max_slots: int = 64):
+        _refuse(model)
+        _choose_attention(model)
+        self.model = (model if device is None else model.to(device)).eval()
+        self.device, self.max_slots = model.device, max_slots
+        config = model.config.get_text_config()
+        self.hidden_size, vocab_size = config.hidden_size, config.vocab_size
+        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=vocab_size, max_len=_max_len(config, max_len))
+        self.can_skip_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.place = Place()
+        self.cache = Cache(layers=[SlotLayer(self.place) for _ in range(config.num_hidden_layers)])
+        self.used: set[int] = set()
+        self._self_check()
+
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        index = next((i for i in range(self.max_slots) if i not in self.used), None)
+        if index is None:
+            raise OutOfSlots
+        self.used.add(index)
+        return Slot(index, num_tokens, [], [])
+
+    def free(self, slot: Slot) -> None:
+        self.used.remove(slot.index)
+
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        base = slot.num_cached
+        stay = next((i for i, node in enumerate(nodes) if node != i), len(nodes))  # the first rows are in place already
+        if stay < len(nodes):
+            with torch.inference_mode():
+                for layer in self.cache.layers:
+                    layer.move(slot.index, [base + node for node in nodes[stay:]], base + stay)
+        slot.token_ids.extend(token_ids)
+
+    def forward(self, batch: TreeBatch) -> TargetOutput:
+        logits: list[Any] = []
+        hidden: list[Any] = []
+        rows: dict[int, Array] = {}  # segment -> where its rows are in the outputs of all passes
+        num_rows = 0
+        with torch.inference_mode():
+            for group in _groups(batch):
+                keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
+                outputs = self._run([batch[i] for i in group], keep)
+                if not keep:
+                    continue
+                logits.append(outputs.logits[:, :keep].flatten(0, 1))
+                if self.capabilities.hidden:
+                    hidden.append(outputs.hidden_states[-1][:, :keep].flatten(0, 1))
+                for b, i in enumerate(group):
+                    rows[i] = num_rows + b * keep + np.arange(len(batch[i]))
+                num_rows += len(group) * keep
+            wanted = [rows[i] for i, segment in enumerate(batch) if segment.wants_output]
+            out = _take(logits, wanted, self.capabilities.vocab_size)
+            return TargetOutput(out, _take(hidden, wanted, self.hidden_size) if self.capabilities.hidden else None)
+
+    def _run(self, segments: list[Segment], keep: int) -> Any:
+        """One call of the model on [B, T], T = the longest segment; logits of the first `keep` columns at least."""
+        width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
+        self._take_place([segment.slot.index for segment in segments], bases, width)
+        token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
+        visible = np.zeros((len(segments), 1, width, self.place.read_len), bool)
+        for b, (segment, base) in enumerate(zip(segments, bases, strict=True)):
+            n, padding = len(segment), np.arange(len(segment), width)
+            token_ids[b, :n], position_ids[b, :n] = segment.token_ids, segment.position_ids
+            visible[b, 0, :n, :base] = True
+            visible[b, 0, :n, base : base + n] = segment.mask
+            visible[b, 0, padding, base + padding] = True  # itself only; a row that sees nothing may be NaN
+        # Only probes may stand past the end; a learned position table has no row there.
+        position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)
+        dtype = self.model.dtype
+        mask = torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype, device=self.device)
+        options: dict[str, Any] = {}
+        if self.can_skip_logits:
+            options["logits_to_keep"] = torch.arange(keep, device=self.device) if keep else 1
+        return self.model(
+            input_ids=self._tensor(token_ids),
+            attention_mask=mask.masked_fill_(self._tensor(visible), 0),
+            position_ids=self._tensor(position_ids),
+            past_key_values=self.cache,
+            use_cache=True,
+            output_hidden_states=self.capabilities.hidden and keep > 0,
+            **options,
+        )
+
+    def _take_place(self, slots: list[int], bases: list[int], width: int) -> None:
+        """Tell the layers which rows to write and read, and how many to have. Padding is written behind a segment's own rows."""
+        place, stop = self.place, slots[0] + len(slots)
+        place.slots = self._tensor(np.array(slots)[:, None])
+        place.rows = self._tensor(np.array(bases)[:, None] + np.arange(width))
+        place.read = slice(slots[0], stop) if slots == list(range(slots[0], stop)) else place.slots[:, 0]
+        place.read_len = _round_up(max(bases) + width, READ_BLOCK)
+        place.num_slots = max(place.num_slots, max(slots) + 1)
+        place.num_rows = max(place.num_rows, _round_up(place.read_len, ROW_BLOCK))
+
+    def _tensor(self, array: Array) -> Any:
+        return torch.from_numpy(array).to(self.device)
+
+    def _self_check(self) -> None:
+        """Compare a tree behind a cached prefix with a plain pass: a model may accept a mask and positions, and ignore them."""
+        tokens = [(7 * i + 1) % self.capabilities.vocab_size for i in range(8)]
+        slot = self.allocate(8)
+        self.forward([Segment(slot, tokens[:3], wants_output=False)])
+        self.keep(slot, tokens[:3], range(3))
+        got = self.forward([Segment(slot, [*tokens[3:4], *tokens[6:], *tokens[4:6]], [-1, 0, 1, 0, 3])]).logits[[0, 3, 4]]
+        self.free(slot)
+        with torch.inference_mode():
+            plain = self.model(input_ids=self._tensor(np.array([tokens[:6]])), use_cache=False).logits[0, 3:]
+        expected = plain.float().cpu().numpy()
+        error = float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
+        if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):  # ignored masks are off by about 1
+            reason = f"does not follow the mask and positions it is given (the check is {error:.0%} off); use another model"
+            raise BadInputError(f"{type(self.model).__name__} {reason}")
+
+
+def _groups(batch: TreeBatch) -> list[list[int]]:
+    """Segments to run together, in slot order: apart from others, a prefill chunk does not pad their decode steps to its width."""
+    groups: list[list[int]] = []
+    padding = 0
+    for i in sorted(range(len(batch)), key=lambda i: -len(batch[i])):
+        padding += len(batch[groups[-1][0]]) - len(batch[i]) if groups else MAX_PADDING + 1
+        if padding > MAX_PADDING:
+            groups.append([])
+            padding = 0
+        groups[-1].append(i)
+    return [sorted(group, key=lambda i: batch[i].slot.index) for group in groups]
+
+
+def _take(parts: list[Any], rows: list[Array], width: int) -> Array:
+    """The rows [n] of the stacked parts [*, width], as float32 numpy [n, width]."""
+    if not rows:
+        return np.empty((0, width), np.float32)
+    stacked = torch.cat(parts)
+    return np.asarray(stacked[torch.from_numpy(np.concatenate(rows)).to(stacked.device)].float().cpu().numpy())
+
+
+def _round_up(n: int, block: int) -> int:
+    return -(-n // block) * block
+
+
+def _refuse(model: Any) -> None:
+    """Raise BadInputError for a model whose declared facts rule out rollback or trees."""
+    config, inputs = model.config.get_text_config(), inspect.signature(model.forward).parameters
+    layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+    other = sorted(set(layer_types) - {"full_attention", "sliding_attention", "global"})
+    reason = ""
+    if model.config.is_encoder_decoder:
+        reason = "is an encoder-decoder model; use a decoder-only one"
+    elif getattr(model, "_is_stateful", False) or other:
+        state = f"layers of type {', '.join(other)}" if other else "a recurrent state"
+        reason = f"has {state}, so wrong guesses cannot be rolled back; use a model with attention layers only"
+    elif "position_ids" not in inputs or getattr(config, "alibi", False):
+        reason = "takes no position ids (ALiBi, for example), so a draft tree has no place; use a model with rotary or learned positions"
+    elif "past_key_values" not in inputs or model.get_output_embeddings() is None:
+        reason = "is no causal language model with a K/V cache; load it with AutoModelForCausalLM"
+    if reason:
+        raise BadInputError(f"{type(model).__name__} {reason}")
+
+
+def _choose_attention(model: Any) -> None:
+    """Switch from kernels without an explicit mask (flash, flex, paged) to sdpa, or to eager where the model lacks sdpa."""
+    for choice in MASKED_KERNELS:
+        if model.config._attn_implementation not in MASKED_KERNELS:
+            try:
+                model.set_attn_implementation(choice)
+            except ValueError:  # the model lacks it
+                continue
+    if model.config._attn_implementation not in MASKED_KERNELS:
+        raise BadInputError(f"{type(model).__name__} cannot change its attention kernel; load it with attn_implementation='sdpa'")
+
+
+def _max_len(config: Any, asked: int | None) -> int:
+    """The longest exact text: what is asked for, within the context, the sliding window and the first rotary scale."""
+    limits = {"context": getattr(config, "max_position_embeddings", None), "given max_len": asked}
+    layer_types = getattr(config, "layer_types", None)
+    if "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True):
+        limits["sliding window"] = getattr(config, "sliding_window", None)  # within it, sliding attention is full attention
+    rope = getattr(config, "rope_parameters", None) or {}
+    for entry in (rope, *rope.values()):  # one for all layers, or one per layer type
+        if isinstance(entry, dict) and entry.get("rope_type") == "longrope":  # past it, a long text changes all others in its batch
+            limits["longrope switch"] = entry.get("original_max_position_embeddings")
+    name, limit = min(((name, limit) for name, limit in limits.items() if limit), key=lambda item: item[1], default=("", 0))
+    if not limit:
+        raise BadInputError("the model's config declares no max_position_embeddings; pass max_len")
+    if name in ("sliding window", "longrope switch"):
+        logger.warning("texts are limited to %d tokens by the model's %s", limit, name)
+    return int(limit)

@@ -1,0 +1,169 @@
+"""The CPU target: a converted model with paged attention. Same tokens in, same bits out, however the work is cut.
+
+Ragged batches, chunked prefill and token trees are one call: every sequence has a block table, a number of cached rows
+and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width of at
+least 2 rows, beside any other sequence, as chain or tree, if K/V are bf16 or f32. A pass of 1 row takes another kernel,
+so it is padded with a row nobody sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+from openvino._offline_transformations import paged_attention_transformation
+
+from outpace.core import Array, Capabilities
+from outpace.errors import OutpaceError
+from outpace.targets.base import TargetModel, TargetOutput
+from outpace.targets.blocks import ROOT, BlockPool
+from outpace.tree import Segment, Slot, TreeBatch
+
+BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
+MIN_ROWS = 2
+KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
+_STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
+
+
+class OpenVINOTarget(TargetModel):
+    """`path` is a converted model (models/convert.py). precision f32 computes and caches in f32, others compute as the CPU likes best."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vocab_size: int,
+        max_len: int,
+        precision: str = "int8",
+        threads: int | None = None,
+        kv_cache_tokens: int | None = None,
+        hidden: bool = False,
+    ):
+        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=vocab_size, max_len=max_len)
+        kv_type = "f32" if precision == "f32" else "bf16"
+        settings: dict[str, Any] = {"KV_CACHE_PRECISION": kv_type, "PERFORMANCE_HINT": "LATENCY"}
+        if precision == "f32":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = _paged(ov.Core().read_model(path), hidden)
+            self.request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
+        self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
+        self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
+        self.feed: dict[str, Any] = {}  # keeps the input arrays alive during a pass
+
+    def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
+        """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
+        ports: dict[tuple[int, ...], list[str]] = {}
+        for port in self.request.model_inputs:
+            if port.any_name.startswith(("key_cache", "value_cache")):
+                shape = tuple(d.get_length() for d in list(port.partial_shape)[1:])
+                ports.setdefault(shape, []).append(port.any_name)
+        itemsize = np.dtype(_STORAGE[kv_type]).itemsize
+        bytes_per_block = sum(len(names) * int(np.prod(shape)) * itemsize for shape, names in ports.items())
+        num_tokens = kv_cache_tokens or max(2 * self.capabilities.max_len, KV_CACHE_BYTES // bytes_per_block * BLOCK_SIZE)
+        self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE)
+        self.max_rows = self.pool.num_blocks * BLOCK_SIZE - MIN_ROWS
+        arrays = []
+        for shape, names in ports.items():
+            rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
+            for name, tensor in zip(names, rows, strict=True):
+                self.request.set_tensor(name, ov.Tensor(tensor, ov.Shape(tensor.shape), getattr(ov.Type, kv_type)))
+            arrays.append(rows)
+        return arrays
+
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        num_blocks = -(-(num_tokens + MIN_ROWS) // BLOCK_SIZE)
+        shared, identities = self.pool.find(prompt_token_ids[:-1])
+        blocks = self.pool.take(shared, num_blocks - len(shared))
+        index = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
+        self.slots[index] = list(identities)
+        return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
+
+    def forward(self, batch: TreeBatch) -> TargetOutput:
+        if sum(len(segment) for segment in batch) < MIN_ROWS:
+            batch = [_padded(batch[0])]
+        feed = _pack(batch)
+        for name, value in feed.items():
+            self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
+        self.feed = feed
+        self.request.infer()
+        num_rows = sum(len(segment) for segment in batch if segment.wants_output)
+        logits = self.request.get_output_tensor(0).data[:num_rows, 0]
+        hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
+        return TargetOutput(logits, hidden)
+
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        base = slot.num_cached
+        moved = [(node, place) for place, node in enumerate(nodes) if node != place]
+        if moved:
+            table = np.array(slot.blocks)
+            source, place = (base + np.array(column) for column in zip(*moved, strict=True))
+            for rows in self.kv_rows:
+                block, offset = table[source // BLOCK_SIZE], source % BLOCK_SIZE
+                rows[:, table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = rows[:, block, :, offset]
+        slot.token_ids.extend(token_ids)
+        identities = self.slots[slot.index]
+        while (len(identities) + 1) * BLOCK_SIZE <= slot.num_cached:
+            start = len(identities) * BLOCK_SIZE
+            before = identities[-1] if identities else ROOT
+            tokens = slot.token_ids[start : start + BLOCK_SIZE]
+            identities.append(self.pool.remember(slot.blocks[len(identities)], before, tokens))
+
+    def free(self, slot: Slot) -> None:
+        del self.slots[slot.index]
+        self.pool.release(slot.blocks)
+
+
+def _paged(model: Any, hidden: bool) -> Any:
+    """Turn a stateful IR into the paged form, with logits (and hidden states) for chosen rows only: `logit_rows`."""
+    paged_attention_transformation(model, allow_qq_bias=True)
+    head = model.output("logits").get_node().input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    rows = ops.parameter(ov.PartialShape([-1]), dtype=np.int32, name="logit_rows")
+    rows.output(0).get_tensor().set_names({"logit_rows"})
+    chosen = ops.gather(head.input_value(0), rows, ops.constant(np.int64(0)))
+    head.input(0).replace_source_output(chosen.output(0))
+    model.add_parameters([rows])
+    if hidden:
+        model.add_results([ops.result(ops.convert(chosen, "f32"))])
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def _padded(segment: Segment) -> Segment:
+    """A lone row and a copy of it that it cannot see."""
+    token_ids = [segment.token_ids[0]] * MIN_ROWS
+    return Segment(segment.slot, token_ids, [-1] * MIN_ROWS, segment.wants_output)
+
+
+def _pack(batch: TreeBatch) -> dict[str, Array]:
+    """The inputs of the paged model for these segments."""
+    lengths = [len(segment) for segment in batch]
+    past = [segment.slot.num_cached for segment in batch]
+    tables = [s.slot.blocks[: -(-(p + n) // BLOCK_SIZE)] for s, p, n in zip(batch, past, lengths, strict=True)]
+    begins = np.cumsum([0, *lengths], dtype=np.int32)
+    wanted = [np.arange(b, b + n) for s, b, n in zip(batch, begins[:-1], lengths, strict=True) if s.wants_output]
+    logit_rows = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
+    if len(logit_rows) < MIN_ROWS:
+        logit_rows = np.concatenate([logit_rows, np.arange(MIN_ROWS)])[:MIN_ROWS]
+    return {
+        "input_ids": np.concatenate([np.asarray(segment.token_ids, np.int64) for segment in batch]),
+        "position_ids": np.concatenate([segment.position_ids for segment in batch]),
+        "past_lens": np.array(past, np.int32),
+        "subsequence_begins": begins,
+        "block_indices": np.array([block for table in tables for block in table], np.int32),
+        "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
+        "max_context_len": np.array(max(p + n for p, n in zip(past, lengths, strict=True)), np.int32),
+        "qq_bias": np.concatenate([segment.mask.reshape(-1) for segment in batch]),
+        "qq_bias_begins": np.cumsum([0, *(n * n for n in lengths)], dtype=np.int32),
+        "logit_rows": logit_rows.astype(np.int32),
+    }
