@@ -14,7 +14,7 @@ import numpy as np
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.controller import FixedController, Speculation
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import DrafterContext, create_drafter
+from outpace.drafters import DrafterContext, create_drafter, parse_spec
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.metrics import acceptance_rate, mean_acceptance_length
@@ -26,7 +26,7 @@ from outpace.targets.base import TargetModel
 from outpace.tokenizer import Messages, TextBuilder, Tokenizer
 from outpace.verifiers import create_verifier
 
-Speculative = SpeculativeConfig | Mapping[str, Any] | str | bool | None
+Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
 
 
@@ -62,12 +62,13 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamPiece:
-    """What one step added: text that is final, and the tokens behind it."""
+    """What one step added: text that is final, and the tokens behind it. The last piece carries the whole `output`."""
 
     text: str
     token_ids: list[int]
     from_draft: list[bool]
     finish_reason: str | None
+    output: RequestOutput | None
 
 
 class _Job:
@@ -87,7 +88,8 @@ class _Job:
         text, self.num_streamed = self.builder.text[self.num_streamed : end], max(end, self.num_streamed)
         steps, self.steps = self.steps, []
         token_ids = [token for step in steps for token in step.token_ids]
-        return StreamPiece(text, token_ids, [flag for step in steps for flag in step.from_draft], self.request.finish_reason)
+        from_draft = [flag for step in steps for flag in step.from_draft]
+        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, self.output() if done else None)
 
     def output(self) -> RequestOutput:
         request = self.request
@@ -118,7 +120,7 @@ class LLM:
     def __init__(
         self,
         model: Any = DEFAULT_MODEL,
-        drafter: Speculative = None,
+        drafter: SpeculativeConfig | Mapping[str, Any] | str | bool | None = None,
         *,
         tokenizer: Any = None,
         target: str = "auto",
@@ -133,6 +135,7 @@ class LLM:
             self.speculative = replace(self.speculative, num_draft_tokens=num_draft_tokens)
         if verifier != "exact":
             self.speculative = replace(self.speculative, verifier=verifier)
+        parse_spec(self.speculative.method)  # a wrong name is told before the model loads
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
@@ -140,7 +143,7 @@ class LLM:
         self._speculations: dict[SpeculativeConfig, Speculation] = {}
         self._jobs: dict[str, _Job] = {}
         self._ids = itertools.count()
-        self.speculation(self.speculative)  # a wrong spec is told now, not at the first prompt
+        self.speculation(self.speculative)  # wrong options are told now, not at the first prompt
 
     def generate(
         self,
@@ -200,6 +203,8 @@ class LLM:
 
     def speculation(self, speculative: Speculative) -> Speculation:
         """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+        if isinstance(speculative, Speculation):
+            return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
         if config not in self._speculations:
             drafter = create_drafter(config.method, DrafterContext(self.target))

@@ -93,10 +93,14 @@ def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
     return typed
 
 
-def describe(name: str) -> str:
-    """First line of the drafter's module docstring."""
-    module = import_module(DRAFTERS[name].partition(":")[0])
-    return (module.__doc__ or "").strip().splitlines()[0]
+def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, first line of the module's docstring, options with defaults) of every drafter in the table."""
+    entries = []
+    for name, location in DRAFTERS.items():
+        module = import_module(location.partition(":")[0])
+        parameters = list(inspect.signature(load_class(parse_spec(name))).parameters.values())[1:]
+        entries.append((name, (module.__doc__ or "").strip().splitlines()[0], {p.name: p.default for p in parameters}))
+    return entries
 
 
-__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "create_drafter", "describe", "load_class", "parse_spec"]
+__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "catalogue", "create_drafter", "load_class", "parse_spec"]

@@ -89,3 +89,12 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         raise OutpaceError(f"cannot write to {folder}: {reason} (OUTPACE_HOME chooses another folder)") from error
+
+
+def listing() -> list[dict[str, object]]:
+    """Name and size of every whole entry of the cache."""
+    found = sorted(path.parent for path in home().glob(f"*/*/{MANIFEST}"))
+    return [
+        {"name": str(folder.relative_to(home())), "megabytes": round(sum(p.stat().st_size for p in folder.iterdir()) / 1e6, 1)}
+        for folder in found
+    ]

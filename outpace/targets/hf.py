@@ -25,7 +25,6 @@ logger = logging.getLogger("outpace")
 
 ROW_BLOCK, READ_BLOCK = 256, 64  # buffers grow, and passes read, by whole blocks of rows
 MAX_PADDING = 128  # rows of padding that cost less than another pass over the weights
-MASKED_KERNELS = ("sdpa", "eager")  # attention implementations that take an explicit mask
 
 
 @dataclass
@@ -47,6 +46,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     """
 
     is_sliding = False
+    keys: Any
+    values: Any
 
     def __init__(self, place: Place):
         super().__init__()
@@ -54,13 +55,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
         """Make the buffers, or larger ones with the same content; both arguments are [B, kv_heads, T, head_dim]."""
-        old = (self.keys, self.values)
-        shape = (self.place.num_slots, key_states.shape[1], self.place.num_rows)
-        self.keys, self.values = (like.new_zeros(*shape, like.shape[3]) for like in (key_states, value_states))
+        self.keys, self.values = self._grown(self.keys, key_states), self._grown(self.values, value_states)
         self.is_initialized = True
-        if old[0] is not None:
-            for new, content in zip((self.keys, self.values), old, strict=True):
-                new[: content.shape[0], :, : content.shape[2]] = content
+
+    def _grown(self, old: Any, like: Any) -> Any:
+        new = like.new_zeros(self.place.num_slots, like.shape[1], self.place.num_rows, like.shape[3])
+        if old is not None:
+            new[: old.shape[0], :, : old.shape[2]] = old
+        return new
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Store [B, kv_heads, T, head_dim] at the pass's rows; returns all rows [B, kv_heads, read_len, head_dim]."""
@@ -97,12 +99,12 @@ class HFTarget(TargetModel):
 
     def __init__(self, model: Any, *, max_len: int | None = None, hidden: bool = False, device: str | None = None, max_slots: int = 64):
         _refuse(model)
-        _choose_attention(model)
+        if model.config._attn_implementation not in ("eager", "sdpa"):  # flash, flex and paged kernels take no explicit mask
+            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
         self.model = (model if device is None else model.to(device)).eval()
         self.device, self.max_slots = model.device, max_slots
-        config = model.config.get_text_config()
-        self.hidden_size, vocab_size = config.hidden_size, config.vocab_size
-        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=vocab_size, max_len=_max_len(config, max_len))
+        config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
+        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=config.vocab_size, max_len=limit)
         self.can_skip_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.place = Place()
         self.cache = Cache(layers=[SlotLayer(self.place) for _ in range(config.num_hidden_layers)])
@@ -110,11 +112,11 @@ class HFTarget(TargetModel):
         self._self_check()
 
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
-        index = next((i for i in range(self.max_slots) if i not in self.used), None)
-        if index is None:
+        free = set(range(self.max_slots)) - self.used
+        if not free:
             raise OutOfSlots
-        self.used.add(index)
-        return Slot(index, num_tokens, [], [])
+        self.used.add(min(free))
+        return Slot(min(free), num_tokens, [], [])
 
     def free(self, slot: Slot) -> None:
         self.used.remove(slot.index)
@@ -129,28 +131,22 @@ class HFTarget(TargetModel):
         slot.token_ids.extend(token_ids)
 
     def forward(self, batch: TreeBatch) -> TargetOutput:
-        logits: list[Any] = []
-        hidden: list[Any] = []
+        passes: list[tuple[Any, ...]] = []
         rows: dict[int, Array] = {}  # segment -> where its rows are in the outputs of all passes
         num_rows = 0
         with torch.inference_mode():
             for group in _groups(batch):
                 keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
-                outputs = self._run([batch[i] for i in group], keep)
-                if not keep:
-                    continue
-                logits.append(outputs.logits[:, :keep].flatten(0, 1))
-                if self.capabilities.hidden:
-                    hidden.append(outputs.hidden_states[-1][:, :keep].flatten(0, 1))
+                passes.append(self._run([batch[i] for i in group], keep))
                 for b, i in enumerate(group):
                     rows[i] = num_rows + b * keep + np.arange(len(batch[i]))
                 num_rows += len(group) * keep
             wanted = [rows[i] for i, segment in enumerate(batch) if segment.wants_output]
-            out = _take(logits, wanted, self.capabilities.vocab_size)
-            return TargetOutput(out, _take(hidden, wanted, self.hidden_size) if self.capabilities.hidden else None)
+            index = self._tensor(np.concatenate([np.empty(0, np.int64), *wanted]))
+            return TargetOutput(*(torch.cat(parts)[index].float().cpu().numpy() for parts in zip(*passes, strict=True)))
 
-    def _run(self, segments: list[Segment], keep: int) -> Any:
-        """One call of the model on [B, T], T = the longest segment; logits of the first `keep` columns at least."""
+    def _run(self, segments: list[Segment], keep: int) -> tuple[Any, ...]:
+        """One call of the model on [B, T], T = the longest segment. Logits (and hidden states) of the first columns, [B * keep, …]."""
         width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
         self._take_place([segment.slot.index for segment in segments], bases, width)
         token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
@@ -161,22 +157,20 @@ class HFTarget(TargetModel):
             visible[b, 0, :n, :base] = True
             visible[b, 0, :n, base : base + n] = segment.mask
             visible[b, 0, padding, base + padding] = True  # itself only; a row that sees nothing may be NaN
-        # Only probes may stand past the end; a learned position table has no row there.
-        position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)
-        dtype = self.model.dtype
-        mask = torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype, device=self.device)
-        options: dict[str, Any] = {}
-        if self.can_skip_logits:
-            options["logits_to_keep"] = torch.arange(keep, device=self.device) if keep else 1
-        return self.model(
+        position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # probes past the end: a position table has no such row
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=self.device)
+        columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last one, as few as can be
+        outputs = self.model(
             input_ids=self._tensor(token_ids),
-            attention_mask=mask.masked_fill_(self._tensor(visible), 0),
+            attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
             position_ids=self._tensor(position_ids),
             past_key_values=self.cache,
             use_cache=True,
-            output_hidden_states=self.capabilities.hidden and keep > 0,
-            **options,
+            output_hidden_states=self.capabilities.hidden,
+            **({"logits_to_keep": columns} if self.can_skip_logits else {}),
         )
+        kinds = (outputs.logits, outputs.hidden_states[-1]) if self.capabilities.hidden else (outputs.logits,)
+        return tuple(kind[:, :keep].flatten(0, 1).to(self.device) for kind in kinds)
 
     def _take_place(self, slots: list[int], bases: list[int], width: int) -> None:
         """Tell the layers which rows to write and read, and how many to have. Padding is written behind a segment's own rows."""
@@ -184,9 +178,9 @@ class HFTarget(TargetModel):
         place.slots = self._tensor(np.array(slots)[:, None])
         place.rows = self._tensor(np.array(bases)[:, None] + np.arange(width))
         place.read = slice(slots[0], stop) if slots == list(range(slots[0], stop)) else place.slots[:, 0]
-        place.read_len = _round_up(max(bases) + width, READ_BLOCK)
+        place.read_len = -(-(max(bases) + width) // READ_BLOCK) * READ_BLOCK
         place.num_slots = max(place.num_slots, max(slots) + 1)
-        place.num_rows = max(place.num_rows, _round_up(place.read_len, ROW_BLOCK))
+        place.num_rows = max(place.num_rows, -(-place.read_len // ROW_BLOCK) * ROW_BLOCK)
 
     def _tensor(self, array: Array) -> Any:
         return torch.from_numpy(array).to(self.device)
@@ -200,12 +194,10 @@ class HFTarget(TargetModel):
         got = self.forward([Segment(slot, [*tokens[3:4], *tokens[6:], *tokens[4:6]], [-1, 0, 1, 0, 3])]).logits[[0, 3, 4]]
         self.free(slot)
         with torch.inference_mode():
-            plain = self.model(input_ids=self._tensor(np.array([tokens[:6]])), use_cache=False).logits[0, 3:]
-        expected = plain.float().cpu().numpy()
+            expected = self.model(input_ids=self._tensor(np.array([tokens[:6]])), use_cache=False).logits[0, 3:].float().cpu().numpy()
         error = float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
         if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):  # ignored masks are off by about 1
-            reason = f"does not follow the mask and positions it is given (the check is {error:.0%} off); use another model"
-            raise BadInputError(f"{type(self.model).__name__} {reason}")
+            raise BadInputError(f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model")
 
 
 def _groups(batch: TreeBatch) -> list[list[int]]:
@@ -219,18 +211,6 @@ def _groups(batch: TreeBatch) -> list[list[int]]:
             padding = 0
         groups[-1].append(i)
     return [sorted(group, key=lambda i: batch[i].slot.index) for group in groups]
-
-
-def _take(parts: list[Any], rows: list[Array], width: int) -> Array:
-    """The rows [n] of the stacked parts [*, width], as float32 numpy [n, width]."""
-    if not rows:
-        return np.empty((0, width), np.float32)
-    stacked = torch.cat(parts)
-    return np.asarray(stacked[torch.from_numpy(np.concatenate(rows)).to(stacked.device)].float().cpu().numpy())
-
-
-def _round_up(n: int, block: int) -> int:
-    return -(-n // block) * block
 
 
 def _refuse(model: Any) -> None:
@@ -250,18 +230,6 @@ def _refuse(model: Any) -> None:
         reason = "is no causal language model with a K/V cache; load it with AutoModelForCausalLM"
     if reason:
         raise BadInputError(f"{type(model).__name__} {reason}")
-
-
-def _choose_attention(model: Any) -> None:
-    """Switch from kernels without an explicit mask (flash, flex, paged) to sdpa, or to eager where the model lacks sdpa."""
-    for choice in MASKED_KERNELS:
-        if model.config._attn_implementation not in MASKED_KERNELS:
-            try:
-                model.set_attn_implementation(choice)
-            except ValueError:  # the model lacks it
-                continue
-    if model.config._attn_implementation not in MASKED_KERNELS:
-        raise BadInputError(f"{type(model).__name__} cannot change its attention kernel; load it with attn_implementation='sdpa'")
 
 
 def _max_len(config: Any, asked: int | None) -> int:

@@ -1,0 +1,1 @@
+"""Measuring: prompt files, interleaved runs, reports."""

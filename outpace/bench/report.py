@@ -1,0 +1,34 @@
+"""The benchmark's document as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+
+def tables(document: dict[str, Any]) -> list[Table]:
+    """Verify cost, then one row for each drafter and category."""
+    cost = Table(title="cost of a pass (256 tokens of context)")
+    for entry in document["verify_cost"]:
+        cost.add_column(f"{entry['num_tokens']} rows", justify="right")
+    cost.add_row(*(f"{entry['milliseconds']:.1f} ms" for entry in document["verify_cost"]))
+    settings = document["settings"]
+    title = f"{document['model']} {settings['precision']}, {settings['num_prompts']} prompts, temperature {settings['temperature']:g}"
+    results = Table(title=title)
+    for heading in ("drafter", "category", "prompts", "tokens", "tokens/s", "tokens/step", "accepted", "speedup", "identical"):
+        results.add_column(heading, justify="left" if heading in ("drafter", "category") else "right")
+    for index, row in enumerate(document["results"]):
+        results.add_row(
+            row["drafter"],
+            row["category"],
+            str(row["num_prompts"]),
+            str(row["num_tokens"]),
+            f"{row['tokens_per_second']:.1f}",
+            f"{row['mean_acceptance_length']:.2f}",
+            f"{100 * row['acceptance_rate']:.0f}%",
+            f"{row['speedup']:.2f}",
+            f"{row['num_identical']}/{row['num_prompts']}",
+            end_section=index + 1 == len(document["results"]) or document["results"][index + 1]["category"] == "all",
+        )
+    return [cost, results]

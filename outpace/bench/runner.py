@@ -1,0 +1,132 @@
+"""Run drafters against each other: interleaved prompt by prompt, every answer compared with plain decoding."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import outpace
+from outpace.bench.workloads import Workload
+from outpace.controller import measure_verify_cost
+from outpace.core import SamplingParams
+from outpace.llm import LLM, RequestOutput
+from outpace.metrics import acceptance_rate, mean_acceptance_length, median
+from outpace.progress import track
+
+BASELINE = "none"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One drafter on one category ("all" is the total). speedup is against plain decoding in the same run."""
+
+    drafter: str
+    category: str
+    num_prompts: int
+    num_tokens: int
+    decode_seconds: float
+    tokens_per_second: float
+    mean_acceptance_length: float
+    acceptance_rate: float
+    speedup: float
+    num_identical: int
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One drafter on one prompt; seconds are the median of the repeats."""
+
+    output: RequestOutput
+    decode_seconds: float
+    is_identical: bool
+
+
+def run(llm: LLM, workloads: Sequence[Workload], drafters: Sequence[str], params: SamplingParams, repeats: int = 1) -> dict[str, Any]:
+    """The whole benchmark as one JSON-ready document (layout: design, section 6)."""
+    names = list(dict.fromkeys([BASELINE, *drafters]))
+    for name in names:
+        llm.speculation(name)  # a wrong name is told before any work
+    cost = measure_verify_cost(llm.target)
+    llm.chat(workloads[0].messages, params)  # warm up
+    cells: dict[str, list[_Cell]] = {name: [] for name in names}
+    for index, workload in enumerate(track(workloads, len(workloads), "prompts")):
+        for name, cell in _run_prompt(llm, workload, names, params, repeats, index).items():
+            cells[name].append(cell)
+    return {
+        "model": llm.name,
+        "machine": machine(),
+        "settings": _settings(llm, params, len(workloads), repeats),
+        "verify_cost": [asdict(entry) for entry in cost],
+        "results": [asdict(result) for name in names for result in _summarise(name, workloads, cells)],
+        "peers": [],
+    }
+
+
+def _run_prompt(llm: LLM, workload: Workload, names: Sequence[str], params: SamplingParams, repeats: int, index: int) -> dict[str, _Cell]:
+    """Every drafter on one prompt, in an order that rotates with prompt and repeat, so that drift hits all alike."""
+    outputs: dict[str, list[RequestOutput]] = {name: [] for name in names}
+    for repeat in range(repeats):
+        turn = (index + repeat) % len(names)
+        for name in [*names[turn:], *names[:turn]]:
+            outputs[name] += llm.chat(workload.messages, params, speculative=name)
+    plain = outputs[BASELINE][0].token_ids
+    return {
+        name: _Cell(runs[0], median([run.stats.decode_seconds for run in runs]), all(run.token_ids == plain for run in runs))
+        for name, runs in outputs.items()
+    }
+
+
+def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_Cell]]) -> list[Result]:
+    results = []
+    for category in ["all", *dict.fromkeys(workload.category for workload in workloads)]:
+        chosen = [i for i, workload in enumerate(workloads) if category in ("all", workload.category)]
+        mine = [cells[name][i] for i in chosen]
+        stats = [cell.output.stats for cell in mine]
+        num_tokens = sum(len(cell.output.token_ids) for cell in mine)
+        seconds = sum(cell.decode_seconds for cell in mine)
+        plain_tokens = sum(len(cells[BASELINE][i].output.token_ids) for i in chosen)
+        plain_seconds = sum(cells[BASELINE][i].decode_seconds for i in chosen)
+        results.append(
+            Result(
+                drafter=name,
+                category=category,
+                num_prompts=len(mine),
+                num_tokens=num_tokens,
+                decode_seconds=round(seconds, 4),
+                tokens_per_second=round(num_tokens / seconds, 2),
+                mean_acceptance_length=round(mean_acceptance_length(num_tokens, sum(s.num_steps for s in stats)), 3),
+                acceptance_rate=round(
+                    acceptance_rate(sum(s.num_accepted_tokens for s in stats), sum(s.num_draft_tokens for s in stats)), 4
+                ),
+                speedup=round((num_tokens / seconds) / (plain_tokens / plain_seconds), 3),
+                num_identical=sum(cell.is_identical for cell in mine),
+            )
+        )
+    return results
+
+
+def _settings(llm: LLM, params: SamplingParams, num_prompts: int, repeats: int) -> dict[str, Any]:
+    names = ("temperature", "top_p", "seed", "max_tokens")
+    chosen = {name: getattr(params, name) for name in names}
+    return {"outpace": outpace.__version__, "precision": llm.precision, "num_prompts": num_prompts, "repeats": repeats, **chosen}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0] if models else cpu
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "openvino": version("openvino"),
+    }

@@ -1,0 +1,28 @@
+"""Checks for authors of drafters, targets and verifiers: does a new part keep outpace's promises?
+
+`check_drafter(MyDrafter)`, `check_target(MyTarget(...), prompt)` and `check_verifier(MyVerifier())` raise AssertionError with
+a sentence that says what is wrong. They take seconds, on the toy model unless a target is given.
+"""
+
+from outpace.testing.distribution import FALSE_ALARM, DistributionResult, distribution_test, exact_distribution
+from outpace.testing.doubles import AcceptEverythingVerifier, OracleDrafter, SampledDrafter
+from outpace.testing.drafters import check_drafter
+from outpace.testing.harness import generate, make_request, run
+from outpace.testing.targets import check_target
+from outpace.testing.verifiers import check_verifier
+
+__all__ = [
+    "FALSE_ALARM",
+    "AcceptEverythingVerifier",
+    "DistributionResult",
+    "OracleDrafter",
+    "SampledDrafter",
+    "check_drafter",
+    "check_target",
+    "check_verifier",
+    "distribution_test",
+    "exact_distribution",
+    "generate",
+    "make_request",
+    "run",
+]

@@ -1,0 +1,93 @@
+"""Stand-ins with known behaviour: drafters that are right or wrong on purpose, and a verifier that cheats."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from outpace.core import Array, Draft, Request, Verdict
+from outpace.drafters.base import Drafter, DrafterContext
+from outpace.sampling import inverse_cdf, uniform
+from outpace.testing.harness import Prompt
+from outpace.verifiers.base import Verifier
+
+_DRAFT_NOISE = 1 << 40  # SampledDrafter's noise streams, apart from every stream a verifier uses
+
+
+class OracleDrafter(Drafter):
+    """Knows the plain `answers` (prompt -> output) and lies with probability `lie` at each position: acceptance ends at every depth.
+
+    `width` 1 drafts a chain; more hides each truth (or lie) among wrong siblings and goes on below it, as a tree.
+    """
+
+    def __init__(self, context: DrafterContext, answers: Mapping[tuple[int, ...], Prompt], lie: float = 0.0, width: int = 1, seed: int = 0):
+        self.answers, self.lie, self.seed, self.vocab_size = answers, lie, seed, context.vocab_size
+        self.width = max(1, min(width, context.vocab_size - 1))
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        answer = self.answers[tuple(request.token_ids[: request.num_prompt_tokens])]
+        token_ids: list[int] = []
+        parents: list[int] = []
+        parent, position = -1, request.num_output_tokens
+        while len(token_ids) < budget:
+            siblings, at = self._siblings(answer[position] if position < len(answer) else 0, position)
+            siblings = siblings[: budget - len(token_ids)]
+            parents += [parent] * len(siblings)
+            token_ids += siblings
+            parent, position = len(token_ids) - len(siblings) + at, position + 1
+        return Draft(token_ids, parents)
+
+    def _siblings(self, truth: int, position: int) -> tuple[list[int], int]:
+        """`width` different tokens, and the place of the one to go on from: the truth, unless this is a lie."""
+        start = int(uniform(self.seed, position, 1) * (self.vocab_size - 1))
+        wrong = [(truth + 1 + (start + i) % (self.vocab_size - 1)) % self.vocab_size for i in range(self.width)]
+        at = int(uniform(self.seed, position, 2) * self.width)
+        if uniform(self.seed, position, 0) >= self.lie:
+            wrong[at] = truth
+        return wrong, at
+
+
+class SampledDrafter(Drafter):
+    """Draws from a known wrong distribution, softmax of a random table by the last token, and hands it over in `Draft.probs`.
+
+    `width` 1 drafts a chain; more gives every node that many children, drawn without replacement, breadth first.
+    """
+
+    def __init__(self, context: DrafterContext, width: int = 1, seed: int = 0, sharpness: float = 1.0):
+        self.width = max(1, min(width, context.vocab_size))
+        table = np.exp(np.random.default_rng(seed).normal(0, sharpness, (context.vocab_size, context.vocab_size)))
+        self.table = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        token_ids: list[int] = []
+        parents: list[int] = []
+        rows: list[Array] = []
+        open_nodes = deque([-1])
+        while len(token_ids) < budget:
+            parent = open_nodes.popleft()
+            q = self.table[request.token_ids[-1] if parent < 0 else token_ids[parent]]
+            left = q.astype(np.float64)
+            for _ in range(min(self.width, budget - len(token_ids))):
+                token = inverse_cdf(left, request.sampler.uniform(len(request.token_ids), _DRAFT_NOISE + len(token_ids)))
+                left[token] = 0.0
+                open_nodes.append(len(token_ids))
+                token_ids.append(token)
+                parents.append(parent)
+                rows.append(q)
+        return Draft(token_ids, parents, np.array(rows))
+
+
+class AcceptEverythingVerifier(Verifier):
+    """The negative control: accepts the first child at every node and claims to be lossless. Every check must catch it."""
+
+    lossless = True
+    same_text = False
+
+    def verify(self, request: Request, draft: Draft, logits: Array) -> Verdict:
+        children, path = draft.children(), [-1]
+        while path[-1] in children:
+            path.append(next(iter(children[path[-1]].values())))
+        tokens = [draft.token_ids[node] for node in path[1:]]
+        return Verdict(draft, path[1:], request.sampler.draw(logits[path[-1] + 1], tokens, len(request.token_ids) + len(tokens)))
