@@ -171,17 +171,16 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if (prompt is None) == (file is None):
         raise BadInputError("give a prompt, or --file, or - for stdin (one of them)")
     try:
-        if prompt == "-":
-            text = sys.stdin.buffer.read().decode("utf-8")
-        else:
-            text = prompt or "" if file is None else file.read_text("utf-8")
+        text = sys.stdin.buffer.read().decode("utf-8") if prompt == "-" else prompt
+        if file is not None:
+            text = file.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise BadInputError(f"the prompt is not UTF-8 text: {error}") from error
     except OSError as error:
         raise BadInputError(f"cannot read {file}: {error.strerror}") from error
-    if not text.strip():
+    if not (text or "").strip():
         raise BadInputError("the prompt is empty")
-    return text
+    return text or ""
 
 
 def _print_stream(llm: LLM, token_ids: list[int], params: Any, quiet: bool) -> RequestOutput:

@@ -55,7 +55,7 @@ def measure_verify_cost(
     target: TargetModel, widths: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
 ) -> list[VerifyCost]:
     """Time passes of each width behind `context` cached tokens, widths interleaved so that drift hits all alike."""
-    context = min(context, target.capabilities.max_len - max(widths) - 1)
+    context = max(1, min(context, target.capabilities.max_len - max(widths) - 1))
     tokens = [3 + i % (target.capabilities.vocab_size - 3) for i in range(context)]
     slot = target.allocate(context + max(widths) + 1)
     try:

@@ -81,6 +81,7 @@ class Capabilities:
     tree: bool = False  # rows of one sequence may form a tree, not only a chain
     hidden: bool = False  # forward() also returns hidden states
     probes: bool = False  # rows that are never accepted may ride along
+    exact_trees: bool = True  # a row's bits do not depend on where in the pass its ancestors stand
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
 
@@ -178,6 +179,9 @@ class Sampler(Protocol):
 class Request:
     """One sequence being decoded. Invariant: the last token of `token_ids` has no K/V yet, all before it have once prefilled.
 
+    `pending` are tokens that the last pass predicted on rows whose bits may differ from plain decoding's; they are not committed
+    but lead the next draft. Drafters guess what follows `context`.
+
     `speculation` says how this request guesses and checks (a `controller.Speculation`); requests of one batch may differ.
     `stop_check(token_id)` is told every committed token and answers whether a stop string is now complete.
     """
@@ -191,6 +195,7 @@ class Request:
     stop_check: Callable[[int], bool] | None = None
     num_prompt_tokens: int = 0
     slot: Any = None
+    pending: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     error: Exception | None = None
     from_draft: list[bool] = field(default_factory=list)
@@ -201,6 +206,11 @@ class Request:
         self.num_prompt_tokens = len(self.token_ids)
         if self.params.logprobs is not None:
             self.logprobs = []
+
+    @property
+    def context(self) -> list[int]:
+        """The text as far as it is known, pending tokens included: what drafters continue. Not to be changed."""
+        return [*self.token_ids, *self.pending] if self.pending else self.token_ids
 
     @property
     def num_output_tokens(self) -> int:

@@ -12,7 +12,7 @@ from outpace.metrics import Metrics
 from outpace.sampling import logprobs_of
 from outpace.scheduler import Scheduler
 from outpace.targets.base import TargetModel, TargetOutput
-from outpace.tree import check, decode_segment, first_chain
+from outpace.tree import check, decode_segment, first_chain, graft
 
 logger = logging.getLogger("outpace")
 
@@ -93,25 +93,27 @@ class Engine:
             self._drop_drafter(request, error)
 
     def _propose(self, request: Request, num_running: int) -> Draft:
-        speculation = request.speculation
-        budget = min(speculation.controller.budget(request, num_running), request.num_tokens_left - 1, self.config.max_draft_rows)
+        """The drafter's guesses behind the pending tokens; empty when there is nothing to gain."""
+        num_pending = len(request.pending)
+        limit = min(request.num_tokens_left - 1, self.config.max_draft_rows) - num_pending
+        budget = min(request.speculation.controller.budget(request, num_running), limit)
         if budget <= 0 or request.id in self._no_drafter:
-            return EMPTY_DRAFT
+            return graft(request.pending, EMPTY_DRAFT)
         started = time.perf_counter()
         try:
-            draft: Draft = speculation.drafter.propose(request, budget)
+            draft: Draft = request.speculation.drafter.propose(request, budget)
             check(draft, self.target.capabilities.vocab_size, budget)
-            if len(draft) > self.config.max_draft_rows:
-                raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows}")
+            if len(draft) + num_pending > self.config.max_draft_rows:
+                raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows - num_pending}")
         except Exception as error:
             self._drop_drafter(request, error)
-            return EMPTY_DRAFT
+            return graft(request.pending, EMPTY_DRAFT)
         if not self.target.capabilities.tree and not (draft.is_chain and draft.num_probes == 0):
             draft = first_chain(draft)
         seconds = time.perf_counter() - started
         request.stats.draft_seconds += seconds
         self.metrics.draft_seconds += seconds
-        return draft
+        return graft(request.pending, draft)
 
     def _drop_drafter(self, request: Request, error: Exception) -> None:
         """A drafter that fails costs speed, never the answer: log it and decode the rest of this request plainly."""
@@ -120,16 +122,19 @@ class Engine:
 
     def _advance(self, request: Request, draft: Draft, output: TargetOutput) -> StepOutput:
         """Verify one request's rows, commit the tokens and let the drafter see them. An error ends this request only."""
+        num_drafted = len(draft) - draft.num_probes - len(request.pending)
+        expected = request.context if request.pending else []
         try:
             verdict = request.speculation.verifier.verify(request, draft, output.logits)
-            token_ids, finish_reason = self._commit(request, verdict, output.logits)
+            certain, pending = self._split(request, verdict)
+            token_ids, finish_reason = self._commit(request, certain, output.logits)
         except Exception as error:
             logger.warning("request %s failed: %r", request.id, error)
             request.error = error
             self._finish(request, "error")
             return StepOutput(request, [], [], "error")
-        num_accepted = min(len(verdict.path), len(token_ids))
-        num_drafted = len(draft) - draft.num_probes
+        request.pending = pending[: max(0, request.num_tokens_left - 1)]
+        num_accepted = min(len(certain.path), len(token_ids))
         stats = request.stats
         stats.num_steps += 1
         stats.num_drafts += num_drafted > 0
@@ -140,12 +145,35 @@ class Engine:
         request.from_draft.extend(from_draft)
         if finish_reason is not None:
             self._finish(request, finish_reason)
-        elif request.id not in self._no_drafter:
-            try:
-                request.speculation.drafter.observe(request, verdict, output)
-            except Exception as error:
-                self._drop_drafter(request, error)
+        else:
+            self._observe(request, expected, verdict, output)
         return StepOutput(request, token_ids, from_draft, finish_reason)
+
+    def _split(self, request: Request, verdict: Verdict) -> tuple[Verdict, list[int]]:
+        """(what may be committed, tokens left pending). On targets without `exact_trees` a row has plain decoding's bits only if its
+        ancestors stand right before it. The first token drawn from such a row is certain; those after it are checked again
+        as the head of the next draft, which costs a row each and no pass."""
+        if self.target.capabilities.exact_trees or not request.speculation.verifier.same_text:
+            return verdict, []
+        split = next((i for i, node in enumerate(verdict.path) if node != i), None)
+        if split is None:
+            return verdict, []
+        tokens = [verdict.draft.token_ids[node] for node in verdict.path[split:]]
+        return Verdict(verdict.draft, verdict.path[:split], tokens[0]), [*tokens[1:], verdict.next_token]
+
+    def _observe(self, request: Request, expected: list[int], verdict: Verdict, output: TargetOutput) -> None:
+        """Show the drafter the step; start it afresh if a pending token turned out otherwise."""
+        if request.id in self._no_drafter:
+            return
+        drafter = request.speculation.drafter
+        try:
+            if request.context[: len(expected)] != expected:
+                drafter.end(request)
+                drafter.begin(request)
+            else:
+                drafter.observe(request, verdict, output)
+        except Exception as error:
+            self._drop_drafter(request, error)
 
     def _commit(self, request: Request, verdict: Verdict, logits: Array) -> tuple[list[int], str | None]:
         """Append the verified tokens up to the first end; keep the K/V of all but the last. Returns (tokens, finish reason)."""

@@ -115,6 +115,15 @@ def first_chain(draft: Draft) -> Draft:
     return Draft([draft.token_ids[n] for n in nodes], range(-1, len(nodes) - 1), probs)
 
 
+def graft(stem: Sequence[int], draft: Draft) -> Draft:
+    """The draft moved to the end of a chain of certain guesses; without `probs`, which the stem has none of."""
+    if not stem:
+        return draft
+    top = len(stem)
+    parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
+    return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes)
+
+
 def merge_chains(chains: Sequence[Sequence[int]], budget: int) -> Draft:
     """One tree out of several chains, earlier ones first, shared prefixes merged, at most `budget` nodes."""
     token_ids: list[int] = []

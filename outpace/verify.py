@@ -43,7 +43,7 @@ class Check:
 
 def built_in_workloads() -> list[Workload]:
     """A few prompts for users who give none."""
-    return [Workload(str(i), "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
+    return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
 
 
 def verify(llm: LLM, workloads: Sequence[Workload], drafters: Sequence[str], max_tokens: int = 64) -> dict[str, Any]:

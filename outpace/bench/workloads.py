@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ CHAT_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extrac
 
 @dataclass(frozen=True)
 class Workload:
-    """One prompt of a file, as a conversation."""
+    """One prompt of a file, as a conversation. `part` is the category as the file names it."""
 
     id: str
     category: str
+    part: str
     messages: list[dict[str, str]]
 
 
@@ -44,10 +46,9 @@ def _parse(line: str, where: str, number: int) -> Workload:
         raise BadInputError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise BadInputError(f"{where}: not a JSON object")
-    category = str(row.get("category", "prompts"))
-    return Workload(
-        str(row.get("id", row.get("question_id", number))), "chat" if category in CHAT_CATEGORIES else category, _messages(row, where)
-    )
+    part = str(row.get("category", "prompts"))
+    category = "chat" if part in CHAT_CATEGORIES else part
+    return Workload(str(row.get("id", row.get("question_id", number))), category, part, _messages(row, where))
 
 
 def _messages(row: dict[str, Any], where: str) -> list[dict[str, str]]:
@@ -62,12 +63,16 @@ def _messages(row: dict[str, Any], where: str) -> list[dict[str, str]]:
 
 
 def spread(workloads: Sequence[Workload], limit: int) -> list[Workload]:
-    """`limit` prompts, the same number of each category as far as they go, evenly spaced inside each; always the same ones."""
-    groups: dict[str, list[Workload]] = {}
+    """`limit` prompts: equally many of each category as far as they go, in it equally many of each part, the first ones of the file."""
+    groups: dict[str, dict[str, list[Workload]]] = {}
     for workload in workloads:
-        groups.setdefault(workload.category, []).append(workload)
-    quota = dict.fromkeys(groups, 0)
-    for _ in range(min(limit, len(workloads))):
-        name = min((name for name in groups if quota[name] < len(groups[name])), key=lambda name: quota[name])
-        quota[name] += 1
-    return [group[i * len(group) // quota[name]] for name, group in groups.items() for i in range(quota[name])]
+        groups.setdefault(workload.category, {}).setdefault(workload.part, []).append(workload)
+    queues = [_alternating(list(parts.values())) for parts in groups.values()]
+    chosen = {workload.id for workload in _alternating(queues)[:limit]}
+    return [workload for queue in queues for workload in queue if workload.id in chosen]
+
+
+def _alternating(groups: Sequence[Sequence[Workload]]) -> list[Workload]:
+    """The first of each group, then the second of each, …"""
+    rounds = itertools.zip_longest(*groups)
+    return [workload for one_round in rounds for workload in one_round if workload is not None]

@@ -30,15 +30,19 @@ class Drafter(ABC):
     num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
 
     def begin(self, request: Request) -> None:
-        """A request starts; its prompt is in `request.token_ids`."""
+        """A request starts; its text so far is in `request.context`."""
         return None
 
     @abstractmethod
     def propose(self, request: Request, budget: int) -> Draft:
-        """Guess what follows `request.token_ids`: a tree of at most `budget` nodes (probes not counted). Empty = decode plainly."""
+        """Guess what follows `request.context`: a tree of at most `budget` nodes (probes not counted). Empty = decode plainly."""
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes]. Tokens are committed already."""
+        """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
+
+        `request.context` has grown already. Row r of the output belongs to draft node r - 1; rows of `verdict.path` lead to `verdict.next_token`, the end of the context
+        (or near it: limits may have cut the context short).
+        """
         return None
 
     def end(self, request: Request) -> None:

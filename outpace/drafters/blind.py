@@ -30,11 +30,11 @@ class BlindDrafter(Drafter):
 
     def propose(self, request: Request, budget: int) -> Draft:
         if not self.is_frequent:
-            position = len(request.token_ids)
+            position = len(request.context)
             return Draft.chain([int(uniform(self.seed, position, i) * self.vocab_size) for i in range(budget)])
         counts = self.counts[request.id]
-        counts.update(request.token_ids[self.num_counted[request.id] :])
-        self.num_counted[request.id] = len(request.token_ids)
+        counts.update(request.context[self.num_counted[request.id] :])
+        self.num_counted[request.id] = len(request.context)
         tokens = [token for token, _ in counts.most_common(budget)]
         return Draft(tokens, [-1] * len(tokens)) if self.is_tree else Draft.chain(tokens)
 

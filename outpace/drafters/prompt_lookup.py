@@ -1,20 +1,23 @@
 """Prompt lookup (Saxena 2023): what followed these words the last time they occurred in the prompt or the answer?
 
-Tables from word pairs and longer n-grams to the places right after them, extended by each new token in O(1); the longest
-n-gram that has occurred before gives the draft. A match of one token is weak evidence, so it drafts fewer tokens.
+Tables from word pairs and longer n-grams to the places right after them, extended by each new token in O(1). The longest
+n-gram that has occurred before gives the main chain, the longer the match the longer the chain; on targets that run trees,
+other continuations of this and of shorter n-grams ride along as short branches.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from outpace.core import EMPTY_DRAFT, Draft, Request
+from outpace.core import Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
 from outpace.tree import merge_chains
 
-NUM_PLACES = 16  # occurrences looked at for "most frequent" and for branches
+NUM_PLACES = 16  # latest occurrences looked at
+BRANCH_LENGTH = 2  # tokens of every continuation but the first
 
 
 @dataclass
@@ -34,53 +37,45 @@ class NgramTables:
 
 
 class PromptLookupDrafter(Drafter):
-    """max_ngram, min_ngram: n-gram lengths tried, longest first. choose=recent|frequent. branches: continuations drafted as a tree.
+    """max_ngram, min_ngram: n-gram lengths tried, longest first. choose=frequent|recent: which continuation comes first.
 
-    weak_length: tokens drafted after a match of a single token.
+    branches: continuations drafted at most (1 = a chain; so it is on targets without trees).
     """
 
-    def __init__(
-        self,
-        context: DrafterContext,
-        max_ngram: int = 3,
-        min_ngram: int = 1,
-        choose: str = "recent",
-        branches: int = 1,
-        weak_length: int = 3,
-    ):
+    num_draft_tokens = 10
+
+    def __init__(self, context: DrafterContext, max_ngram: int = 3, min_ngram: int = 1, choose: str = "frequent", branches: int = 3):
         if not 1 <= min_ngram <= max_ngram:
             raise BadInputError(f"prompt_lookup: need 1 <= min_ngram <= max_ngram, not {min_ngram} and {max_ngram}")
         if choose not in ("recent", "frequent"):
             raise BadInputError(f"prompt_lookup: choose must be recent or frequent, not {choose!r}")
-        if branches < 1 or weak_length < 1:
-            raise BadInputError("prompt_lookup: branches and weak_length must be at least 1")
-        if branches > 1 and not context.target.capabilities.tree:
-            raise BadInputError("prompt_lookup: this target cannot run trees; use branches=1")
+        if branches < 1:
+            raise BadInputError(f"prompt_lookup: branches must be at least 1, not {branches}")
         self.max_ngram, self.min_ngram, self.is_frequent = max_ngram, min_ngram, choose == "frequent"
-        self.branches, self.weak_length = branches, weak_length
+        self.branches = branches if context.target.capabilities.tree else 1
         self.tables: dict[str, NgramTables] = {}
 
     def begin(self, request: Request) -> None:
         self.tables[request.id] = NgramTables(self.max_ngram)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        tables, text = self.tables[request.id], request.token_ids
+        tables, text = self.tables[request.id], request.context
         tables.extend(text)
+        chains: dict[int, list[int]] = {}  # first token -> chain
         for n in range(min(self.max_ngram, len(text)), self.min_ngram - 1, -1):
-            places = tables.places.get(tuple(text[-n:]))
-            if places:
-                length = budget if n > 1 else min(budget, self.weak_length)
-                return self._draft(text, places[-NUM_PLACES:], length)
-        return EMPTY_DRAFT
+            places = tables.places.get(tuple(text[-n:]), ())[-NUM_PLACES:]
+            for token, place in self._ranked(text, places):
+                if len(chains) < self.branches and token not in chains:
+                    chains[token] = continuation(text, place, BRANCH_LENGTH if chains else 2 + 2 * n)
+            if len(chains) == self.branches:
+                break
+        return merge_chains(list(chains.values()), budget)
 
-    def _draft(self, text: list[int], places: list[int], length: int) -> Draft:
-        if self.branches == 1 and not self.is_frequent:
-            return Draft.chain(continuation(text, places[-1], length))
-        latest = {text[place]: place for place in places}  # next token -> its latest place
+    def _ranked(self, text: list[int], places: Sequence[int]) -> list[tuple[int, int]]:
+        """(next token, its latest place) of the places (latest last), best first."""
+        latest = {text[place]: place for place in places}
         counts = Counter(text[place] for place in places)
-        tokens = sorted(latest, key=lambda t: (counts[t] if self.is_frequent else 0, latest[t]), reverse=True)[: self.branches]
-        share = -(-length // len(tokens))
-        return merge_chains([continuation(text, latest[token], share) for token in tokens], length)
+        return sorted(latest.items(), key=lambda item: (counts[item[0]] if self.is_frequent else 0, item[1]), reverse=True)
 
     def end(self, request: Request) -> None:
         self.tables.pop(request.id, None)

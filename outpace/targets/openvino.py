@@ -1,9 +1,11 @@
 """The CPU target: a converted model with paged attention. Same tokens in, same bits out, however the work is cut.
 
 Ragged batches, chunked prefill and token trees are one call: every sequence has a block table, a number of cached rows
-and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width of at
-least 2 rows, beside any other sequence, as chain or tree, if K/V are bf16 or f32. A pass of 1 row takes another kernel,
-so it is padded with a row nobody sees.
+and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width, beside
+any other sequence, if K/V are bf16 or f32 and every sequence has at least 2 rows in the pass. A sequence with 1 row takes
+another attention kernel (logits then differ by up to 1), so it is padded with a row nobody sees. In a tree the rows of a chain
+that starts at the first row keep those bits too; rows of side branches do not always (their keys stand elsewhere, and sums
+are taken in another order), hence `exact_trees=False`: the engine checks them once more.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from outpace.targets.blocks import ROOT, BlockPool
 from outpace.tree import Segment, Slot, TreeBatch
 
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
-MIN_ROWS = 2
+MIN_ROWS = 2  # of a sequence in a pass, and of the logits
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
 
@@ -43,7 +45,7 @@ class OpenVINOTarget(TargetModel):
         kv_cache_tokens: int | None = None,
         hidden: bool = False,
     ):
-        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=vocab_size, max_len=max_len)
+        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
         kv_type = "f32" if precision == "f32" else "bf16"
         settings: dict[str, Any] = {"KV_CACHE_PRECISION": kv_type, "PERFORMANCE_HINT": "LATENCY"}
         if precision == "f32":
@@ -88,14 +90,12 @@ class OpenVINOTarget(TargetModel):
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
 
     def forward(self, batch: TreeBatch) -> TargetOutput:
-        if sum(len(segment) for segment in batch) < MIN_ROWS:
-            batch = [_padded(batch[0])]
+        num_rows = sum(len(segment) for segment in batch if segment.wants_output)
         feed = _pack(batch)
         for name, value in feed.items():
             self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
         self.feed = feed
         self.request.infer()
-        num_rows = sum(len(segment) for segment in batch if segment.wants_output)
         logits = self.request.get_output_tensor(0).data[:num_rows, 0]
         hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
         return TargetOutput(logits, hidden)
@@ -139,31 +139,26 @@ def _paged(model: Any, hidden: bool) -> Any:
     return model
 
 
-def _padded(segment: Segment) -> Segment:
-    """A lone row and a copy of it that it cannot see."""
-    token_ids = [segment.token_ids[0]] * MIN_ROWS
-    return Segment(segment.slot, token_ids, [-1] * MIN_ROWS, segment.wants_output)
-
-
 def _pack(batch: TreeBatch) -> dict[str, Array]:
-    """The inputs of the paged model for these segments."""
-    lengths = [len(segment) for segment in batch]
-    past = [segment.slot.num_cached for segment in batch]
-    tables = [s.slot.blocks[: -(-(p + n) // BLOCK_SIZE)] for s, p, n in zip(batch, past, lengths, strict=True)]
+    """The inputs of the paged model for these segments. A lone row is followed by a copy of itself that it cannot see."""
+    alone = [Segment(s.slot, [*s.token_ids] * MIN_ROWS, [-1] * MIN_ROWS, s.wants_output) if len(s) == 1 else s for s in batch]
+    lengths = [len(segment) for segment in alone]
+    past = [segment.slot.num_cached for segment in alone]
+    tables = [s.slot.blocks[: -(-(p + n) // BLOCK_SIZE)] for s, p, n in zip(alone, past, lengths, strict=True)]
     begins = np.cumsum([0, *lengths], dtype=np.int32)
-    wanted = [np.arange(b, b + n) for s, b, n in zip(batch, begins[:-1], lengths, strict=True) if s.wants_output]
+    wanted = [np.arange(begin, begin + len(s)) for s, begin in zip(batch, begins[:-1], strict=True) if s.wants_output]
     logit_rows = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
     if len(logit_rows) < MIN_ROWS:
         logit_rows = np.concatenate([logit_rows, np.arange(MIN_ROWS)])[:MIN_ROWS]
     return {
-        "input_ids": np.concatenate([np.asarray(segment.token_ids, np.int64) for segment in batch]),
-        "position_ids": np.concatenate([segment.position_ids for segment in batch]),
+        "input_ids": np.concatenate([np.asarray(segment.token_ids, np.int64) for segment in alone]),
+        "position_ids": np.concatenate([segment.position_ids for segment in alone]),
         "past_lens": np.array(past, np.int32),
         "subsequence_begins": begins,
         "block_indices": np.array([block for table in tables for block in table], np.int32),
         "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
         "max_context_len": np.array(max(p + n for p, n in zip(past, lengths, strict=True)), np.int32),
-        "qq_bias": np.concatenate([segment.mask.reshape(-1) for segment in batch]),
+        "qq_bias": np.concatenate([segment.mask.reshape(-1) for segment in alone]),
         "qq_bias_begins": np.cumsum([0, *(n * n for n in lengths)], dtype=np.int32),
         "logit_rows": logit_rows.astype(np.int32),
     }

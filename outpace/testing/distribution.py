@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -45,14 +46,17 @@ def distribution_test(
 ) -> DistributionResult:
     """Compare the joint distribution of the first 3 output tokens with the exact one, over `num_requests` seeds of one prompt.
 
-    The drafter (default: SampledDrafter) may guess 7 nodes. Seeds are fixed, so the result never changes between runs.
+    The drafter (default: SampledDrafter) may guess `params.max_tokens` - 1 nodes, by default 4. Seeds are fixed, so the result
+    never changes between runs.
     """
-    target, prompt, num_positions = ToyTarget(vocab_size=vocab_size, sharpness=1.0), [1, 2, 0], 3
-    params = params or SamplingParams(temperature=1.0, max_tokens=8)
+    target, prompt, num_tokens = ToyTarget(vocab_size=vocab_size, sharpness=1.0), [1, 2, 0], 3
+    params = params or SamplingParams(temperature=1.0, max_tokens=num_tokens + 2)
     drafter = (build or SampledDrafter)(DrafterContext(target))
-    requests = [make_request(target, prompt, params, drafter, verifier, 7, seed) for seed in range(num_requests)]
-    seen = Counter(tuple(request.output_token_ids[:num_positions]) for request in run(target, requests))
-    return _chi_square(seen, exact_distribution(target, prompt, params, num_positions))
+    ends = (itertools.count(1) for _ in range(num_requests))  # no request needs to go on after `num_tokens`
+    stops = [lambda _, end=end: next(end) >= num_tokens for end in ends]
+    requests = [make_request(target, prompt, params, drafter, verifier, params.max_tokens, seed, stop) for seed, stop in enumerate(stops)]
+    seen = Counter(tuple(request.output_token_ids) for request in run(target, requests))
+    return _chi_square(seen, exact_distribution(target, prompt, params, num_tokens))
 
 
 def exact_distribution(target: ToyTarget, prompt: Prompt, params: SamplingParams, num_tokens: int) -> dict[tuple[int, ...], float]:

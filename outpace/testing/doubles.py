@@ -55,7 +55,7 @@ class SampledDrafter(Drafter):
     `width` 1 drafts a chain; more gives every node that many children, drawn without replacement, breadth first.
     """
 
-    def __init__(self, context: DrafterContext, width: int = 1, seed: int = 0, sharpness: float = 1.0):
+    def __init__(self, context: DrafterContext, width: int = 1, seed: int = 0, sharpness: float = 2.0):
         self.width = max(1, min(width, context.vocab_size))
         table = np.exp(np.random.default_rng(seed).normal(0, sharpness, (context.vocab_size, context.vocab_size)))
         self.table = (table / table.sum(axis=1, keepdims=True)).astype(np.float32)

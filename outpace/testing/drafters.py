@@ -28,8 +28,9 @@ class _Watched(Drafter):
     def _call(self, method: Callable[..., Any], request: Request, *args: Any) -> Any:
         before = list(request.token_ids)
         try:
-            result = method(request, *args)
-            require(request.token_ids == before, f"{method.__name__} changed request.token_ids")
+            result, after = method(request, *args), request.token_ids
+            request.token_ids = before
+            require(after == before, f"{method.__name__} changed request.token_ids")
             return result
         except Exception as error:
             self.error = self.error or error

@@ -26,7 +26,7 @@ def check_verifier(verifier: Verifier) -> None:
             if verifier.same_text or (verifier.lossless and temperature == 0.0):
                 require(got == plain, f"{name}: temperature {temperature}, {width} guesses a node: {got}, but plain decoding gives {plain}")
     _check_path(verifier, target)
-    guess = {(1, 2, 0): [3, 1, 2, 0, 1, 3, 2, 0]}
+    guess: dict[tuple[int, ...], list[int]] = {(1, 2, 0): [3, 1, 2, 0, 1, 3, 2, 0]}
     builds: dict[str, Build] = {
         "a fixed chain": lambda c: OracleDrafter(c, guess, 0.2),
         "a fixed tree": lambda c: OracleDrafter(c, guess, 0.2, 2),
