@@ -87,6 +87,7 @@ def load(
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Make a language model answer faster without changing one token of its answer."""
     if version:
         typer.echo(__version__)
         raise typer.Exit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,19 +60,32 @@ class SamplingParams:
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
                 raise BadInputError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
         for name, least in (("top_k", -1), ("min_tokens", 0), ("max_tokens", 1)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+            if not _is_integer(getattr(self, name)) or getattr(self, name) < least:
                 raise BadInputError(f"{name} must be an integer of at least {least}, not {getattr(self, name)!r}")
         if self.min_tokens > self.max_tokens:
             raise BadInputError(f"min_tokens ({self.min_tokens}) is larger than max_tokens ({self.max_tokens})")
-        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+        if self.seed is not None and not (_is_integer(self.seed) and 0 <= self.seed < 2**63):
             raise BadInputError(f"seed must be an integer from 0 to 2**63 - 1, not {self.seed!r}")
-        if self.logprobs is not None and not (isinstance(self.logprobs, int) and 0 <= self.logprobs <= 100):
+        if self.logprobs is not None and not (_is_integer(self.logprobs) and 0 <= self.logprobs <= 100):
             raise BadInputError(f"logprobs must be an integer from 0 to 100, not {self.logprobs!r}")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(s, str) and s for s in stop):
             raise BadInputError("every stop string must be a non-empty string")
+        if not all(_is_integer(token) and token >= 0 for token in self.stop_token_ids):
+            raise BadInputError("every stop token id must be a non-negative integer")
+        if any(math.isnan(bias) or bias == math.inf for bias in (self.logit_bias or {}).values()):
+            raise BadInputError("every logit_bias must be a number or -inf")
         object.__setattr__(self, "stop", stop)
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Always the likeliest token; temperatures that float32 cannot divide by count as 0."""
+        return self.temperature < 1e-5
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -226,4 +240,4 @@ class Request:
 
     @property
     def is_prefilling(self) -> bool:
-        return self.slot.num_cached < len(self.token_ids) - 1
+        return bool(self.slot.num_cached < len(self.token_ids) - 1)

@@ -124,6 +124,7 @@ class Engine:
         """Verify one request's rows, commit the tokens and let the drafter see them. An error ends this request only."""
         num_drafted = len(draft) - draft.num_probes - len(request.pending)
         expected = request.context if request.pending else []
+        num_tokens = len(request.token_ids)
         try:
             verdict = request.speculation.verifier.verify(request, draft, output.logits)
             certain, pending = self._split(request, verdict)
@@ -131,6 +132,7 @@ class Engine:
         except Exception as error:
             logger.warning("request %s failed: %r", request.id, error)
             request.error = error
+            self._undo(request, num_tokens)
             self._finish(request, "error")
             return StepOutput(request, [], [], "error")
         request.pending = pending[: max(0, request.num_tokens_left - 1)]
@@ -193,6 +195,13 @@ class Engine:
         request.sampler.commit(kept)
         self.target.keep(request.slot, [root, *kept[:-1]], rows[: len(kept)])
         return kept, finish_reason
+
+    @staticmethod
+    def _undo(request: Request, num_tokens: int) -> None:
+        """Take back the tokens of a step that failed half-way: the output is what was delivered."""
+        del request.token_ids[num_tokens:]
+        if request.logprobs is not None:
+            del request.logprobs[request.num_output_tokens :]
 
     @staticmethod
     def _finish_reason(request: Request, token: int) -> str | None:

@@ -220,7 +220,7 @@ class LLM:
             raise BadInputError(f"the prompt has {len(token_ids)} tokens; with one new token at most {self.engine.max_len} fit")
         if params.max_tokens > room:
             params = replace(params, max_tokens=room, min_tokens=min(params.min_tokens, room))
-        seed = params.seed if params.seed is not None else secrets.randbits(32) if params.temperature else 0
+        seed = params.seed if params.seed is not None else secrets.randbits(32) if not params.is_greedy else 0
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         vocab_size = self.target.capabilities.vocab_size
         sampler = RequestSampler(params, seed, build_processors(params, token_ids, ends, vocab_size))

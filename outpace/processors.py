@@ -102,7 +102,10 @@ class Hook(Processor):
         self.token_ids.extend(token_ids)
 
     def apply(self, row: Array, path: Sequence[int]) -> None:
-        row[:] = self.hook([*self.token_ids, *path], row)
+        result = np.asarray(self.hook([*self.token_ids, *path], row))
+        if result.shape != row.shape:
+            raise BadInputError(f"a logits_processors callable must return the logits, shape {row.shape}, not shape {result.shape}")
+        row[:] = result
 
 
 def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_ids: frozenset[int], vocab_size: int) -> list[Processor]:

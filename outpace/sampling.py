@@ -99,7 +99,7 @@ class RequestSampler:
     def draw(self, row: Array, path: Sequence[int], position: int) -> int:
         """The token plain decoding would choose at this absolute position after this path; row [V] raw logits."""
         row = self.process(row, path)
-        if self.params.temperature == 0.0:
+        if self.params.is_greedy:
             return int(row.argmax())
         ids, weights = self._weights(row)
         index = inverse_cdf(weights, uniform(self.seed, position))
@@ -109,13 +109,13 @@ class RequestSampler:
         """The distribution [V] float64 that draw() draws from; one-hot at temperature 0."""
         row = self.process(row, path)
         out = np.zeros(len(row))
-        if self.params.temperature == 0.0:
+        if self.params.is_greedy:
             out[row.argmax()] = 1.0
             return out
         ids, weights = self._weights(row)
         weights = weights / weights.sum(dtype=np.float64)
         if ids is None:
-            return weights.astype(np.float64)
+            return np.asarray(weights, np.float64)
         out[ids] = weights
         return out
 

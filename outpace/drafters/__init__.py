@@ -7,6 +7,7 @@ own class. Installed packages may add names through the entry point group `outpa
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -73,7 +74,8 @@ def create_drafter(text: str, context: DrafterContext) -> Drafter:
     for name in ("tree", "hidden", "probes"):
         if getattr(found.requires, name) and not getattr(context.target.capabilities, name):
             raise BadInputError(f"drafter {text!r} needs a target with {name!r}, which this one lacks")
-    return found(context, **_typed_options(spec, found))
+    build: Callable[..., Drafter] = found
+    return build(context, **_typed_options(spec, found))
 
 
 def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Drafter(ABC):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
 
-        `request.context` has grown already. Row r of the output belongs to draft node r - 1; rows of `verdict.path` lead to `verdict.next_token`, the end of the context
-        (or near it: limits may have cut the context short).
+        `request.context` has grown already, by the path's tokens and `next_token` (or fewer where a limit cut them).
+        Row 0 of the output belongs to the last committed token, row r to draft node r - 1.
         """
         return None
 

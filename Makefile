@@ -1,0 +1,37 @@
+# Every target sets up what it needs in .venv; a second run starts at once. Paths are relative, so the folder's name may have spaces.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/ready
+# torch first and exactly this version: CPU builds of it are small where the package index has them
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check bench setup clean
+
+demo: $(STAMP)
+	$(BIN)/outpace demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# make bench PROMPTS=questions.jsonl
+bench: $(STAMP)
+	$(BIN)/outpace bench --prompts "$(PROMPTS)" --limit 48
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@echo "setting up .venv (the first time takes a few minutes)" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "outpace needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv

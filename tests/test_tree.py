@@ -1,0 +1,137 @@
+"""Trees: masks and positions against naive walks; merging and cutting."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outpace.core import EMPTY_DRAFT, Draft
+from outpace.errors import OutpaceError
+from outpace.tree import Segment, Slot, ancestor_mask, causal_mask, check, decode_segment, depths, first_chain, merge_chains
+
+FEW = settings(deadline=None, derandomize=True, max_examples=200)
+
+
+@st.composite
+def drafts(draw, max_nodes: int = 20, vocab_size: int = 5) -> Draft:
+    """Any well-formed tree, with equal siblings and probes."""
+    n = draw(st.integers(0, max_nodes))
+    parents = [draw(st.integers(-1, i - 1)) for i in range(n)]
+    token_ids = draw(st.lists(st.integers(0, vocab_size - 1), min_size=n, max_size=n))
+    probs = np.arange(n * vocab_size, dtype=np.float32).reshape(n, vocab_size) if draw(st.booleans()) else None
+    return Draft(token_ids, parents, probs, draw(st.integers(0, n)))
+
+
+def ancestors(parents, node) -> list[int]:
+    """From the root's child down to the node itself."""
+    return [] if node < 0 else [*ancestors(parents, parents[node]), node]
+
+
+@FEW
+@given(drafts())
+def test_depths_and_masks_equal_a_walk(draft):
+    mask = ancestor_mask(draft.parents)
+    for node in range(len(draft)):
+        path = ancestors(draft.parents, node)
+        assert depths(draft.parents)[node] == len(path) - 1
+        assert np.flatnonzero(mask[node]).tolist() == path
+
+
+def test_causal_mask_is_shared_and_read_only():
+    assert (causal_mask(4) == np.tril(np.ones((4, 4)))).all()
+    with pytest.raises(ValueError, match="read-only"):
+        causal_mask(4)[0, 1] = 1
+
+
+@FEW
+@given(drafts(), st.integers(0, 9))
+def test_decode_segment_puts_the_draft_below_the_last_token(draft, num_cached):
+    segment = decode_segment(Slot(0, 99, [1] * num_cached, []), 42, draft)
+    assert list(segment.token_ids) == [42, *draft.token_ids]
+    assert segment.position_ids.tolist() == [num_cached, *(num_cached + len(ancestors(draft.parents, n)) for n in range(len(draft)))]
+    for node in range(len(draft)):
+        assert np.flatnonzero(segment.mask[node + 1]).tolist() == [0, *(n + 1 for n in ancestors(draft.parents, node))]
+
+
+def test_prefill_segments_are_chains():
+    segment = Segment(Slot(0, 9, [5, 5], []), [1, 2, 3], wants_output=False)
+    assert segment.position_ids.tolist() == [2, 3, 4]
+    assert (segment.mask == causal_mask(3)).all()
+
+
+@FEW
+@given(drafts())
+def test_children_leave_out_probes_and_the_first_of_equal_siblings_counts(draft):
+    children = draft.children()
+    listed = {node for table in children.values() for node in table.values()}
+    assert all(node < len(draft) - draft.num_probes for node in listed)
+    for node in range(len(draft) - draft.num_probes):
+        first = children[draft.parents[node]][draft.token_ids[node]]
+        assert first <= node
+        assert (draft.parents[first], draft.token_ids[first]) == (draft.parents[node], draft.token_ids[node])
+
+
+@FEW
+@given(drafts())
+def test_first_chain_is_a_path_of_the_tree(draft):
+    chain = first_chain(draft)
+    assert chain.is_chain
+    assert chain.num_probes == 0
+    path, parent = [], -1
+    num_nodes = len(draft) - draft.num_probes
+    while children := [n for n in range(num_nodes) if draft.parents[n] == parent]:
+        parent = children[0]
+        path.append(parent)
+    assert list(chain.token_ids) == [draft.token_ids[node] for node in path]
+    if draft.probs is not None and path:
+        np.testing.assert_array_equal(chain.probs, draft.probs[path])
+
+
+chains = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=6)
+
+
+@FEW
+@given(chains, st.integers(0, 40))
+def test_merge_chains(chains, budget):
+    draft = merge_chains(chains, budget)
+    check(draft, 4, budget)
+    paths = [tuple(draft.token_ids[n] for n in ancestors(draft.parents, node)) for node in range(len(draft))]
+    prefixes = list(dict.fromkeys(tuple(chain[: i + 1]) for chain in chains for i in range(len(chain))))
+    assert paths == prefixes[:budget]  # earlier chains come first; every shared prefix exists once
+
+
+def test_chains_are_recognised():
+    assert EMPTY_DRAFT.is_chain
+    assert Draft.chain([4, 5, 6]).is_chain
+    assert list(Draft.chain([4, 5, 6]).parents) == [-1, 0, 1]
+    assert not Draft([4, 5], [-1, -1]).is_chain
+
+
+@pytest.mark.parametrize(
+    ("draft", "message"),
+    [
+        (Draft([1, 2], [-1]), "parents"),
+        (Draft([1], [-1], num_probes=2), "probes"),
+        (Draft([1], [-1], num_probes=-1), "probes"),
+        (Draft([1, 2, 3, 4], [-1, 0, 1, 2]), "budget"),
+        (Draft([1, 2], [1, -1]), "before its parent"),
+        (Draft([1, 2], [-1, 1]), "before its parent"),
+        (Draft([1, 2], [-1, -2]), "before its parent"),
+        (Draft([1, 5], [-1, 0]), "vocabulary"),
+        (Draft([-1, 2], [-1, 0]), "vocabulary"),
+        (Draft([1], [-1], np.ones((2, 5), np.float32)), "shape"),
+        (Draft([1], [-1], np.ones((1, 4), np.float32)), "shape"),
+    ],
+)
+def test_malformed_drafts_are_refused(draft, message):
+    with pytest.raises(OutpaceError, match=message):
+        check(draft, 5, 3)
+
+
+@FEW
+@given(drafts(max_nodes=6))
+def test_well_formed_drafts_pass(draft):
+    check(draft, 5, len(draft) - draft.num_probes)
+    if len(draft) > draft.num_probes:
+        with pytest.raises(OutpaceError):
+            check(draft, 5, len(draft) - draft.num_probes - 1)
