@@ -106,7 +106,7 @@ class Scribbler(NoDrafter):
         (Greedy, "budget"),
         (Moody, "drafted differently"),
         (Broken, "ZeroDivisionError"),
-        (Scribbler, "changed request.token_ids"),
+        (Scribbler, "changed the tokens of the request"),
     ],
 )
 def test_check_drafter_catches(drafter, message):

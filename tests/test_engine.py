@@ -56,10 +56,10 @@ def finish(engine) -> list:
 # ---- invariants and numbers
 
 
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize(("width", "exact_trees"), [(1, True), (3, True), (3, False)])
 @pytest.mark.parametrize("config", [EngineConfig(), EngineConfig(max_num_seqs=2, max_num_batched_tokens=4, min_prefill_chunk=1)])
-def test_invariants_and_numbers(width, config):
-    target = ToyTarget()
+def test_invariants_and_numbers(width, exact_trees, config):
+    target = ToyTarget(exact_trees=exact_trees)
     engine, requests = start(target, oracle(target, width=width), config)
     outputs = finish(engine)
     metrics, stats = engine.metrics, [request.stats for request in requests]

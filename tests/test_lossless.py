@@ -88,17 +88,20 @@ def built(name, target, params):
         pytest.skip(f"{name} does not run on the toy target: {error}")
 
 
+TARGETS = {"tree": {}, "chain": {"tree": False}, "inexact trees": {"exact_trees": False}}
+
+
 @MODES
-@pytest.mark.parametrize("tree", [True, False], ids=["tree", "chain"])
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", BUILDERS)
-def test_the_text_never_changes(name, tree, params):
-    target = toy(tree=tree)
+def test_the_text_never_changes(name, kind, params):
+    target = toy(**TARGETS[kind])
     drafter = built(name, target, params)
     for batch in (PROMPTS[:1], PROMPTS):
         plain = generate(target, batch, params)
         for count in (1, 4, 9):
             assert generate(target, batch, params, drafter, "exact", count) == plain
-    if params is GREEDY:
+    if params is GREEDY and kind != "inexact trees":
         for verifier in ("rejection", "typical"):
             assert generate(target, PROMPTS, params, drafter, verifier, 7) == plain
 
@@ -122,8 +125,7 @@ def test_probes_never_reach_the_text():
         def observe(self, request, verdict, output):
             self.sizes.append((len(output.logits), len(output.hidden), 1 + len(verdict.draft)))
 
-    target = toy()
-    for params in (GREEDY, SAMPLED):
+    for params, target in ((GREEDY, toy()), (SAMPLED, toy()), (SAMPLED, toy(exact_trees=False))):
         honest = oracle(target, params)
         drafter = Probing(DrafterContext(target), honest.answers, 0.3)
         assert generate(target, PROMPTS, params, drafter) == generate(target, PROMPTS, params)
@@ -136,9 +138,9 @@ def test_probes_never_reach_the_text():
 OFFSETS = range(18)
 
 
-def compare(params, make_stop=lambda: None, lie=0.0, width=1):
+def compare(params, make_stop=lambda: None, lie=0.0, width=1, exact_trees=True):
     """(tokens, finish reason) of all prompts, plain and with the oracle; must be equal."""
-    target = toy()
+    target = toy(exact_trees=exact_trees)
     drafter = oracle(target, params, lie=lie, width=width)
     plain = [make_request(target, p, params, seed=i, stop_check=make_stop()) for i, p in enumerate(PROMPTS)]
     fast = [make_request(target, p, params, drafter, "exact", 7 * width, i, make_stop()) for i, p in enumerate(PROMPTS)]
@@ -150,10 +152,10 @@ def compare(params, make_stop=lambda: None, lie=0.0, width=1):
 
 
 @MODES
-@pytest.mark.parametrize("width", [1, 2])
-def test_max_tokens_at_every_offset(params, width):
+@pytest.mark.parametrize(("width", "exact_trees"), [(1, True), (2, True), (2, False)])
+def test_max_tokens_at_every_offset(params, width, exact_trees):
     for offset in OFFSETS:
-        for request in compare(SamplingParams(**{**vars(params), "max_tokens": offset + 1}), width=width):
+        for request in compare(SamplingParams(**{**vars(params), "max_tokens": offset + 1}), width=width, exact_trees=exact_trees):
             assert request.num_output_tokens == offset + 1
             assert request.finish_reason == "length"
             if width == 1:
@@ -168,7 +170,7 @@ def test_end_tokens_at_every_offset(params, min_tokens):
     for offset in OFFSETS:
         end = generate(toy(), PROMPTS[:1], params)[0][offset]
         stopping = SamplingParams(**{**vars(params), "stop_token_ids": (end, 11), "min_tokens": min_tokens})
-        for request in compare(stopping, lie=0.1 * (offset % 3)):
+        for request in compare(stopping, lie=0.1 * (offset % 3), width=1 + offset % 2, exact_trees=offset % 4 != 1):
             reasons.add(request.finish_reason)
             assert request.num_output_tokens >= min_tokens
             assert request.finish_reason != "stop" or request.token_ids[-1] in (end, 11)
@@ -177,7 +179,8 @@ def test_end_tokens_at_every_offset(params, min_tokens):
 
 
 @MODES
-def test_stop_strings_at_every_offset(params):
+@pytest.mark.parametrize(("width", "exact_trees"), [(1, True), (2, False)])
+def test_stop_strings_at_every_offset(params, width, exact_trees):
     for offset in OFFSETS:
         told = []
 
@@ -186,7 +189,7 @@ def test_stop_strings_at_every_offset(params):
             mine = told[-1]
             return lambda token: mine.append(token) or len(mine) > offset
 
-        for request in compare(params, make_stop):
+        for request in compare(params, make_stop, width=width, exact_trees=exact_trees):
             assert (request.num_output_tokens, request.finish_reason) == (offset + 1, "stop")
         assert told[:3] == told[3:]  # every committed token is told once, in order, and none after the stop
         assert all(len(tokens) == offset + 1 for tokens in told)
@@ -226,7 +229,7 @@ LOADED = {
 @pytest.mark.parametrize("width", [1, 3])
 def test_all_processors_together(warp, width):
     for seed in range(4):
-        target, params = toy(sharpness=1.5), SamplingParams(**LOADED, **warp)
+        target, params = toy(sharpness=1.5, exact_trees=seed % 2 == 0), SamplingParams(**LOADED, **warp)
         drafter = oracle(target, params, lie=0.2, width=width, seed=seed)
         plain = generate(target, PROMPTS, params)
         assert generate(target, PROMPTS, params, drafter, "exact", 8) == plain
@@ -240,9 +243,9 @@ def test_all_processors_together(warp, width):
 @pytest.mark.parametrize("num_top", [0, 3, 50])
 def test_logprobs_equal_plain(params, num_top):
     params = SamplingParams(**{**vars(params), "logprobs": num_top, "frequency_penalty": 0.5})
-    for lie, width in ((0.0, 1), (0.3, 1), (0.3, 3)):
+    for lie, width, exact_trees in ((0.0, 1, True), (0.3, 1, True), (0.3, 3, True), (0.3, 3, False)):
         target = toy()
-        for request in compare(params, lie=lie, width=width):
+        for request in compare(params, lie=lie, width=width, exact_trees=exact_trees):
             for i, logprobs in enumerate(request.logprobs):
                 row = target.logits_after(request.token_ids[: request.num_prompt_tokens + i])
                 assert logprobs == logprobs_of(row, request.output_token_ids[i], num_top)
@@ -254,7 +257,7 @@ def test_logprobs_equal_plain(params, num_top):
 @pytest.mark.parametrize("seed", range(6))
 def test_requests_join_leave_and_are_aborted_at_random(seed):
     dice = random.Random(seed)
-    target = toy(max_slots=4)
+    target = toy(max_slots=4, exact_trees=seed % 2 == 0)
     prompts = [[dice.randrange(12) for _ in range(dice.choice([1, 2, 5, 30]))] for _ in range(14)]
     params = [SamplingParams(temperature=dice.choice([0, 0.8]), max_tokens=dice.randrange(1, 30), stop_token_ids=(9,)) for _ in prompts]
     plain = [generate(target, [prompt], p)[0] for prompt, p in zip(prompts, params, strict=True)]
@@ -314,6 +317,9 @@ def test_chunked_prefill_changes_nothing(chunk):
 def test_the_toy_target_keeps_the_rules():
     check_target(toy(), PROMPTS[2])
     check_target(toy(tree=False), PROMPTS[0])
+    check_target(toy(exact_trees=False), PROMPTS[0], tree_tolerance=100)
+    with pytest.raises(AssertionError, match="row of node 2 against its path"):  # displaced rows are looked at, too
+        check_target(toy(exact_trees=False), PROMPTS[0])
 
 
 class ForgetsToMove(ToyTarget):
@@ -451,6 +457,13 @@ HOOKED = SamplingParams(max_tokens=40, logits_processors=(hook,))
 )
 def test_broken_pieces_are_caught(control):
     assert control()
+
+
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_trusting_inexact_trees_is_caught(params, monkeypatch):
+    assert not differs(toy(exact_trees=False), params, width=2)
+    monkeypatch.setattr(Engine, "_split", lambda self, request, verdict: (verdict, []))
+    assert differs(toy(exact_trees=False), params, width=2)
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED, HOOKED], ids=["greedy", "sampled", "penalised", "hooked"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from outpace.core import EMPTY_DRAFT, Draft
 from outpace.errors import OutpaceError
-from outpace.tree import Segment, Slot, ancestor_mask, causal_mask, check, decode_segment, depths, first_chain, merge_chains
+from outpace.tree import Segment, Slot, ancestor_mask, causal_mask, check, decode_segment, depths, first_chain, graft, merge_chains
 
 FEW = settings(deadline=None, derandomize=True, max_examples=200)
 
@@ -98,6 +98,20 @@ def test_merge_chains(chains, budget):
     paths = [tuple(draft.token_ids[n] for n in ancestors(draft.parents, node)) for node in range(len(draft))]
     prefixes = list(dict.fromkeys(tuple(chain[: i + 1]) for chain in chains for i in range(len(chain))))
     assert paths == prefixes[:budget]  # earlier chains come first; every shared prefix exists once
+
+
+@FEW
+@given(st.lists(st.integers(0, 3), max_size=5), drafts())
+def test_graft_puts_a_stem_before_every_path(stem, draft):
+    grown = graft(stem, draft)
+    check(grown, 5, len(grown))
+    assert grown.num_probes == draft.num_probes
+    assert list(grown.token_ids[: len(stem)]) == stem
+    top = len(stem)
+    for node in range(len(draft)):
+        assert ancestors(grown.parents, node + top) == [*range(top), *(n + top for n in ancestors(draft.parents, node))]
+        assert grown.token_ids[node + top] == draft.token_ids[node]
+    assert (grown is draft) if not stem else grown.probs is None
 
 
 def test_chains_are_recognised():

@@ -136,12 +136,12 @@ def _initialise_states(model: Any, kv_heads: int, head_dim: int) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def compress(model: Any) -> Any:
-    """8-bit weights, symmetric per output channel."""
+def compress(path: Path) -> Any:
+    """8-bit weights, symmetric per output channel, from a 16-bit file: half the memory of compressing the traced f32 model."""
     import nncf
 
     nncf.set_log_level(40)
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    return nncf.compress_weights(ov.Core().read_model(path), mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def convert(source: Path, out: Path, precision: str) -> None:
@@ -154,11 +154,17 @@ def convert(source: Path, out: Path, precision: str) -> None:
     load_tokenizer(source).save_pretrained(out)
     say(stage="tracing the model")
     converted = trace(model)
-    if precision == "int8":
-        say(stage="compressing the weights to 8 bits")
-        converted = compress(converted)
     say(stage="writing the model")
-    ov.save_model(converted, out / "model.xml", compress_to_fp16=precision != "f32")
+    if precision == "int8":
+        wide = out / "wide.xml"
+        ov.save_model(converted, wide, compress_to_fp16=True)
+        del converted
+        say(stage="compressing the weights to 8 bits")
+        ov.save_model(compress(wide), out / "model.xml", compress_to_fp16=True)
+        wide.unlink()
+        wide.with_suffix(".bin").unlink()
+    else:
+        ov.save_model(converted, out / "model.xml", compress_to_fp16=precision != "f32")
     record = {
         "vocab_size": int(model.get_output_embeddings().weight.shape[0]),
         "hidden_size": int(model.config.get_text_config().hidden_size),

@@ -30,7 +30,7 @@ class OracleDrafter(Drafter):
         answer = self.answers[tuple(request.token_ids[: request.num_prompt_tokens])]
         token_ids: list[int] = []
         parents: list[int] = []
-        parent, position = -1, request.num_output_tokens
+        parent, position = -1, len(request.context) - request.num_prompt_tokens
         while len(token_ids) < budget:
             siblings, at = self._siblings(answer[position] if position < len(answer) else 0, position)
             siblings = siblings[: budget - len(token_ids)]
@@ -64,13 +64,13 @@ class SampledDrafter(Drafter):
         token_ids: list[int] = []
         parents: list[int] = []
         rows: list[Array] = []
-        open_nodes = deque([-1])
+        context, open_nodes = request.context, deque([-1])
         while len(token_ids) < budget:
             parent = open_nodes.popleft()
-            q = self.table[request.token_ids[-1] if parent < 0 else token_ids[parent]]
+            q = self.table[context[-1] if parent < 0 else token_ids[parent]]
             left = q.astype(np.float64)
             for _ in range(min(self.width, budget - len(token_ids))):
-                token = inverse_cdf(left, request.sampler.uniform(len(request.token_ids), _DRAFT_NOISE + len(token_ids)))
+                token = inverse_cdf(left, request.sampler.uniform(len(context), _DRAFT_NOISE + len(token_ids)))
                 left[token] = 0.0
                 open_nodes.append(len(token_ids))
                 token_ids.append(token)

@@ -26,11 +26,11 @@ class _Watched(Drafter):
         self.num_draft_tokens = inner.num_draft_tokens
 
     def _call(self, method: Callable[..., Any], request: Request, *args: Any) -> Any:
-        before = list(request.token_ids)
+        before, pending = list(request.token_ids), list(request.pending)
         try:
-            result, after = method(request, *args), request.token_ids
-            request.token_ids = before
-            require(after == before, f"{method.__name__} changed request.token_ids")
+            result, after = method(request, *args), (request.token_ids, request.pending)
+            request.token_ids, request.pending = list(before), list(pending)
+            require(after == (before, pending), f"{method.__name__} changed the tokens of the request")
             return result
         except Exception as error:
             self.error = self.error or error
@@ -42,7 +42,7 @@ class _Watched(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         draft: Draft = self._call(self.inner.propose, request, budget)
         self._call(lambda _: check(draft, self.vocab_size, budget), request)
-        self.drafts.append((tuple(request.token_ids), budget, tuple(draft.token_ids), tuple(draft.parents), draft.num_probes))
+        self.drafts.append((tuple(request.context), budget, tuple(draft.token_ids), tuple(draft.parents), draft.num_probes))
         return draft
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
@@ -63,9 +63,15 @@ class _Watched(Drafter):
 def check_drafter(build: Build, target: TargetModel | None = None) -> None:
     """Text never changes, budgets hold, drafts depend on the text alone, ended requests are forgotten. Raises AssertionError.
 
-    Runs alone and in a ragged batch of three (one of them a prompt of one token), greedy and sampled, with an abort in between.
+    Runs alone and in a ragged batch of three (one of them a prompt of one token), greedy and sampled, with an abort in between;
+    without `target` on toy models with trees, and with trees that are not exact (there a part of the context may change again).
     """
-    target = target or ToyTarget(sharpness=3.0)
+    for toy in [target] if target else [ToyTarget(sharpness=3.0), ToyTarget(sharpness=3.0, exact_trees=False)]:
+        _check_text(build, toy)
+
+
+def _check_text(build: Build, target: TargetModel) -> None:
+    """The same text as plain decoding, and the same drafts for the same text."""
     prompts = [[1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3], [5, 6, 5, 6, 5], [7]]
     for temperature in (0.0, 0.8):
         params = SamplingParams(temperature=temperature, max_tokens=24)

@@ -1,0 +1,171 @@
+"""The OpenVINO target: bit for bit the same answer, however the work is cut. Tiny models converted here, and the real default model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from outpace.config import EngineConfig
+from outpace.core import SamplingParams
+from outpace.drafters import DRAFTERS, DrafterContext, create_drafter
+from outpace.models import converted
+from outpace.targets.openvino import OpenVINOTarget
+from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
+from outpace.tree import Segment
+
+FAMILIES = ["llama", "qwen3"]
+
+
+def tiny_folder(family: str, folder):
+    """A tiny random model with its tokenizer, saved as transformers would; wide initial weights make its logits differ."""
+    torch = pytest.importorskip("torch")
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"vocab_size": 96, "max_position_embeddings": 256, "initializer_range": 0.3, "head_dim": 16, "eos_token_id": 1}
+    kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+    config, model = kinds[family]
+    model(config(**sizes)).save_pretrained(folder)
+    vocab = {f"<{i}>": i for i in range(96)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocab, "<0>")), eos_token="<1>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request, tmp_path_factory):
+    """(family, f32 target, the same model in torch)."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_folder(request.param, tmp_path_factory.mktemp(request.param))
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPACE_HOME", str(home))
+        found = converted(str(folder), "f32")
+    target = OpenVINOTarget(
+        found.folder / "model.xml", vocab_size=found.vocab_size, max_len=found.max_len, precision="f32", kv_cache_tokens=4096
+    )
+    return request.param, target, AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def prompt(length: int, seed: int = 0, vocab_size: int = 96) -> list[int]:
+    return np.random.default_rng(seed).integers(2, vocab_size, length).tolist()
+
+
+def test_logits_agree_with_torch(tiny):
+    import torch
+
+    _, target, model = tiny
+    tokens = prompt(40)
+    slot = target.allocate(64)
+    ours = target.forward([Segment(slot, tokens)]).logits
+    with torch.inference_mode():
+        theirs = model(torch.tensor([tokens])).logits[0].numpy()
+    target.free(slot)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
+
+
+def test_target_passes_the_conformance_suite(tiny):
+    check_target(tiny[1], prompt(70), tolerance=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_drafter_gives_the_plain_text(tiny, batch, temperature):
+    _, target, _ = tiny
+    prompts = [prompt(length, seed=length) * 2 for length in (5, 17, 33)][:batch]
+    params = SamplingParams(max_tokens=40, temperature=temperature, repetition_penalty=1.1)
+    plain = generate(target, prompts, params)
+    specs = [*DRAFTERS, "blind:tokens=frequent", "prompt_lookup:branches=1"]
+    for spec in specs:
+        drafter = create_drafter(spec, DrafterContext(target))
+        assert generate(target, prompts, params, drafter) == plain, spec
+    answers = {tuple(p): a for p, a in zip(prompts, plain, strict=True)}
+    for width in (1, 3):
+        oracle = OracleDrafter(DrafterContext(target), answers, lie=0.3, width=width)
+        assert generate(target, prompts, params, oracle, num_draft_tokens=9) == plain, f"{width} siblings"
+        cheat = generate(target, prompts, params, oracle, AcceptEverythingVerifier(), num_draft_tokens=9)
+        assert cheat != plain, "the negative control was not caught"
+
+
+# ---- the real default model
+
+
+@pytest.fixture(scope="module")
+def target():
+    """The default model in int8, with room for several sequences."""
+    found = converted()
+    return OpenVINOTarget(found.folder / "model.xml", vocab_size=found.vocab_size, max_len=found.max_len, kv_cache_tokens=8192)
+
+
+def fresh(target, tokens, chunk=512):
+    """A slot with these tokens cached, prefilled in chunks."""
+    slot = target.allocate(len(tokens) + 64)
+    for start in range(0, len(tokens), chunk):
+        part = tokens[start : start + chunk]
+        target.forward([Segment(slot, part, wants_output=False)])
+        target.keep(slot, part, range(len(part)))
+    return slot
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("context", [3, 31, 140, 333])
+def test_default_model_has_the_same_bits_whatever_the_width(target, context):
+    tokens = prompt(context + 16, seed=context, vocab_size=40000)
+    slot = fresh(target, tokens[:context])
+    reference = target.forward([Segment(slot, tokens[context:])]).logits.copy()
+    assert np.isfinite(reference).all()
+    for width in range(1, 17):
+        got = target.forward([Segment(slot, tokens[context : context + width])]).logits
+        assert np.array_equal(got, reference[:width]), f"{width} rows"
+    for chunk in (1, 7, 32, 100):
+        other = fresh(target, tokens[:context], chunk)
+        assert np.array_equal(target.forward([Segment(other, tokens[context:])]).logits, reference), f"prefilled in chunks of {chunk}"
+        target.free(other)
+    target.free(slot)
+
+
+@pytest.mark.real
+def test_default_model_has_the_same_bits_in_any_company(target):
+    tokens = prompt(120, seed=1, vocab_size=40000)
+    slot = fresh(target, tokens[:110])
+    reference = target.forward([Segment(slot, tokens[110:])]).logits.copy()
+    others = [fresh(target, prompt(20 + 13 * i, seed=i, vocab_size=40000)) for i in range(6)]
+    for width, count, rows in [(1, 1, 1), (1, 6, 1), (4, 2, 3), (2, 6, 5), (10, 3, 1)]:
+        company = [Segment(other, prompt(rows, seed=9, vocab_size=40000)) for other in others[:count]]
+        got = target.forward([*company, Segment(slot, tokens[110 : 110 + width])]).logits[-width:]
+        assert np.array_equal(got, reference[:width]), f"{width} rows after {count} sequences of {rows}"
+    long = target.allocate(500)
+    got = target.forward([Segment(slot, tokens[110:]), Segment(long, prompt(400, vocab_size=40000), wants_output=False)]).logits
+    assert np.array_equal(got, reference), "beside a prefill"
+    for other in [slot, long, *others]:
+        target.free(other)
+
+
+@pytest.mark.real
+def test_main_chain_of_a_tree_has_the_bits_of_a_chain(target):
+    tokens = prompt(90, seed=3, vocab_size=40000)
+    slot = fresh(target, tokens[:80])
+    reference = target.forward([Segment(slot, tokens[80:86])]).logits.copy()
+    branches = prompt(5, seed=4, vocab_size=40000)
+    got = target.forward([Segment(slot, [*tokens[80:86], *branches], [-1, 0, 1, 2, 3, 4, 0, 6, 1, 0, 9])]).logits
+    assert np.array_equal(got[:6], reference)
+    target.free(slot)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_default_model_gives_one_text(target, temperature):
+    """Drafters, trees with every branch accepted somewhere, batches, chunks and shared prefixes: always the plain text."""
+    prompts = [prompt(length, seed=length, vocab_size=40000) for length in (9, 40, 70)]
+    prompts.append([*prompts[2][:64], *prompt(5, seed=5, vocab_size=40000)])
+    params = SamplingParams(max_tokens=32, temperature=temperature)
+    alone = [generate(target, [one], params, seed=i)[0] for i, one in enumerate(prompts)]
+    assert generate(target, prompts, params) == alone, "in a batch"
+    small = EngineConfig(max_num_batched_tokens=16, min_prefill_chunk=5, enable_prefix_caching=False)
+    assert generate(target, prompts, params, config=small) == alone, "in small chunks"
+    answers = {tuple(p): a for p, a in zip(prompts, alone, strict=True)}
+    context = DrafterContext(target)
+    assert generate(target, prompts, params, OracleDrafter(context, answers, lie=0.3, width=3), num_draft_tokens=12) == alone, "trees"
+    assert generate(target, prompts, params, create_drafter("prompt_lookup", context)) == alone, "prompt lookup"
