@@ -1,0 +1,36 @@
+"""Write docs/cli.md from the commands themselves. usage: python dev/docs_cli.py"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from outpace.cli import app
+
+OUT = Path(__file__).parent.parent / "docs" / "cli.md"
+
+
+def page() -> str:
+    """The whole page: help text and options of every command."""
+    parts = ["# Commands\n\nWritten by `python dev/docs_cli.py`; a test compares it with the commands.\n"]
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name in sorted(commands):
+        rows = [_row(parameter) for parameter in commands[name].params if parameter.name != "help"]
+        table = "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])
+        parts.append(f"## outpace {name}\n\n{inspect.cleandoc(commands[name].help)}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _row(parameter: Any) -> str:
+    is_argument = parameter.param_type_name == "argument"
+    names = f"`{parameter.name.upper()}`" if is_argument else ", ".join(f"`{option}`" for option in parameter.opts)
+    flag = getattr(parameter, "is_flag", False)
+    default = "required" if parameter.required else "" if parameter.default is None or flag else f"`{parameter.default}`"
+    return f"| {names} | {default} | {getattr(parameter, 'help', '') or ''} |"
+
+
+if __name__ == "__main__":
+    OUT.write_text(page(), "utf-8")
