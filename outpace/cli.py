@@ -5,13 +5,10 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Heavy imports happen
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +16,15 @@ import typer
 
 from outpace import __version__
 from outpace.errors import BadInputError, OutpaceError
+from outpace.shell import Commands, reported
 
 if TYPE_CHECKING:
     from outpace.llm import LLM, RequestOutput
 
+
 app = typer.Typer(
     name="outpace",
+    cls=Commands,
     help="Make a language model answer faster without changing one token of its answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,43 +46,21 @@ Config = Annotated[Path | None, typer.Option(help="Speculative settings as JSON,
 Limit = Annotated[int | None, typer.Option(min=1, help="Take so many prompts, spread evenly over the categories.")]
 
 
-def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can cause into one line and an exit code."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **options: Any) -> None:
-        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-        try:
-            command(*args, **options)
-        except OutpaceError as error:
-            typer.secho(f"error: {error}", err=True, fg="red")
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            typer.secho("interrupted", err=True)
-            raise typer.Exit(130) from error
-        except BrokenPipeError as error:  # the reader of our output went away
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from error
-        except OSError as error:
-            typer.secho(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True, fg="red")
-            raise typer.Exit(1) from error
-
-    return run
-
-
 def load(
     model: str, drafter: str | None, target: str, precision: str, threads: int | None, config: Path | None, count: int | None = None
 ) -> LLM:
     """Build the LLM that a command asked for; `--drafter` wins over `--config`."""
     from outpace.llm import LLM
 
-    speculative: Any = drafter
-    if drafter is None and config is not None:
-        try:
-            speculative = json.loads(config.read_text("utf-8"))
-        except ValueError as error:
-            raise BadInputError(f"{config} is not JSON: {error}") from error
+    speculative: Any = drafter if drafter is not None or config is None else _read_config(config)
     return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
+
+
+def _read_config(config: Path) -> Any:
+    try:
+        return json.loads(config.read_text("utf-8"))
+    except ValueError as error:
+        raise BadInputError(f"{config} is not JSON: {error}") from error
 
 
 @app.callback(invoke_without_command=True)
@@ -255,6 +233,7 @@ def bench(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Measure drafters against plain decoding, interleaved prompt by prompt.
 
@@ -270,8 +249,8 @@ def bench(
     if json_out is not None and str(json_out) != "-" and not json_out.absolute().parent.is_dir():
         raise BadInputError(f"there is no folder {json_out.absolute().parent} to write {json_out.name} to")
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    names = _drafter_names(drafters)
-    document = runner.run(load(model, "none", target, precision, threads, None), workloads, names, params, repeats)
+    settings = _drafter_settings(drafters, config)
+    document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats)
     if str(json_out) == "-":
         typer.echo(json.dumps(document))
         return
@@ -282,10 +261,16 @@ def bench(
         _write_whole(json_out, json.dumps(document, indent=2))
 
 
-def _drafter_names(drafters: str | None) -> list[str]:
+def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
+    """name -> speculative settings: the drafters named (all, if none are), and those of --config."""
+    from outpace.config import SpeculativeConfig
     from outpace.drafters import DRAFTERS
 
-    return [name.strip() for name in drafters.split(",") if name.strip()] if drafters else list(DRAFTERS)
+    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else list(DRAFTERS)
+    settings: dict[str, Any] = {name: name for name in names}
+    if config is not None:
+        settings[str(config)] = SpeculativeConfig.of(_read_config(config))
+    return settings
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -310,6 +295,7 @@ def verify(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    config: Config = None,
 ) -> None:
     """Prove on this model that speculation changes no token. Exit code 1 if any check fails.
 
@@ -322,8 +308,8 @@ def verify(
 
     workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
     workloads = workloads if prompts or limit is None else spread(workloads, limit)
-    names = [name for name in _drafter_names(drafters) if name != "none"]
-    document = proof.verify(load(model, "none", target, precision, threads, None), workloads, names, max_tokens)
+    settings = {name: value for name, value in _drafter_settings(drafters, config).items() if name != "none"}
+    document = proof.verify(load(model, "none", target, precision, threads, None), workloads, settings, max_tokens)
     if as_json:
         typer.echo(json.dumps(document))
     else:

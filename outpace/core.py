@@ -210,6 +210,7 @@ class Request:
     num_prompt_tokens: int = 0
     slot: Any = None
     pending: list[int] = field(default_factory=list)
+    pending_from_draft: list[bool] = field(default_factory=list)  # which of them were guesses of the drafter
     finish_reason: str | None = None
     error: Exception | None = None
     from_draft: list[bool] = field(default_factory=list)

@@ -12,7 +12,7 @@ from outpace.metrics import Metrics
 from outpace.sampling import logprobs_of
 from outpace.scheduler import Scheduler
 from outpace.targets.base import TargetModel, TargetOutput
-from outpace.tree import check, decode_segment, first_chain, graft
+from outpace.tree import chain_first, check, decode_segment, first_chain, graft
 
 logger = logging.getLogger("outpace")
 
@@ -77,7 +77,9 @@ class Engine:
         for request, draft in zip(decoding, drafts, strict=True):
             end = row + 1 + len(draft)
             hidden = None if output.hidden is None else output.hidden[row:end]
-            results.append(self._advance(request, draft, TargetOutput(output.logits[row:end], hidden)))
+            results.append(
+                self._advance(request, draft, TargetOutput(output.logits[row:end], hidden, [request.token_ids[-1], *draft.token_ids]))
+            )
             row = end
         self.metrics.num_steps += 1
         self.metrics.forward_seconds += after - before
@@ -96,12 +98,12 @@ class Engine:
         """The drafter's guesses behind the pending tokens; empty when there is nothing to gain."""
         num_pending = len(request.pending)
         limit = min(request.num_tokens_left - 1, self.config.max_draft_rows) - num_pending
-        budget = min(request.speculation.controller.budget(request, num_running), limit)
-        if budget <= 0 or request.id in self._no_drafter:
+        if limit <= 0 or request.id in self._no_drafter:
             return graft(request.pending, EMPTY_DRAFT)
         started = time.perf_counter()
         try:
-            draft: Draft = request.speculation.drafter.propose(request, budget)
+            budget = min(request.speculation.controller.budget(request, num_running), limit)
+            draft: Draft = request.speculation.drafter.propose(request, budget) if budget > 0 else EMPTY_DRAFT
             check(draft, self.target.capabilities.vocab_size, budget)
             if len(draft) + num_pending > self.config.max_draft_rows:
                 raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows - num_pending}")
@@ -113,7 +115,9 @@ class Engine:
         seconds = time.perf_counter() - started
         request.stats.draft_seconds += seconds
         self.metrics.draft_seconds += seconds
-        return graft(request.pending, draft)
+        draft = graft(request.pending, draft)
+        is_arranged = self.target.capabilities.exact_trees or not request.speculation.verifier.same_text or draft.is_chain
+        return draft if is_arranged else chain_first(draft)
 
     def _drop_drafter(self, request: Request, error: Exception) -> None:
         """A drafter that fails costs speed, never the answer: log it and decode the rest of this request plainly."""
@@ -127,7 +131,7 @@ class Engine:
         num_tokens = len(request.token_ids)
         try:
             verdict = request.speculation.verifier.verify(request, draft, output.logits)
-            certain, pending = self._split(request, verdict)
+            certain, uncertain = self._split(request, verdict)
             token_ids, finish_reason = self._commit(request, certain, output.logits)
         except Exception as error:
             logger.warning("request %s failed: %r", request.id, error)
@@ -135,15 +139,18 @@ class Engine:
             self._undo(request, num_tokens)
             self._finish(request, "error")
             return StepOutput(request, [], [], "error")
-        request.pending = pending[: max(0, request.num_tokens_left - 1)]
-        num_accepted = min(len(certain.path), len(token_ids))
+        held = request.pending_from_draft
+        from_draft = [node >= len(held) or held[node] for node in certain.path] + [bool(uncertain)]
+        from_draft = from_draft[: len(token_ids)]
+        request.pending = uncertain[: max(0, request.num_tokens_left - 1)]
+        request.pending_from_draft = [i + 1 < len(uncertain) for i in range(len(request.pending))]
+        num_accepted = min(len(certain.path), len(token_ids))  # tokens this step got beyond the one of plain decoding
         stats = request.stats
         stats.num_steps += 1
         stats.num_drafts += num_drafted > 0
         stats.num_draft_tokens += num_drafted
         stats.num_accepted_tokens += num_accepted
         self.metrics.add_verdict(num_drafted, num_accepted, len(token_ids))
-        from_draft = [i < num_accepted for i in range(len(token_ids))]
         request.from_draft.extend(from_draft)
         if finish_reason is not None:
             self._finish(request, finish_reason)
@@ -152,9 +159,11 @@ class Engine:
         return StepOutput(request, token_ids, from_draft, finish_reason)
 
     def _split(self, request: Request, verdict: Verdict) -> tuple[Verdict, list[int]]:
-        """(what may be committed, tokens left pending). On targets without `exact_trees` a row has plain decoding's bits only if its
-        ancestors stand right before it. The first token drawn from such a row is certain; those after it are checked again
-        as the head of the next draft, which costs a row each and no pass."""
+        """(what may be committed, tokens left pending: guesses that held and one drawn token).
+
+        On targets without `exact_trees` a row has plain decoding's bits only if its ancestors stand right before it. What is drawn
+        from other rows is checked again as the head of the next draft, which costs a row each and no pass.
+        """
         if self.target.capabilities.exact_trees or not request.speculation.verifier.same_text:
             return verdict, []
         split = next((i for i, node in enumerate(verdict.path) if node != i), None)

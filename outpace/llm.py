@@ -14,7 +14,7 @@ import numpy as np
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.controller import FixedController, Speculation
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import DrafterContext, create_drafter, parse_spec
+from outpace.drafters import DrafterContext, create_drafter, parse_specs
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.metrics import acceptance_rate, mean_acceptance_length
@@ -135,7 +135,7 @@ class LLM:
             self.speculative = replace(self.speculative, num_draft_tokens=num_draft_tokens)
         if verifier != "exact":
             self.speculative = replace(self.speculative, verifier=verifier)
-        parse_spec(self.speculative.method)  # a wrong name is told before the model loads
+        parse_specs(self.speculative.method)  # a wrong name is told before the model loads
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded

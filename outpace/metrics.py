@@ -26,9 +26,7 @@ class Metrics:
         """One request's step: nodes drafted, nodes accepted, tokens delivered."""
         self.num_decode_steps += 1
         self.num_generation_tokens += num_tokens
-        if not num_draft_tokens:
-            return
-        self.num_drafts += 1
+        self.num_drafts += num_draft_tokens > 0
         self.num_draft_tokens += num_draft_tokens
         self.num_accepted_tokens += num_accepted
         missing = num_accepted - len(self.num_accepted_tokens_per_pos)

@@ -115,6 +115,20 @@ def first_chain(draft: Draft) -> Draft:
     return Draft([draft.token_ids[n] for n in nodes], range(-1, len(nodes) - 1), probs)
 
 
+def chain_first(draft: Draft) -> Draft:
+    """The same tree with the path of first children at the front, where its rows stand in a chain; without `probs`."""
+    front = {-1}
+    last = -1
+    for node in range(len(draft) - draft.num_probes):
+        if draft.parents[node] == last:
+            last = node
+            front.add(node)
+    order = sorted(range(len(draft)), key=lambda node: (node not in front, node))
+    place = {-1: -1} | {node: i for i, node in enumerate(order)}
+    parents = [place[draft.parents[node]] for node in order]
+    return Draft([draft.token_ids[node] for node in order], parents, None, draft.num_probes)
+
+
 def graft(stem: Sequence[int], draft: Draft) -> Draft:
     """The draft moved to the end of a chain of certain guesses; without `probs`, which the stem has none of."""
     if not stem:
@@ -122,6 +136,33 @@ def graft(stem: Sequence[int], draft: Draft) -> Draft:
     top = len(stem)
     parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
     return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes)
+
+
+def merge(drafts: Sequence[Draft], budget: int) -> Draft:
+    """One tree out of several, earlier ones first, equal paths merged, at most `budget` nodes; probes of all come last."""
+    token_ids: list[int] = []
+    parents: list[int] = []
+    nodes: dict[tuple[int, int], int] = {}
+    places: list[dict[int, int]] = []  # node of a draft -> node of the merged tree
+    for draft in drafts:
+        place = {-1: -1}
+        for node in range(len(draft) - draft.num_probes):
+            key = (place.get(draft.parents[node], -2), draft.token_ids[node])
+            if key not in nodes and key[0] != -2 and len(token_ids) < budget:
+                nodes[key] = len(token_ids)
+                token_ids.append(key[1])
+                parents.append(key[0])
+            if key in nodes:
+                place[node] = nodes[key]
+        places.append(place)
+    num_nodes = len(token_ids)
+    for draft, place in zip(drafts, places, strict=True):
+        for node in range(len(draft) - draft.num_probes, len(draft)):
+            if draft.parents[node] in place:
+                place[node] = len(token_ids)
+                token_ids.append(draft.token_ids[node])
+                parents.append(place[draft.parents[node]])
+    return Draft(token_ids, parents, None, len(token_ids) - num_nodes)
 
 
 def merge_chains(chains: Sequence[Sequence[int]], budget: int) -> Draft:

@@ -6,7 +6,7 @@ lossless verifier on a toy model whose probabilities are known exactly; (3) a ve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,18 +46,18 @@ def built_in_workloads() -> list[Workload]:
     return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
 
 
-def verify(llm: LLM, workloads: Sequence[Workload], drafters: Sequence[str], max_tokens: int = 64) -> dict[str, Any]:
+def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int = 64) -> dict[str, Any]:
     """Run the proof. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
     checks = [*_identity(llm, workloads, drafters, max_tokens), *_distributions()]
     return {"model": llm.name, "passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 
-def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Sequence[str], max_tokens: int) -> list[Check]:
+def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int) -> list[Check]:
     """Token identity for every drafter and temperature, and the cheat that must differ."""
     cheat = Speculation(CHEAT, create_drafter("blind", DrafterContext(llm.target)), AcceptEverythingVerifier(), FixedController(3))
-    candidates: dict[str, Speculative] = {**{name: name for name in drafters}, CHEAT: cheat}
-    for name in drafters:
-        llm.speculation(name)
+    candidates: dict[str, Speculative] = {**drafters, CHEAT: cheat}
+    for setting in drafters.values():
+        llm.speculation(setting)
     differences: dict[tuple[str, float], list[str]] = {(name, t): [] for name in candidates for t in TEMPERATURES}
     cases = [(workload, t) for workload in workloads for t in TEMPERATURES]
     for workload, temperature in track(cases, len(cases), "prompts"):

@@ -25,6 +25,8 @@ VARIANTS = [
     "prompt_lookup:choose=recent:branches=1",
     "prompt_lookup:min_ngram=2",
     "prompt_lookup:branches=2:choose=frequent:max_ngram=4",
+    "prompt_lookup+blind:tokens=frequent",
+    "+".join(DRAFTERS),
 ]
 NEEDS_MORE = {name for name in DRAFTERS if name not in ("none", "blind", "prompt_lookup")}
 
@@ -233,6 +235,8 @@ def test_the_catalogue_describes_every_name():
     [
         ("promt_lookup", "unknown drafter 'promt_lookup'; known: none, blind, prompt_lookup"),
         ("", "unknown drafter"),
+        ("prompt_lookup+", "unknown drafter ''"),
+        ("prompt_lookup+nothing", "unknown drafter 'nothing'"),
         ("prompt_lookup:branches", "not of the form key=value"),
         ("prompt_lookup:=3", "not of the form key=value"),
         ("prompt_lookup:depth=3", "no option 'depth'; it takes max_ngram"),

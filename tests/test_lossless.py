@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,16 @@ from outpace.errors import BadInputError
 from outpace.processors import Hook, Penalties
 from outpace.sampling import RequestSampler, logprobs_of, uniform
 from outpace.targets.toy import ToyTarget
-from outpace.testing import AcceptEverythingVerifier, OracleDrafter, SampledDrafter, check_target, generate, make_request, run
+from outpace.testing import (
+    AcceptEverythingVerifier,
+    InexactTarget,
+    OracleDrafter,
+    SampledDrafter,
+    check_target,
+    generate,
+    make_request,
+    run,
+)
 from outpace.tree import Slot
 
 PROMPTS = [[1, 2, 3, 1, 2, 3, 1], [4], [5, 6, 5, 6, 5, 6, 7, 8, 5, 6]]
@@ -25,9 +35,9 @@ SAMPLED = SamplingParams(temperature=0.8, max_tokens=40)
 MODES = pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 
 
-def toy(**options) -> ToyTarget:
-    """Sharp enough that lookup drafts are partly right."""
-    return ToyTarget(**{"sharpness": 3.0, **options})
+def toy(period=None, **options) -> ToyTarget:
+    """Sharp enough that lookup drafts are partly right. With a period: trees are not exact."""
+    return ToyTarget(**{"sharpness": 3.0, **options}) if period is None else InexactTarget(period, **{"sharpness": 3.0, **options})
 
 
 def oracle(target, params, prompts=PROMPTS, lie=0.3, width=1, seed=0) -> OracleDrafter:
@@ -88,7 +98,7 @@ def built(name, target, params):
         pytest.skip(f"{name} does not run on the toy target: {error}")
 
 
-TARGETS = {"tree": {}, "chain": {"tree": False}, "inexact trees": {"exact_trees": False}}
+TARGETS = {"tree": {}, "chain": {"tree": False}, "always inexact": {"exact_trees": False}, "at times inexact": {"period": 3}}
 
 
 @MODES
@@ -101,7 +111,7 @@ def test_the_text_never_changes(name, kind, params):
         plain = generate(target, batch, params)
         for count in (1, 4, 9):
             assert generate(target, batch, params, drafter, "exact", count) == plain
-    if params is GREEDY and kind != "inexact trees":
+    if params is GREEDY and "inexact" not in kind:
         for verifier in ("rejection", "typical"):
             assert generate(target, PROMPTS, params, drafter, verifier, 7) == plain
 
@@ -123,9 +133,9 @@ def test_probes_never_reach_the_text():
             return Draft([*draft.token_ids, *draft.token_ids[:2], 3], [*draft.parents, -1, n, -1], num_probes=3)
 
         def observe(self, request, verdict, output):
-            self.sizes.append((len(output.logits), len(output.hidden), 1 + len(verdict.draft)))
+            self.sizes.append((len(output.logits), len(output.hidden), len(output.token_ids), 1 + len(verdict.draft)))
 
-    for params, target in ((GREEDY, toy()), (SAMPLED, toy()), (SAMPLED, toy(exact_trees=False))):
+    for params, target in ((GREEDY, toy()), (SAMPLED, toy()), (SAMPLED, toy(3))):
         honest = oracle(target, params)
         drafter = Probing(DrafterContext(target), honest.answers, 0.3)
         assert generate(target, PROMPTS, params, drafter) == generate(target, PROMPTS, params)
@@ -138,24 +148,25 @@ def test_probes_never_reach_the_text():
 OFFSETS = range(18)
 
 
-def compare(params, make_stop=lambda: None, lie=0.0, width=1, exact_trees=True):
+def compare(params, make_stop=lambda: None, lie=0.0, width=1, period=None):
     """(tokens, finish reason) of all prompts, plain and with the oracle; must be equal."""
-    target = toy(exact_trees=exact_trees)
+    target = toy(period)
     drafter = oracle(target, params, lie=lie, width=width)
     plain = [make_request(target, p, params, seed=i, stop_check=make_stop()) for i, p in enumerate(PROMPTS)]
     fast = [make_request(target, p, params, drafter, "exact", 7 * width, i, make_stop()) for i, p in enumerate(PROMPTS)]
     assert [everything(r) for r in run(target, fast)] == [everything(r) for r in run(target, plain)]
     for request in fast:
         assert len(request.from_draft) == request.num_output_tokens
-        assert sum(request.from_draft) == request.stats.num_accepted_tokens
+        if target.capabilities.exact_trees:  # else a guess may hold one step before it gains a token
+            assert sum(request.from_draft) == request.stats.num_accepted_tokens
     return fast
 
 
 @MODES
-@pytest.mark.parametrize(("width", "exact_trees"), [(1, True), (2, True), (2, False)])
-def test_max_tokens_at_every_offset(params, width, exact_trees):
+@pytest.mark.parametrize(("width", "period"), [(1, None), (2, None), (2, 3)])
+def test_max_tokens_at_every_offset(params, width, period):
     for offset in OFFSETS:
-        for request in compare(SamplingParams(**{**vars(params), "max_tokens": offset + 1}), width=width, exact_trees=exact_trees):
+        for request in compare(SamplingParams(**{**vars(params), "max_tokens": offset + 1}), width=width, period=period):
             assert request.num_output_tokens == offset + 1
             assert request.finish_reason == "length"
             if width == 1:
@@ -170,7 +181,7 @@ def test_end_tokens_at_every_offset(params, min_tokens):
     for offset in OFFSETS:
         end = generate(toy(), PROMPTS[:1], params)[0][offset]
         stopping = SamplingParams(**{**vars(params), "stop_token_ids": (end, 11), "min_tokens": min_tokens})
-        for request in compare(stopping, lie=0.1 * (offset % 3), width=1 + offset % 2, exact_trees=offset % 4 != 1):
+        for request in compare(stopping, lie=0.1 * (offset % 3), width=1 + offset % 2, period=3 if offset % 4 == 1 else None):
             reasons.add(request.finish_reason)
             assert request.num_output_tokens >= min_tokens
             assert request.finish_reason != "stop" or request.token_ids[-1] in (end, 11)
@@ -179,8 +190,8 @@ def test_end_tokens_at_every_offset(params, min_tokens):
 
 
 @MODES
-@pytest.mark.parametrize(("width", "exact_trees"), [(1, True), (2, False)])
-def test_stop_strings_at_every_offset(params, width, exact_trees):
+@pytest.mark.parametrize(("width", "period"), [(1, None), (2, 3)])
+def test_stop_strings_at_every_offset(params, width, period):
     for offset in OFFSETS:
         told = []
 
@@ -189,7 +200,7 @@ def test_stop_strings_at_every_offset(params, width, exact_trees):
             mine = told[-1]
             return lambda token: mine.append(token) or len(mine) > offset
 
-        for request in compare(params, make_stop, width=width, exact_trees=exact_trees):
+        for request in compare(params, make_stop, width=width, period=period):
             assert (request.num_output_tokens, request.finish_reason) == (offset + 1, "stop")
         assert told[:3] == told[3:]  # every committed token is told once, in order, and none after the stop
         assert all(len(tokens) == offset + 1 for tokens in told)
@@ -229,7 +240,7 @@ LOADED = {
 @pytest.mark.parametrize("width", [1, 3])
 def test_all_processors_together(warp, width):
     for seed in range(4):
-        target, params = toy(sharpness=1.5, exact_trees=seed % 2 == 0), SamplingParams(**LOADED, **warp)
+        target, params = toy(3 if seed % 2 else None, sharpness=1.5), SamplingParams(**LOADED, **warp)
         drafter = oracle(target, params, lie=0.2, width=width, seed=seed)
         plain = generate(target, PROMPTS, params)
         assert generate(target, PROMPTS, params, drafter, "exact", 8) == plain
@@ -243,9 +254,9 @@ def test_all_processors_together(warp, width):
 @pytest.mark.parametrize("num_top", [0, 3, 50])
 def test_logprobs_equal_plain(params, num_top):
     params = SamplingParams(**{**vars(params), "logprobs": num_top, "frequency_penalty": 0.5})
-    for lie, width, exact_trees in ((0.0, 1, True), (0.3, 1, True), (0.3, 3, True), (0.3, 3, False)):
+    for lie, width, period in ((0.0, 1, None), (0.3, 1, None), (0.3, 3, None), (0.3, 3, 3)):
         target = toy()
-        for request in compare(params, lie=lie, width=width, exact_trees=exact_trees):
+        for request in compare(params, lie=lie, width=width, period=period):
             for i, logprobs in enumerate(request.logprobs):
                 row = target.logits_after(request.token_ids[: request.num_prompt_tokens + i])
                 assert logprobs == logprobs_of(row, request.output_token_ids[i], num_top)
@@ -257,7 +268,7 @@ def test_logprobs_equal_plain(params, num_top):
 @pytest.mark.parametrize("seed", range(6))
 def test_requests_join_leave_and_are_aborted_at_random(seed):
     dice = random.Random(seed)
-    target = toy(max_slots=4, exact_trees=seed % 2 == 0)
+    target = toy(3 if seed % 2 else None, max_slots=4)
     prompts = [[dice.randrange(12) for _ in range(dice.choice([1, 2, 5, 30]))] for _ in range(14)]
     params = [SamplingParams(temperature=dice.choice([0, 0.8]), max_tokens=dice.randrange(1, 30), stop_token_ids=(9,)) for _ in prompts]
     plain = [generate(target, [prompt], p)[0] for prompt, p in zip(prompts, params, strict=True)]
@@ -460,10 +471,21 @@ def test_broken_pieces_are_caught(control):
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_trusting_inexact_trees_is_caught(params, monkeypatch):
-    assert not differs(toy(exact_trees=False), params, width=2)
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_trusting_inexact_trees_is_caught(params, period, monkeypatch):
+    assert not differs(toy(period), params, width=2)
     monkeypatch.setattr(Engine, "_split", lambda self, request, verdict: (verdict, []))
-    assert differs(toy(exact_trees=False), params, width=2)
+    assert differs(toy(period), params, width=2)
+
+
+def test_pending_tokens_save_passes_where_they_are_right():
+    """What inexact trees predict is nearly always right: then it costs rows, and no more than one pass in all."""
+    steps = []
+    for target in (toy(), toy(10**9)):
+        request = make_request(target, PROMPTS[0], GREEDY, oracle(target, GREEDY, lie=0, width=2), num_draft_tokens=8)
+        run(target, [request])
+        steps.append(request.stats.num_steps)
+    assert steps[0] <= steps[1] <= steps[0] + 2
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED, HOOKED], ids=["greedy", "sampled", "penalised", "hooked"])
@@ -471,3 +493,24 @@ def test_nothing_is_caught_when_nothing_is_broken(params):
     assert not differs(toy(), params)
     assert not differs(toy(), params, width=3)
     assert not differs(toy(), params, config=EngineConfig(max_num_seqs=1))
+
+
+class PatientTarget(ToyTarget):
+    """Says that its trees are inexact although they are not: every pending token holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.capabilities = replace(self.capabilities, exact_trees=False)
+
+
+def test_tokens_from_guesses_are_the_same_on_inexact_trees():
+    """The colours of a text do not depend on whether side branches are checked twice (where all pending tokens hold)."""
+    marks = []
+    for target in (ToyTarget(), PatientTarget()):
+        plain = generate(target, PROMPTS[:1], GREEDY)
+        drafter = OracleDrafter(DrafterContext(target), {tuple(PROMPTS[0]): plain[0]}, lie=0, width=3)
+        request = make_request(target, PROMPTS[0], GREEDY, drafter)
+        run(target, [request])
+        marks.append((request.output_token_ids, request.from_draft))
+    assert marks[0][0] == marks[1][0]
+    assert sum(marks[0][1]) == pytest.approx(sum(marks[1][1]), abs=4)

@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 
 from outpace.core import EMPTY_DRAFT, Draft
 from outpace.errors import OutpaceError
-from outpace.tree import Segment, Slot, ancestor_mask, causal_mask, check, decode_segment, depths, first_chain, graft, merge_chains
+from outpace.tree import (
+    Segment,
+    Slot,
+    ancestor_mask,
+    causal_mask,
+    chain_first,
+    check,
+    decode_segment,
+    depths,
+    first_chain,
+    graft,
+    merge,
+    merge_chains,
+)
 
 FEW = settings(deadline=None, derandomize=True, max_examples=200)
 
@@ -85,6 +98,45 @@ def test_first_chain_is_a_path_of_the_tree(draft):
     assert list(chain.token_ids) == [draft.token_ids[node] for node in path]
     if draft.probs is not None and path:
         np.testing.assert_array_equal(chain.probs, draft.probs[path])
+
+
+def paths(draft, nodes) -> list[tuple[int, ...]]:
+    """The tokens on the way down to each node."""
+    return [tuple(draft.token_ids[n] for n in ancestors(draft.parents, node)) for node in nodes]
+
+
+@FEW
+@given(drafts())
+def test_chain_first_is_the_same_tree_in_another_order(draft):
+    moved = chain_first(draft)
+    check(moved, 5, len(moved))
+    num_nodes = len(draft) - draft.num_probes
+    assert moved.num_probes == draft.num_probes
+    assert sorted(paths(moved, range(num_nodes))) == sorted(paths(draft, range(num_nodes)))
+    assert paths(moved, range(num_nodes, len(draft))) == paths(draft, range(num_nodes, len(draft)))
+    chain = first_chain(draft)
+    assert list(moved.token_ids[: len(chain)]) == list(chain.token_ids)
+    assert list(moved.parents[: len(chain)]) == list(chain.parents)
+
+
+@FEW
+@given(st.lists(drafts(max_nodes=8), min_size=1, max_size=4), st.integers(0, 20))
+def test_merge(parts, budget):
+    merged = merge(parts, budget)
+    check(merged, 5, budget)
+    num_nodes = len(merged) - merged.num_probes
+    want: list[tuple[int, ...]] = []
+    for part in parts:
+        for path in paths(part, range(len(part) - part.num_probes)):
+            if path not in want and len(want) < budget and (len(path) == 1 or path[:-1] in want):
+                want.append(path)
+    assert paths(merged, range(num_nodes)) == want  # earlier drafts first, every path once
+    probes = paths(merged, range(num_nodes, len(merged)))
+    all_probes = [path for part in parts for path in paths(part, range(len(part) - part.num_probes, len(part)))]
+    if num_nodes < budget:
+        assert probes == all_probes  # nothing was cut, so every probe has its place
+    else:
+        assert set(probes) <= set(all_probes)
 
 
 chains = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=6)

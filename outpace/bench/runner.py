@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import outpace
 from outpace.bench.workloads import Workload
 from outpace.controller import measure_verify_cost
 from outpace.core import SamplingParams
-from outpace.llm import LLM, RequestOutput
+from outpace.llm import LLM, RequestOutput, Speculative
 from outpace.metrics import acceptance_rate, mean_acceptance_length, median
 from outpace.progress import track
 
@@ -46,34 +46,39 @@ class _Cell:
     is_identical: bool
 
 
-def run(llm: LLM, workloads: Sequence[Workload], drafters: Sequence[str], params: SamplingParams, repeats: int = 1) -> dict[str, Any]:
-    """The whole benchmark as one JSON-ready document (layout: design, section 6)."""
-    names = list(dict.fromkeys([BASELINE, *drafters]))
-    for name in names:
-        llm.speculation(name)  # a wrong name is told before any work
+def run(
+    llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], params: SamplingParams, repeats: int = 1
+) -> dict[str, Any]:
+    """Run every drafter (label -> settings) and plain decoding on every prompt; returns one JSON-ready document."""
+    settings = {BASELINE: BASELINE, **drafters}
+    for setting in settings.values():
+        llm.speculation(setting)  # a wrong name is told before any work
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
-    cells: dict[str, list[_Cell]] = {name: [] for name in names}
+    cells: dict[str, list[_Cell]] = {name: [] for name in settings}
     for index, workload in enumerate(track(workloads, len(workloads), "prompts")):
-        for name, cell in _run_prompt(llm, workload, names, params, repeats, index).items():
+        for name, cell in _run_prompt(llm, workload, settings, params, repeats, index).items():
             cells[name].append(cell)
     return {
         "model": llm.name,
         "machine": machine(),
         "settings": _settings(llm, params, len(workloads), repeats),
         "verify_cost": [asdict(entry) for entry in cost],
-        "results": [asdict(result) for name in names for result in _summarise(name, workloads, cells)],
+        "results": [asdict(result) for name in settings for result in _summarise(name, workloads, cells)],
         "peers": [],
     }
 
 
-def _run_prompt(llm: LLM, workload: Workload, names: Sequence[str], params: SamplingParams, repeats: int, index: int) -> dict[str, _Cell]:
+def _run_prompt(
+    llm: LLM, workload: Workload, settings: Mapping[str, Speculative], params: SamplingParams, repeats: int, index: int
+) -> dict[str, _Cell]:
     """Every drafter on one prompt, in an order that rotates with prompt and repeat, so that drift hits all alike."""
+    names = list(settings)
     outputs: dict[str, list[RequestOutput]] = {name: [] for name in names}
     for repeat in range(repeats):
         turn = (index + repeat) % len(names)
         for name in [*names[turn:], *names[:turn]]:
-            outputs[name] += llm.chat(workload.messages, params, speculative=name)
+            outputs[name] += llm.chat(workload.messages, params, speculative=settings[name])
     plain = outputs[BASELINE][0].token_ids
     return {
         name: _Cell(runs[0], median([run.stats.decode_seconds for run in runs]), all(run.token_ids == plain for run in runs))

@@ -1,7 +1,7 @@
 """Every way of guessing. A new drafter is one new file here and one line in DRAFTERS.
 
-A spec is `name`, `name:key=value:key=value`, `name:ARGUMENT` (for drafters that take a path), or `module:Class` for your
-own class. Installed packages may add names through the entry point group `outpace.drafters`.
+A spec is `name`, `name:key=value:key=value`, `module:Class` for your own class, or several of these as `a+b+c`. Installed
+packages may add names through the entry point group `outpace.drafters`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.combined import CombinedDrafter
 from outpace.errors import BadInputError
 
 DRAFTERS = {
     "none": "outpace.drafters.none:NoDrafter",
     "blind": "outpace.drafters.blind:BlindDrafter",
     "prompt_lookup": "outpace.drafters.prompt_lookup:PromptLookupDrafter",
+    "suffix": "outpace.drafters.suffix:SuffixDrafter",
+    "recycling": "outpace.drafters.recycling:RecyclingDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 
@@ -67,13 +70,22 @@ def load_class(spec: DrafterSpec) -> type[Drafter]:
     return found
 
 
+def parse_specs(text: str) -> list[DrafterSpec]:
+    """The parts of `a+b+c`. Raises BadInputError for an unknown name."""
+    return [parse_spec(part) for part in text.split("+")]
+
+
 def create_drafter(text: str, context: DrafterContext) -> Drafter:
-    """Build a drafter from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
-    spec = parse_spec(text)
+    """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
+    parts = [_create(spec, context) for spec in parse_specs(text)]
+    return parts[0] if len(parts) == 1 else CombinedDrafter(parts)
+
+
+def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:
     found = load_class(spec)
     for name in ("tree", "hidden", "probes"):
         if getattr(found.requires, name) and not getattr(context.target.capabilities, name):
-            raise BadInputError(f"drafter {text!r} needs a target with {name!r}, which this one lacks")
+            raise BadInputError(f"drafter {spec.text!r} needs a target with {name!r}, which this one lacks")
     build: Callable[..., Drafter] = found
     return build(context, **_typed_options(spec, found))
 
@@ -105,4 +117,4 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
     return entries
 
 
-__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "catalogue", "create_drafter", "load_class", "parse_spec"]
+__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "catalogue", "create_drafter", "load_class", "parse_spec", "parse_specs"]

@@ -40,8 +40,9 @@ class Drafter(ABC):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
 
-        `request.context` has grown already, by the path's tokens and `next_token` (or fewer where a limit cut them).
-        Row 0 of the output belongs to the last committed token, row r to draft node r - 1.
+        `request.context` has grown already: it ends with the path's tokens and `next_token` (or fewer where a limit cut them).
+        Row 0 of the output belongs to the token that was last before the step, row r to
+        draft node r - 1 (`verdict.draft` may be a rearranged form of what was proposed); `output.token_ids` names them.
         """
         return None
 

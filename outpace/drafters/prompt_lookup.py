@@ -9,31 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from outpace.core import Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
+from outpace.ngrams import NgramTables
 from outpace.tree import merge_chains
 
 NUM_PLACES = 16  # latest occurrences looked at
 BRANCH_LENGTH = 2  # tokens of every continuation but the first
-
-
-@dataclass
-class NgramTables:
-    """For every n-gram of the text so far but the last: the places that followed it, latest last."""
-
-    longest: int
-    places: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
-    num_indexed: int = 0
-
-    def extend(self, token_ids: list[int]) -> None:
-        """Index the n-grams that end right before each new token."""
-        for end in range(max(self.num_indexed, 1), len(token_ids)):
-            for n in range(1, min(self.longest, end) + 1):
-                self.places.setdefault(tuple(token_ids[end - n : end]), []).append(end)
-        self.num_indexed = len(token_ids)
 
 
 class PromptLookupDrafter(Drafter):
@@ -63,8 +47,7 @@ class PromptLookupDrafter(Drafter):
         tables.extend(text)
         chains: dict[int, list[int]] = {}  # first token -> chain
         for n in range(min(self.max_ngram, len(text)), self.min_ngram - 1, -1):
-            places = tables.places.get(tuple(text[-n:]), ())[-NUM_PLACES:]
-            for token, place in self._ranked(text, places):
+            for token, place in self._ranked(text, tables.after(text, n, NUM_PLACES)):
                 if len(chains) < self.branches and token not in chains:
                     chains[token] = continuation(text, place, BRANCH_LENGTH if chains else 2 + 2 * n)
             if len(chains) == self.branches:

@@ -14,11 +14,13 @@ from outpace.tree import Slot, TreeBatch
 class TargetOutput:
     """Outputs of the rows of all segments with `wants_output`, in order. Valid until the next forward().
 
-    logits [rows, V] float32; hidden [rows, H] (the final norm's output) or None.
+    logits [rows, V] float32; hidden [rows, H] (the final norm's output) or None. `token_ids` are the rows' tokens where the engine
+    hands one request's rows to its drafter.
     """
 
     logits: Array
     hidden: Array | None = None
+    token_ids: Sequence[int] = ()
 
 
 class OutOfSlots(Exception):

@@ -5,7 +5,7 @@ a sentence that says what is wrong. They take seconds, on the toy model unless a
 """
 
 from outpace.testing.distribution import FALSE_ALARM, DistributionResult, distribution_test, exact_distribution
-from outpace.testing.doubles import AcceptEverythingVerifier, OracleDrafter, SampledDrafter
+from outpace.testing.doubles import AcceptEverythingVerifier, InexactTarget, OracleDrafter, SampledDrafter
 from outpace.testing.drafters import check_drafter
 from outpace.testing.harness import generate, make_request, run
 from outpace.testing.targets import check_target
@@ -15,6 +15,7 @@ __all__ = [
     "FALSE_ALARM",
     "AcceptEverythingVerifier",
     "DistributionResult",
+    "InexactTarget",
     "OracleDrafter",
     "SampledDrafter",
     "check_drafter",

@@ -1,16 +1,21 @@
-"""Stand-ins with known behaviour: drafters that are right or wrong on purpose, and a verifier that cheats."""
+"""Stand-ins with known behaviour: drafters that are right or wrong on purpose, a verifier that cheats, a target with rounding."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from outpace.core import Array, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.sampling import inverse_cdf, uniform
+from outpace.targets.base import TargetOutput
+from outpace.targets.toy import ToyTarget
 from outpace.testing.harness import Prompt
+from outpace.tree import TreeBatch
 from outpace.verifiers.base import Verifier
 
 _DRAFT_NOISE = 1 << 40  # SampledDrafter's noise streams, apart from every stream a verifier uses
@@ -91,3 +96,22 @@ class AcceptEverythingVerifier(Verifier):
             path.append(next(iter(children[path[-1]].values())))
         tokens = [draft.token_ids[node] for node in path[1:]]
         return Verdict(draft, path[1:], request.sampler.draw(logits[path[-1] + 1], tokens, len(request.token_ids) + len(tokens)))
+
+
+class InexactTarget(ToyTarget):
+    """A toy model without `exact_trees`: rows that do not stand right behind their ancestors are wrong at every `period`-th place."""
+
+    def __init__(self, period: int = 3, **options: Any):
+        super().__init__(**options)
+        self.period = period
+        self.capabilities = replace(self.capabilities, exact_trees=False)
+
+    def forward(self, batch: TreeBatch) -> TargetOutput:
+        claimed, self.capabilities = self.capabilities, replace(self.capabilities, exact_trees=True)
+        output = super().forward(batch)
+        self.capabilities = claimed
+        places = [(s.slot.num_cached + i, int(m.sum()) != i + 1) for s in batch if s.wants_output for i, m in enumerate(s.mask)]
+        for row, (place, is_displaced) in enumerate(places):
+            if is_displaced and place % self.period == 0:
+                output.logits[row] = np.roll(output.logits[row], 1)
+        return output

@@ -11,6 +11,7 @@ from outpace.drafters.base import Drafter, DrafterContext
 from outpace.engine import Engine
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.toy import ToyTarget
+from outpace.testing.doubles import InexactTarget
 from outpace.testing.harness import Build, generate, make_request, require
 from outpace.tree import check
 
@@ -66,7 +67,7 @@ def check_drafter(build: Build, target: TargetModel | None = None) -> None:
     Runs alone and in a ragged batch of three (one of them a prompt of one token), greedy and sampled, with an abort in between;
     without `target` on toy models with trees, and with trees that are not exact (there a part of the context may change again).
     """
-    for toy in [target] if target else [ToyTarget(sharpness=3.0), ToyTarget(sharpness=3.0, exact_trees=False)]:
+    for toy in [target] if target else [ToyTarget(sharpness=3.0), InexactTarget(sharpness=3.0)]:
         _check_text(build, toy)
 
 

@@ -1,0 +1,53 @@
+"""What several test files share: the default model, loaded once, and a toy model that speaks text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders
+from tokenizers.models import BPE
+
+from outpace.llm import LLM
+from outpace.targets.toy import ToyTarget
+from outpace.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def llm() -> LLM:
+    """The default model, loaded once; leave no request behind."""
+    return LLM("default", "prompt_lookup")
+
+
+@pytest.fixture
+def make_toy(monkeypatch) -> Callable[..., LLM]:
+    """Builds an LLM over a toy target: a token is a character, and loading it costs nothing.
+
+    While this fixture lives every LLM is such a one, those of the command line too. `make_toy(drafter, **options)` takes the
+    options of LLM, and those of ToyTarget in a dict `toy`.
+    """
+    letters = "abcdefghijklmnopqrstuvwxyz .,:[]/\n"
+    options: dict[str, Any] = {}
+
+    def load(*_: Any) -> tuple[Any, ...]:
+        vocab = {letter: i for i, letter in enumerate(letters)} | {"<end>": len(letters)}
+        fast = FastTokenizer(BPE(vocab=vocab, merges=[]))
+        fast.add_special_tokens(["<end>"])
+        fast.decoder = decoders.Fuse()
+        target = ToyTarget(**{"vocab_size": len(vocab), "max_len": 400, **options})
+        return "toy", target, Tokenizer(fast, special={"eos_token": "<end>"}), frozenset({len(letters)}), "f32"
+
+    def build(drafter: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
+        options.update(toy or {})
+        return LLM("toy", drafter, **settings)
+
+    monkeypatch.setattr("outpace.llm.load", load)
+    return build
+
+
+@pytest.fixture
+def toy_llm(make_toy) -> LLM:
+    """An LLM over a toy target with the default drafter."""
+    return make_toy()
