@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -493,24 +492,3 @@ def test_nothing_is_caught_when_nothing_is_broken(params):
     assert not differs(toy(), params)
     assert not differs(toy(), params, width=3)
     assert not differs(toy(), params, config=EngineConfig(max_num_seqs=1))
-
-
-class PatientTarget(ToyTarget):
-    """Says that its trees are inexact although they are not: every pending token holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.capabilities = replace(self.capabilities, exact_trees=False)
-
-
-def test_tokens_from_guesses_are_the_same_on_inexact_trees():
-    """The colours of a text do not depend on whether side branches are checked twice (where all pending tokens hold)."""
-    marks = []
-    for target in (ToyTarget(), PatientTarget()):
-        plain = generate(target, PROMPTS[:1], GREEDY)
-        drafter = OracleDrafter(DrafterContext(target), {tuple(PROMPTS[0]): plain[0]}, lie=0, width=3)
-        request = make_request(target, PROMPTS[0], GREEDY, drafter)
-        run(target, [request])
-        marks.append((request.output_token_ids, request.from_draft))
-    assert marks[0][0] == marks[1][0]
-    assert sum(marks[0][1]) == pytest.approx(sum(marks[1][1]), abs=4)

@@ -25,7 +25,7 @@ class RecyclingDrafter(Drafter):
     requires = Capabilities(tree=True)
     num_draft_tokens = 10
 
-    def __init__(self, context: DrafterContext, successors: int = 8, threshold: float = 0.05, trust: float = 0.7):
+    def __init__(self, context: DrafterContext, successors: int = 8, threshold: float = 0.05, trust: float = 0.9):
         if successors < 1 or not 0 < threshold < 1 or not 0 < trust <= 1:
             raise BadInputError("recycling: need successors >= 1, 0 < threshold < 1 and 0 < trust <= 1")
         self.successors = min(successors, context.vocab_size)
