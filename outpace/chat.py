@@ -38,6 +38,12 @@ def converse(llm: LLM, params: SamplingParams) -> None:
                 console.print(f"[{output.tokens_per_second:.0f} tokens/s, {output.mean_acceptance_length:.2f} tokens a step]", style="dim")
 
 
+def _write(text: str) -> None:
+    """The model's text exactly as it is: no markup, no emoji codes, no tab stops."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def _answer(llm: LLM, history: list[dict[str, str]], params: SamplingParams, console: Console) -> tuple[str, RequestOutput | None]:
     """Stream one answer; Ctrl-C ends it and keeps what was said."""
     text = ""
@@ -45,7 +51,7 @@ def _answer(llm: LLM, history: list[dict[str, str]], params: SamplingParams, con
     try:
         for piece in llm.stream(llm.tokenizer.encode_chat(history), params):
             text += piece.text
-            console.print(piece.text, end="")
+            _write(piece.text)
             output = piece.output
     except KeyboardInterrupt:
         console.print(" [stopped]", style="dim", end="")

@@ -59,6 +59,8 @@ def load(
 def _read_config(config: Path) -> Any:
     try:
         return json.loads(config.read_text("utf-8"))
+    except OSError as error:
+        raise BadInputError(f"cannot read {config}: {error.strerror}") from error
     except ValueError as error:
         raise BadInputError(f"{config} is not JSON: {error}") from error
 

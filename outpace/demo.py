@@ -43,7 +43,7 @@ def run(llm: LLM, max_tokens: int, console: Console) -> tuple[RequestOutput, Req
         for side, name in enumerate(("none", None)):
             for piece in llm.stream(prompt, params, speculative=name):
                 shown[side] += piece.text
-                live.update(_columns(_panel("plain", shown[0]), _panel(llm.speculative.method, shown[1])))
+                live.update(_columns(_panel("plain", Text(shown[0])), _panel(llm.speculative.method, Text(shown[1]))))
                 outputs += [piece.output] if piece.output else []
     return outputs[0], outputs[1]
 

@@ -180,10 +180,13 @@ class LLM:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
         job = self._submit(prompt, params, speculative)
         try:
-            while job.request.finish_reason is None:
-                self._step()
+            is_done = False
+            while not is_done:
+                if job.request.finish_reason is None:  # else another call's steps have finished it
+                    self._step()
                 piece = job.take()
-                if piece.token_ids or piece.finish_reason:
+                is_done = piece.output is not None
+                if piece.token_ids or is_done:
                     yield piece
         finally:
             self._forget([job])
@@ -197,8 +200,10 @@ class LLM:
         streamer: Any = None,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of {"role", "content"}) or several, in the model's chat format."""
-        several = messages if messages and not isinstance(messages[0], Mapping) else [messages]
-        prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]  # type: ignore[arg-type]
+        if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+            raise BadInputError("chat takes a list of messages with 'role' and 'content', or a list of such lists")
+        several: Any = [messages] if not messages or isinstance(messages[0], Mapping) else messages
+        prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]
         return self.generate(prompts, params, speculative=speculative, streamer=streamer)
 
     def speculation(self, speculative: Speculative) -> Speculation:
@@ -214,7 +219,7 @@ class LLM:
 
     def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
         params = params or SamplingParams()
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
         if room < 1:
             raise BadInputError(f"the prompt has {len(token_ids)} tokens; with one new token at most {self.engine.max_len} fit")
@@ -245,9 +250,18 @@ def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """A list of prompts out of one prompt (a text or token ids) or several."""
     if isinstance(prompts, str):
         return [prompts]
-    if not prompts:
+    if not isinstance(prompts, (Sequence, np.ndarray)):
+        raise BadInputError(f"a prompt is a text or a list of token ids, not {type(prompts).__name__}")
+    if len(prompts) == 0:
         raise BadInputError("there is no prompt")
-    return [prompts] if isinstance(prompts[0], (int, np.integer)) else list(prompts)  # type: ignore[list-item, arg-type]
+    batch: Any = [prompts] if isinstance(prompts[0], (int, np.integer)) else list(prompts)
+    return list(batch)
+
+
+def _as_token_ids(prompt: Any) -> list[int]:
+    if not isinstance(prompt, (Sequence, np.ndarray)) or not all(isinstance(token, (int, np.integer)) for token in prompt):
+        raise BadInputError("a prompt is a text or a list of token ids (integers)")
+    return [int(token) for token in prompt]
 
 
 def load(

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
@@ -38,7 +39,7 @@ class Tokenizer:
         template = folder / "chat_template.jinja"
         text = template.read_text("utf-8") if template.exists() else settings.get("chat_template")
         special = {key: _token_text(value) for key, value in settings.items() if key.endswith("_token") and value}
-        return cls(fast, text if isinstance(text, str) else None, special)
+        return cls(fast, _default_template(text), special)
 
     @classmethod
     def from_transformers(cls, tokenizer: Any) -> Tokenizer:
@@ -46,8 +47,11 @@ class Tokenizer:
         fast = getattr(tokenizer, "backend_tokenizer", None)
         if fast is None:
             raise BadInputError("this tokenizer has no fast form; load it with AutoTokenizer and use_fast=True")
-        template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
-        return cls(FastTokenizer.from_str(fast.to_str()), template, {k: str(v) for k, v in tokenizer.special_tokens_map.items()})
+        return cls(
+            FastTokenizer.from_str(fast.to_str()),
+            _default_template(tokenizer.chat_template),
+            {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
+        )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text."""
@@ -64,21 +68,47 @@ class Tokenizer:
 
         A model without a chat template gets the contents as plain text, one paragraph a message.
         """
+        if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+            raise BadInputError("a conversation is a list of messages")
         for message in messages:
-            if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
                 raise BadInputError("every message needs a 'role' and a 'content' string")
         if not messages:
             raise BadInputError("the conversation is empty")
         if self.chat_template is None:
             return self.encode("\n\n".join(message["content"] for message in messages))
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag])
+        environment.filters["tojson"] = _tojson
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
+        values = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **self.special}
         try:
-            text = environment.from_string(self.chat_template).render(messages=messages, add_generation_prompt=True, **self.special)
-        except TemplateError as error:
+            text = environment.from_string(self.chat_template).render(values)
+        except Exception as error:  # a template is a small program: anything may go wrong in it
             raise BadInputError(f"the chat template cannot render these messages: {error}") from error
         return self.encode(text, add_special_tokens=False)
+
+
+class GenerationTag(Extension):
+    """`{% generation %}…{% endgeneration %}` marks the assistant's part for training; here it is only its content."""
+
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
+
+    def parse(self, parser: Parser) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _default_template(template: Any) -> str | None:
+    """The template; of several named ones the default."""
+    if isinstance(template, list):  # as some configs store them
+        template = {entry["name"]: entry["template"] for entry in template}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else None
 
 
 def _token_text(value: Any) -> str:
@@ -106,11 +136,19 @@ class TextBuilder:
     def feed(self, token_id: int) -> bool:
         """Add a token; True when a stop string is now complete (the text ends before it)."""
         self.token_ids.append(token_id)
-        old, self.text = len(self.text), self.text + (self.stream.step(self.tokenizer.fast, token_id) or "")
+        old, self.text = len(self.text), self.text + self._step(token_id)
         if len(self.text) > old and len(self.token_ids) >= self.min_tokens:
             self._find_stop(old)
         self.ends.append(len(self.text))
         return self.is_stopped
+
+    def _step(self, token_id: int) -> str:
+        """The text this token completes."""
+        try:
+            return self.stream.step(self.tokenizer.fast, token_id) or ""
+        except Exception:  # bytes that can never become a character: they are left out
+            self.stream = DecodeStream(skip_special_tokens=True)
+            return self.stream.step(self.tokenizer.fast, token_id) or ""
 
     def _find_stop(self, old: int) -> None:
         places = [self.text.find(s, max(0, old - len(s) + 1)) for s in self.stop]

@@ -34,7 +34,7 @@ SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrow
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
     "drafters": {"outpace.drafters.base"},
-    "targets": {"outpace.targets.base", "outpace.targets.blocks"},
+    "targets": {"outpace.targets.base", "outpace.targets.blocks", "outpace.targets.hugepages"},
     "verifiers": {"outpace.verifiers.base"},
 }
 HEAVY = {  # who may import it, at all

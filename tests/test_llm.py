@@ -411,7 +411,6 @@ def test_tokens_in_other_clothes(toy_llm, prompt):
     assert toy_llm.generate(prompt, params(3))[0].prompt_token_ids == [int(token) for token in prompt]
 
 
-@pytest.mark.xfail(strict=True, reason="_as_batch and chat() let TypeError, KeyError and AttributeError out for prompts of a wrong type")
 @pytest.mark.parametrize(
     ("method", "value"),
     [
@@ -430,7 +429,6 @@ def test_prompts_of_a_wrong_type(toy_llm, method, value):
         getattr(toy_llm, method)(value, params(2))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="`if not prompts` in _as_batch asks an array for its truth")
 def test_an_array_of_tokens(toy_llm):
     assert toy_llm.generate(np.array([1, 2, 3]), params(3))[0].prompt_token_ids == [1, 2, 3]
 
@@ -451,7 +449,6 @@ def test_two_streams_side_by_side(toy_llm):
     assert texts == want
 
 
-@pytest.mark.xfail(strict=True, reason="stream() ends without its last pieces and its output when another call's steps finish its request")
 def test_a_call_inside_the_loop_of_a_stream(toy_llm):
     """What a request got while somebody else drove the engine is delivered too."""
     (want,) = toy_llm.generate("hello", params(30))

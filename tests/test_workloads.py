@@ -62,9 +62,6 @@ def test_line_ends_of_windows(tmp_path):
     assert [w.messages[0]["content"] for w in read_prompts(path)] == ["a", "b"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=BadInputError, reason="str.splitlines() also cuts at U+2028, U+0085 and others, which JSON allows raw"
-)
 @pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\u0085"])
 def test_only_a_newline_ends_a_line(tmp_path, letter):
     path = write(tmp_path, json.dumps({"prompt": f"a{letter}b"}, ensure_ascii=False), {"prompt": "c"})
@@ -107,9 +104,6 @@ def test_errors_name_the_line(tmp_path, row, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=pytest.fail.Exception, reason="str(m['content']) makes a prompt 'None' out of null, and keeps an empty one"
-)
 @pytest.mark.parametrize("content", [None, [{"type": "text", "text": "hi"}], {"a": 1}, ""])
 def test_contents_that_are_no_text_are_refused(tmp_path, content):
     with pytest.raises(BadInputError, match=r"prompts.jsonl:1: "):
@@ -199,7 +193,6 @@ def test_spread(parts, limit):
     assert found == [w for group in by_category.values() for w in group]  # categories stay together
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="spread() chooses by id, so prompts that share an id all come along")
 def test_prompts_that_share_an_id_are_different_prompts(tmp_path):
     rows = [{"id": "2", "prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}]  # the second line's id is its number
     assert len(read_prompts(write(tmp_path, *rows), 1)) == 1

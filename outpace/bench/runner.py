@@ -103,16 +103,20 @@ def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_
                 num_prompts=len(mine),
                 num_tokens=num_tokens,
                 decode_seconds=round(seconds, 4),
-                tokens_per_second=round(num_tokens / seconds, 2),
+                tokens_per_second=round(_rate(num_tokens, seconds), 2),
                 mean_acceptance_length=round(mean_acceptance_length(num_tokens, sum(s.num_steps for s in stats)), 3),
                 acceptance_rate=round(
                     acceptance_rate(sum(s.num_accepted_tokens for s in stats), sum(s.num_draft_tokens for s in stats)), 4
                 ),
-                speedup=round((num_tokens / seconds) / (plain_tokens / plain_seconds), 3),
+                speedup=round(_rate(_rate(num_tokens, seconds), _rate(plain_tokens, plain_seconds)), 3),
                 num_identical=sum(cell.is_identical for cell in mine),
             )
         )
     return results
+
+
+def _rate(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds else 0.0
 
 
 def _settings(llm: LLM, params: SamplingParams, num_prompts: int, repeats: int) -> dict[str, Any]:

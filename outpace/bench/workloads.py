@@ -33,7 +33,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    workloads = [_parse(line, f"{path}:{number}", number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    workloads = [_parse(line, f"{path}:{number}", number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not workloads:
         raise BadInputError(f"{path} has no prompts")
     return workloads if limit is None else spread(workloads, limit)
@@ -53,13 +53,17 @@ def _parse(line: str, where: str, number: int) -> Workload:
 
 def _messages(row: dict[str, Any], where: str) -> list[dict[str, str]]:
     messages = row.get("messages")
-    if isinstance(messages, list) and messages and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):
-        return [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
+    if isinstance(messages, list) and messages and all(_is_message(message) for message in messages):
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
     turns = row.get("turns")
     prompt = row.get("prompt", turns[0] if isinstance(turns, list) and turns else None)
     if not isinstance(prompt, str) or not prompt.strip():
         raise BadInputError(f"{where}: needs a non-empty 'prompt', 'messages' or 'turns'")
     return [{"role": "user", "content": prompt}]
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) and message[key].strip() for key in ("role", "content"))
 
 
 def spread(workloads: Sequence[Workload], limit: int) -> list[Workload]:
@@ -68,8 +72,8 @@ def spread(workloads: Sequence[Workload], limit: int) -> list[Workload]:
     for workload in workloads:
         groups.setdefault(workload.category, {}).setdefault(workload.part, []).append(workload)
     queues = [_alternating(list(parts.values())) for parts in groups.values()]
-    chosen = {workload.id for workload in _alternating(queues)[:limit]}
-    return [workload for queue in queues for workload in queue if workload.id in chosen]
+    chosen = {id(workload) for workload in _alternating(queues)[:limit]}
+    return [workload for queue in queues for workload in queue if id(workload) in chosen]
 
 
 def _alternating(groups: Sequence[Sequence[Workload]]) -> list[Workload]:

@@ -23,7 +23,7 @@ from outpace.progress import note, stages
 DEFAULT_MODEL = "default"
 PRECISIONS = ("int8", "bf16", "f32")
 CONVERTER_VERSION = 1  # raise it when a conversion would give another model
-_WEIGHTS = (".safetensors", ".bin", ".json", ".model", ".jinja")
+_FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
     if model in (DEFAULT_MODEL, default.NAME):
         return Source(default.NAME, default.default_model())
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInputError(f"no model {model[:80]!r}: {error}"[:200]) from error
     if path.suffix == ".gguf":
         if not path.is_file():
             raise BadInputError(f"there is no file {path}")
@@ -69,13 +73,18 @@ def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [f"*{ending}" for ending in _WEIGHTS if ending != ".bin"]
     try:
         try:
-            return Path(snapshot_download(model, local_files_only=True))
+            found = Path(snapshot_download(model, local_files_only=True))
+            if (found / "config.json").exists() and any(found.glob("*.safetensors")):  # else an interrupted download
+                return found
         except LocalEntryNotFoundError:
-            note(f"fetching {model} from the hub")
-            return Path(snapshot_download(model, allow_patterns=patterns))
+            pass
+        note(f"fetching {model} from the hub")
+        found = Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in _FILES]))
+        if not any(found.glob("*.safetensors")):
+            raise OSError("it has no safetensors weights here")
+        return found
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise BadInputError(f"no model {model!r} here, and the hub could not give it: {str(error).strip().splitlines()[0]}") from error
 
@@ -83,7 +92,7 @@ def _from_hub(model: str) -> Path:
 def fingerprint(path: Path) -> str:
     """Identifies the weights without reading them all: names, sizes, times and, of small files, the content."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _WEIGHTS)
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (*_FILES, ".bin"))
     for file in files:
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size}".encode())

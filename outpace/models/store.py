@@ -56,9 +56,9 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
     with _writing(folder.parent), _locked(folder):
         if is_whole(folder):  # another process built it while this one waited
             return folder
-        for stale in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed process; the lock says nobody is building now
+        for stale in folder.parent.glob(f".{folder.name}+*.tmp"):  # of a killed process; the lock says nobody is building now
             shutil.rmtree(stale, ignore_errors=True)
-        temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+        temporary = folder.parent / f".{folder.name}+{os.getpid()}.tmp"
         temporary.mkdir()
         try:
             build(temporary)
@@ -92,7 +92,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def listing() -> list[dict[str, object]]:
-    """Name and size of every whole entry of the cache."""
+    """Name and size of every entry of the cache."""
     found = sorted(path.parent for path in home().glob(f"*/*/{MANIFEST}"))
     return [
         {"name": str(folder.relative_to(home())), "megabytes": round(sum(p.stat().st_size for p in folder.iterdir()) / 1e6, 1)}

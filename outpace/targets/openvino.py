@@ -23,6 +23,7 @@ from outpace.core import Array, Capabilities
 from outpace.errors import OutpaceError
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
+from outpace.targets.hugepages import Range, anonymous_ranges, collapse
 from outpace.tree import Segment, Slot, TreeBatch
 
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
@@ -46,20 +47,30 @@ class OpenVINOTarget(TargetModel):
         hidden: bool = False,
     ):
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
-        kv_type = "f32" if precision == "f32" else "bf16"
+        core, memory = ov.Core(), anonymous_ranges()
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        kv_type = "bf16" if precision != "f32" and has_bf16 else "f32"  # the type that attention computes in
         settings: dict[str, Any] = {"KV_CACHE_PRECISION": kv_type, "PERFORMANCE_HINT": "LATENCY"}
         if precision == "f32":
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            model = _paged(ov.Core().read_model(path), hidden)
-            self.request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+            model = _paged(core.read_model(path), hidden)
+            self.request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
         self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
-        self.feed: dict[str, Any] = {}  # keeps the input arrays alive during a pass
+        self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
+        self._settle(memory)
+
+    def _settle(self, memory: set[Range]) -> None:
+        """Run once, so that the weights reach their final form, and move them to huge pages."""
+        slot = self.allocate(MIN_ROWS)
+        self.forward([Segment(slot, [0])])
+        self.free(slot)
+        collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_rows])
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
@@ -91,14 +102,22 @@ class OpenVINOTarget(TargetModel):
 
     def forward(self, batch: TreeBatch) -> TargetOutput:
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        feed = _pack(batch)
-        for name, value in feed.items():
-            self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
-        self.feed = feed
-        self.request.infer()
+        for name, value in _pack(batch).items():
+            self._set(name, value)
+        self.request.start_async()  # infer() would copy all outputs
+        self.request.wait()
         logits = self.request.get_output_tensor(0).data[:num_rows, 0]
         hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
         return TargetOutput(logits, hidden)
+
+    def _set(self, name: str, value: Array) -> None:
+        """Give the model an input: in place while its shape stays the same."""
+        bound = self.feed.get(name)
+        if bound is not None and bound.shape == value.shape:
+            bound[...] = value
+        else:
+            self.feed[name] = value = np.array(value)
+            self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
 
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         base = slot.num_cached
