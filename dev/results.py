@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+COMMAND = "outpace bench --prompts question_even.jsonl --limit 48 --drafters none,blind,prompt_lookup --max-tokens 128 --json out.json"
+WHAT = "(the even questions of Spec-Bench, 8 of each category; drafters interleaved prompt by prompt; decoding only)."
 OUT = Path(__file__).parent.parent / "docs" / "results.md"
 
 
@@ -15,11 +17,10 @@ def page(document: dict[str, Any]) -> str:
     machine, settings = document["machine"], document["settings"]
     cost = document["verify_cost"]
     parts = [
-        "# Results\n\nWritten by `python dev/results.py out.json` from one run of\n\n```\noutpace bench --prompts question_even.jsonl --limit 48 "
-        "--drafters none,blind,prompt_lookup --max-tokens 128 --json out.json\n```\n\n"
-        "(the even questions of Spec-Bench, 8 of each category; drafters interleaved prompt by prompt; decoding only).",
-        f"{document['model']} {settings['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO {machine['openvino'].split('-')[0]}, "
-        f"temperature {settings['temperature']:g}, at most {settings['max_tokens']} tokens. The machine is noisy to 15%: trust the ratios.",
+        f"# Results\n\nWritten by `python dev/results.py out.json` from one run of\n\n```\n{COMMAND}\n```\n\n{WHAT}",
+        f"{document['model']} {settings['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO {machine['openvino']}, "
+        f"temperature {settings['temperature']:g}, at most {settings['max_tokens']} tokens. "
+        "The machine is noisy to 15%: trust the ratios.",
         _table(
             ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
         ),

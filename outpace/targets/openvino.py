@@ -10,6 +10,7 @@ are taken in another order), hence `exact_trees=False`: the engine checks them o
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from outpace.tree import Segment, Slot, TreeBatch
 
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
 MIN_ROWS = 2  # of a sequence in a pass, and of the logits
+STEADY_ROWS = 64  # passes up to this width are padded to a steady one
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
 
@@ -62,6 +64,7 @@ class OpenVINOTarget(TargetModel):
             raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
         self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
+        self.recent_rows: deque[int] = deque(maxlen=8)
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
 
@@ -102,13 +105,29 @@ class OpenVINOTarget(TargetModel):
 
     def forward(self, batch: TreeBatch) -> TargetOutput:
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        for name, value in _pack(batch).items():
+        for name, value in _pack(self._steady(batch), [len(segment) for segment in batch]).items():
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
         logits = self.request.get_output_tensor(0).data[:num_rows, 0]
         hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
         return TargetOutput(logits, hidden)
+
+    def _steady(self, batch: TreeBatch) -> TreeBatch:
+        """The batch with rows nobody sees, up to the widest of the last few passes: a pass of another width than the one before
+        takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
+        num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
+        if num_rows > STEADY_ROWS:
+            return batch
+        self.recent_rows.append(num_rows)
+        first = batch[0]
+        length = max(len(first), MIN_ROWS) + max(self.recent_rows) - num_rows
+        if length in (len(first), MIN_ROWS) or first.slot.num_cached + length > first.slot.capacity:
+            return batch
+        parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
+        padding = length - len(first)
+        padded = Segment(first.slot, [*first.token_ids, *[first.token_ids[0]] * padding], [*parents, *[-1] * padding], first.wants_output)
+        return [padded, *batch[1:]]
 
     def _set(self, name: str, value: Array) -> None:
         """Give the model an input: in place while its shape stays the same."""
@@ -158,14 +177,15 @@ def _paged(model: Any, hidden: bool) -> Any:
     return model
 
 
-def _pack(batch: TreeBatch) -> dict[str, Array]:
-    """The inputs of the paged model for these segments. A lone row is followed by a copy of itself that it cannot see."""
+def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
+    """The inputs of the paged model for these segments, of whose first `num_outputs` rows the logits are wanted.
+    A lone row is followed by a copy of itself that it cannot see."""
     alone = [Segment(s.slot, [*s.token_ids] * MIN_ROWS, [-1] * MIN_ROWS, s.wants_output) if len(s) == 1 else s for s in batch]
     lengths = [len(segment) for segment in alone]
     past = [segment.slot.num_cached for segment in alone]
     tables = [s.slot.blocks[: -(-(p + n) // BLOCK_SIZE)] for s, p, n in zip(alone, past, lengths, strict=True)]
     begins = np.cumsum([0, *lengths], dtype=np.int32)
-    wanted = [np.arange(begin, begin + len(s)) for s, begin in zip(batch, begins[:-1], strict=True) if s.wants_output]
+    wanted = [np.arange(b, b + n) for s, b, n in zip(batch, begins[:-1], num_outputs, strict=True) if s.wants_output]
     logit_rows = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
     if len(logit_rows) < MIN_ROWS:
         logit_rows = np.concatenate([logit_rows, np.arange(MIN_ROWS)])[:MIN_ROWS]
