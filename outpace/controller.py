@@ -54,20 +54,24 @@ class VerifyCost:
 def measure_verify_cost(
     target: TargetModel, widths: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
 ) -> list[VerifyCost]:
-    """Time passes of each width behind `context` cached tokens, widths interleaved so that drift hits all alike."""
+    """Time passes of each width behind `context` cached tokens. Each width keeps a slot of its own and runs several passes in a row,
+    as decoding does; the widths take turns, so that drift hits all alike."""
     context = max(1, min(context, target.capabilities.max_len - max(widths) - 1))
-    tokens = [3 + i % (target.capabilities.vocab_size - 3) for i in range(context)]
-    slot = target.allocate(context + max(widths) + 1)
+    tokens = [3 + i % max(1, target.capabilities.vocab_size - 3) for i in range(max(context, *widths))]
+    slots = [target.allocate(context + width + 1) for width in widths]
+    times: dict[int, list[float]] = {width: [] for width in widths}
     try:
-        target.forward([Segment(slot, tokens, wants_output=False)])
-        target.keep(slot, tokens, range(context))
-        times: dict[int, list[float]] = {width: [] for width in widths}
-        for repeat in range(repeats + 2):
-            for width in widths:
-                started = time.perf_counter()
-                target.forward([Segment(slot, tokens[:width])])
-                if repeat >= 2:  # the first rounds warm up
-                    times[width].append(time.perf_counter() - started)
+        for slot in slots:
+            target.forward([Segment(slot, tokens[:context], wants_output=False)])
+            target.keep(slot, tokens[:context], range(context))
+        for _ in range(-(-repeats // 5)):
+            for slot, width in zip(slots, widths, strict=True):
+                for row in range(7):
+                    started = time.perf_counter()
+                    target.forward([Segment(slot, tokens[:width])])
+                    if row >= 2:  # the first passes of a new width prepare it
+                        times[width].append(time.perf_counter() - started)
     finally:
-        target.free(slot)
+        for slot in slots:
+            target.free(slot)
     return [VerifyCost(width, 1e3 * median(times[width])) for width in widths]

@@ -65,6 +65,7 @@ class OpenVINOTarget(TargetModel):
         self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_rows: deque[int] = deque(maxlen=8)
+        self.recent_slots: list[Slot] = []
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
 
@@ -119,6 +120,10 @@ class OpenVINOTarget(TargetModel):
         num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
         if num_rows > STEADY_ROWS:
             return batch
+        slots = [segment.slot for segment in batch]
+        if slots != self.recent_slots:  # others are running: what they need is not known yet
+            self.recent_slots = slots
+            self.recent_rows.clear()
         self.recent_rows.append(num_rows)
         first = batch[0]
         length = max(len(first), MIN_ROWS) + max(self.recent_rows) - num_rows
