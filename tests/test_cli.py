@@ -37,6 +37,11 @@ def call(*arguments: object, stdin: str | bytes = "") -> Any:
     return CliRunner().invoke(cli.app, [str(a) for a in arguments], input=stdin)
 
 
+def hear_interrupts() -> None:
+    """A process started in the background inherits that SIGINT is ignored; ours is to hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def one_error_line(result: Any, exit_code: int = 2) -> str:
     """The message, when the command ended as it should: nothing on stdout, one line on stderr."""
     assert result.exit_code == exit_code, result.output
@@ -670,7 +675,7 @@ def test_a_prompt_longer_than_the_context(loaded, files):
 def test_ctrl_c(llm):
     """The interrupt comes while text is printed."""
     command = [*OUTPACE, "generate", "Write a long story about the sea.", "--max-tokens", "2000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_interrupts) as process:
         first = process.stdout.read(1)
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)

@@ -192,6 +192,11 @@ def test_what_a_killed_process_left_is_removed_and_its_lock_is_free(cache):
     assert left(cache) == ["kind/name/a", "kind/name/b", f"kind/name/{MANIFEST}"]
 
 
+def hear_interrupts() -> None:
+    """A process started in the background inherits that SIGINT is ignored; ours is to hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_terminated_process_cleans_up(cache):
     """Ctrl-C is a KeyboardInterrupt in the middle of the build."""
     code = (
@@ -199,7 +204,9 @@ def test_a_terminated_process_cleans_up(cache):
         "def build(folder): (folder / 'half').write_text('x'); print('begun', flush=True); time.sleep(60)\n"
         "entry('kind/name', build)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
