@@ -106,12 +106,16 @@ class Draft:
 
     `probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
     The last `num_probes` nodes are never accepted: their outputs only reach `Drafter.observe`.
+    `chances` [N]: how likely the drafter thinks each node is, given that its parent is right; None where it has no idea.
+    `sources` [N]: the drafters that guessed each node, as "a" or "a+b"; None: the drafter the request runs with.
     """
 
     token_ids: Sequence[int] = ()
     parents: Sequence[int] = ()
     probs: Array | None = None
     num_probes: int = 0
+    chances: Sequence[float] | None = None
+    sources: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -148,12 +152,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one engine step gave one request; token ids are already cut at the first stop or length limit."""
+    """What one engine step gave one request; token ids are already cut at the first stop or length limit.
+
+    `sources[i]`: the drafter that guessed token i, "" if it is the model's own (recovered or bonus). `verdict` is the draft, pending
+    tokens in front, and the path taken through it; None when the step failed.
+    """
 
     request: Request
     token_ids: list[int]
-    from_draft: list[bool]
+    sources: list[str]
     finish_reason: str | None
+    verdict: Verdict | None = None
 
 
 @dataclass
@@ -197,6 +206,8 @@ class Request:
     but lead the next draft. Drafters guess what follows `context`.
 
     `speculation` says how this request guesses and checks (a `controller.Speculation`); requests of one batch may differ.
+    `memory_scope`: what drafters learn from this request may only serve requests of the same scope (a tenant, an API key).
+    `prediction`: tokens the caller expects in the answer; drafters may look there, the model never sees them.
     `stop_check(token_id)` is told every committed token and answers whether a stop string is now complete.
     """
 
@@ -210,10 +221,12 @@ class Request:
     num_prompt_tokens: int = 0
     slot: Any = None
     pending: list[int] = field(default_factory=list)
-    pending_from_draft: list[bool] = field(default_factory=list)  # which of them were guesses of the drafter
+    pending_sources: list[str] = field(default_factory=list)  # the drafter that guessed each of them, "" for the model's own
     finish_reason: str | None = None
     error: Exception | None = None
-    from_draft: list[bool] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)  # of every output token, as in StepOutput
+    memory_scope: str = ""
+    prediction: Sequence[int] = ()
     logprobs: list[dict[int, float]] | None = None
     stats: RequestStats = field(default_factory=RequestStats)
 
@@ -226,6 +239,11 @@ class Request:
     def context(self) -> list[int]:
         """The text as far as it is known, pending tokens included: what drafters continue. Not to be changed."""
         return [*self.token_ids, *self.pending] if self.pending else self.token_ids
+
+    @property
+    def from_draft(self) -> list[bool]:
+        """Which output tokens were guesses that held."""
+        return [bool(source) for source in self.sources]
 
     @property
     def num_output_tokens(self) -> int:

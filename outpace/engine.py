@@ -139,11 +139,10 @@ class Engine:
             self._undo(request, num_tokens)
             self._finish(request, "error")
             return StepOutput(request, [], [], "error")
-        held = request.pending_from_draft
-        from_draft = [node >= len(held) or held[node] for node in certain.path] + [bool(uncertain)]
-        from_draft = from_draft[: len(token_ids)]
+        sources = self._sources(request, verdict)
         request.pending = uncertain[: max(0, request.num_tokens_left - 1)]
-        request.pending_from_draft = [i + 1 < len(uncertain) for i in range(len(request.pending))]
+        request.pending_sources = sources[len(certain.path) + 1 :][: len(request.pending)]
+        sources = sources[: len(token_ids)]
         num_accepted = min(len(certain.path), len(token_ids))  # tokens this step got beyond the one of plain decoding
         stats = request.stats
         stats.num_steps += 1
@@ -151,12 +150,19 @@ class Engine:
         stats.num_draft_tokens += num_drafted
         stats.num_accepted_tokens += num_accepted
         self.metrics.add_verdict(num_drafted, num_accepted, len(token_ids))
-        request.from_draft.extend(from_draft)
+        request.sources.extend(sources)
         if finish_reason is not None:
             self._finish(request, finish_reason)
         else:
             self._observe(request, expected, verdict, output)
-        return StepOutput(request, token_ids, from_draft, finish_reason)
+        return StepOutput(request, token_ids, sources, finish_reason, verdict)
+
+    @staticmethod
+    def _sources(request: Request, verdict: Verdict) -> list[str]:
+        """The drafter behind each token of the verdict's path, and "" for the drawn token at its end."""
+        draft, held = verdict.draft, request.pending_sources
+        given = draft.sources or [request.speculation.name] * len(draft)
+        return [*(held[node] if node < len(held) else given[node] for node in verdict.path), ""]
 
     def _split(self, request: Request, verdict: Verdict) -> tuple[Verdict, list[int]]:
         """(what may be committed, tokens left pending: guesses that held and one drawn token).

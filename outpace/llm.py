@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """One finished answer. `from_draft[i]`: was token i a guess that was kept? `pieces[i]`: the text it added."""
+    """One finished answer. `from_draft[i]`: was token i a guess that was kept? `sources[i]`: whose, "" if it is the model's own.
+    `pieces[i]`: the text it added."""
 
     text: str
     token_ids: list[int]
@@ -45,6 +46,7 @@ class RequestOutput:
     stats: RequestStats
     logprobs: list[dict[int, float]] | None = None
     error: Exception | None = None
+    sources: list[str] = field(default_factory=list)
 
     @property
     def tokens_per_second(self) -> float:
@@ -88,7 +90,7 @@ class _Job:
         text, self.num_streamed = self.builder.text[self.num_streamed : end], max(end, self.num_streamed)
         steps, self.steps = self.steps, []
         token_ids = [token for step in steps for token in step.token_ids]
-        from_draft = [flag for step in steps for flag in step.from_draft]
+        from_draft = [bool(source) for step in steps for source in step.sources]
         return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, self.output() if done else None)
 
     def output(self) -> RequestOutput:
@@ -97,6 +99,7 @@ class _Job:
             text=self.builder.finish(),
             token_ids=request.output_token_ids,
             from_draft=request.from_draft,
+            sources=request.sources,
             pieces=self.builder.pieces,
             finish_reason=request.finish_reason or "abort",
             prompt_token_ids=request.token_ids[: request.num_prompt_tokens],

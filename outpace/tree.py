@@ -55,6 +55,9 @@ class Segment:
 TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in this order
 
 
+UNKNOWN_CHANCE = 0.5  # of a guess whose drafter gives no chance
+
+
 def depths(parents: Sequence[int]) -> Array:
     """Depth of each node, 0 for those with parent -1."""
     out: list[int] = []
@@ -103,6 +106,19 @@ def check(draft: Draft, vocab_size: int, budget: int) -> None:
         raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")
 
 
+def select(draft: Draft, nodes: Sequence[int], num_probes: int = 0) -> Draft:
+    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_probes` of them are probes."""
+    place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
+    return Draft(
+        [draft.token_ids[node] for node in nodes],
+        [place[draft.parents[node]] for node in nodes],
+        None if draft.probs is None else draft.probs[list(nodes)],
+        num_probes,
+        None if draft.chances is None else [draft.chances[node] for node in nodes],
+        None if draft.sources is None else [draft.sources[node] for node in nodes],
+    )
+
+
 def first_chain(draft: Draft) -> Draft:
     """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
     nodes: list[int] = []
@@ -111,12 +127,11 @@ def first_chain(draft: Draft) -> Draft:
             nodes.append(node)
     if not nodes:
         return EMPTY_DRAFT
-    probs = None if draft.probs is None else draft.probs[nodes]
-    return Draft([draft.token_ids[n] for n in nodes], range(-1, len(nodes) - 1), probs)
+    return select(draft, nodes)
 
 
 def chain_first(draft: Draft) -> Draft:
-    """The same tree with the path of first children at the front, where its rows stand in a chain; without `probs`."""
+    """The same tree with the path of first children at the front, where its rows stand in a chain."""
     front = {-1}
     last = -1
     for node in range(len(draft) - draft.num_probes):
@@ -124,9 +139,7 @@ def chain_first(draft: Draft) -> Draft:
             last = node
             front.add(node)
     order = sorted(range(len(draft)), key=lambda node: (node not in front, node))
-    place = {-1: -1} | {node: i for i, node in enumerate(order)}
-    parents = [place[draft.parents[node]] for node in order]
-    return Draft([draft.token_ids[node] for node in order], parents, None, draft.num_probes)
+    return select(draft, order, draft.num_probes)
 
 
 def graft(stem: Sequence[int], draft: Draft) -> Draft:
@@ -135,34 +148,50 @@ def graft(stem: Sequence[int], draft: Draft) -> Draft:
         return draft
     top = len(stem)
     parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
-    return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes)
+    chances = None if draft.chances is None else [1.0] * top + list(draft.chances)
+    sources = None if draft.sources is None else [""] * top + list(draft.sources)
+    return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes, chances, sources)
 
 
-def merge(drafts: Sequence[Draft], budget: int) -> Draft:
-    """One tree out of several, earlier ones first, equal paths merged, at most `budget` nodes; probes of all come last."""
+def merge(drafts: Sequence[Draft], budget: int, names: Sequence[str] = ()) -> Draft:
+    """One tree out of several, earlier ones first, equal paths merged, at most `budget` nodes; probes of all come last.
+
+    With `names`, one a draft, `sources` says who guessed each node ("a+b" for both) and `chances` adds the claims up as if independent.
+    """
     token_ids: list[int] = []
     parents: list[int] = []
+    sources: list[str] = []
+    chances: list[float] = []
     nodes: dict[tuple[int, int], int] = {}
     places: list[dict[int, int]] = []  # node of a draft -> node of the merged tree
-    for draft in drafts:
+    for index, draft in enumerate(drafts):
         place = {-1: -1}
+        name = names[index] if names else ""
         for node in range(len(draft) - draft.num_probes):
             key = (place.get(draft.parents[node], -2), draft.token_ids[node])
-            if key not in nodes and key[0] != -2 and len(token_ids) < budget:
-                nodes[key] = len(token_ids)
+            chance = draft.chances[node] if draft.chances else UNKNOWN_CHANCE
+            if key in nodes:
+                at = nodes[key]
+                if place.setdefault(node, at) == at and sources[at] != name:
+                    sources[at] += f"+{name}"
+                    chances[at] = 1.0 - (1.0 - chances[at]) * (1.0 - chance)
+            elif key[0] != -2 and len(token_ids) < budget:
+                nodes[key] = place[node] = len(token_ids)
                 token_ids.append(key[1])
                 parents.append(key[0])
-            if key in nodes:
-                place[node] = nodes[key]
+                sources.append(name)
+                chances.append(chance)
         places.append(place)
     num_nodes = len(token_ids)
-    for draft, place in zip(drafts, places, strict=True):
+    for index, (draft, place) in enumerate(zip(drafts, places, strict=True)):
         for node in range(len(draft) - draft.num_probes, len(draft)):
             if draft.parents[node] in place:
                 place[node] = len(token_ids)
                 token_ids.append(draft.token_ids[node])
                 parents.append(place[draft.parents[node]])
-    return Draft(token_ids, parents, None, len(token_ids) - num_nodes)
+                sources.append(names[index] if names else "")
+                chances.append(0.0)
+    return Draft(token_ids, parents, None, len(token_ids) - num_nodes, chances if names else None, sources if names else None)
 
 
 def merge_chains(chains: Sequence[Sequence[int]], budget: int) -> Draft:

@@ -81,7 +81,7 @@ def test_invariants_and_numbers(build, width, config):
     for request in requests:
         mine = [o for o in outputs if o.request is request]
         assert [t for o in mine for t in o.token_ids] == request.output_token_ids
-        assert [f for o in mine for f in o.from_draft] == request.from_draft
+        assert [f for o in mine for f in o.sources] == request.sources
         assert [o.finish_reason for o in mine] == [None] * (len(mine) - 1) + ["length"]
         if target.capabilities.exact_trees:  # else a guess may hold one step before it gains a token
             assert sum(request.from_draft) == request.stats.num_accepted_tokens

@@ -29,8 +29,9 @@ ENTRY_POINT_GROUP = "outpace.drafters"
 
 @dataclass(frozen=True)
 class DrafterSpec:
-    """A parsed drafter spec: `location` is `module:Class`."""
+    """A parsed drafter spec: `location` is `module:Class`; `name` is the part before the options."""
 
+    name: str
     text: str
     location: str
     options: dict[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ def parse_spec(text: str) -> DrafterSpec:
         if not separator or not key.isidentifier():
             raise BadInputError(f"drafter {text!r}: {part!r} is not of the form key=value")
         options[key] = value
-    return DrafterSpec(text, location, options)
+    return DrafterSpec(name, text, location, options)
 
 
 def load_class(spec: DrafterSpec) -> type[Drafter]:
@@ -77,8 +78,9 @@ def parse_specs(text: str) -> list[DrafterSpec]:
 
 def create_drafter(text: str, context: DrafterContext) -> Drafter:
     """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
-    parts = [_create(spec, context) for spec in parse_specs(text)]
-    return parts[0] if len(parts) == 1 else CombinedDrafter(parts)
+    specs = parse_specs(text)
+    parts = [_create(spec, context) for spec in specs]
+    return parts[0] if len(parts) == 1 else CombinedDrafter(parts, [spec.name for spec in specs])
 
 
 def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from outpace.core import Capabilities, Draft, Request, Verdict
 from outpace.targets.base import TargetModel, TargetOutput
 
 
 @dataclass(frozen=True)
-class DrafterContext:
-    """What a drafter may know about the model it guesses for."""
+class HelperModel:
+    """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text), None for that of the target."""
 
     target: TargetModel
+    tokenizer: Any = None
+
+
+@dataclass(frozen=True)
+class DrafterContext:
+    """What a drafter may know about the model it guesses for, and the way to further models.
+
+    `load_helper(name, num_layers)` loads a model by name, path or hub id; the name "self" is the target's own model. `num_layers` None
+    is the whole model, else its first layers only. It is None where nobody can load models, as in most tests.
+    """
+
+    target: TargetModel
+    tokenizer: Any = None
+    load_helper: Callable[[str, int | None], HelperModel] | None = None
 
     @property
     def vocab_size(self) -> int:

@@ -16,8 +16,8 @@ from outpace.tree import merge
 class CombinedDrafter(Drafter):
     """Built from instances by the spec `a+b+c`; its budget is the largest of theirs."""
 
-    def __init__(self, parts: Sequence[Drafter]):
-        self.parts = list(parts)
+    def __init__(self, parts: Sequence[Drafter], names: Sequence[str]):
+        self.parts, self.names = list(parts), list(names)
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
 
     def begin(self, request: Request) -> None:
@@ -25,7 +25,7 @@ class CombinedDrafter(Drafter):
             part.begin(request)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        return merge([part.propose(request, budget) for part in self.parts], budget)
+        return merge([part.propose(request, budget) for part in self.parts], budget, self.names)
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         for part in self.parts:

@@ -43,8 +43,8 @@ class TargetModel(ABC):
         (never the whole prompt: its last token is always run). Raises OutOfSlots."""
 
     @abstractmethod
-    def forward(self, batch: TreeBatch) -> TargetOutput:
-        """Run all segments in one pass."""
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+        """Run all segments in one pass. `width` is a wish: where a change of width costs time, pad to at least so many rows."""
 
     @abstractmethod
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:

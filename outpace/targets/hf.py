@@ -130,7 +130,7 @@ class HFTarget(TargetModel):
                     layer.move(slot.index, [base + node for node in nodes[stay:]], base + stay)
         slot.token_ids.extend(token_ids)
 
-    def forward(self, batch: TreeBatch) -> TargetOutput:
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         passes: list[tuple[Any, ...]] = []
         rows: dict[int, Array] = {}  # segment -> where its rows are in the outputs of all passes
         num_rows = 0

@@ -3,13 +3,15 @@
 Ragged batches, chunked prefill and token trees are one call: every sequence has a block table, a number of cached rows
 and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width, beside
 any other sequence, if K/V are bf16 or f32 and every sequence has at least 2 rows in the pass. A sequence with 1 row takes
-another attention kernel (logits then differ by up to 1), so it is padded with a row nobody sees. In a tree the rows of a chain
+another attention kernel (logits then differ by up to 1), so it is padded with a row nobody sees; some CPUs need wider passes,
+which is measured at the start. In a tree the rows of a chain
 that starts at the first row keep those bits too; rows of side branches do not always (their keys stand elsewhere, and sums
 are taken in another order), hence `exact_trees=False`: the engine checks them once more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,15 +29,19 @@ from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
 from outpace.tree import Segment, Slot, TreeBatch
 
+logger = logging.getLogger("outpace")
+
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
 MIN_ROWS = 2  # of a sequence in a pass, and of the logits
 STEADY_ROWS = 64  # passes up to this width are padded to a steady one
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
+EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at the start: the narrowest that gives the bits of the widest is the least width
+QUANTIZATION_GROUP = "64"  # activations that share a scale where weights are int8
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
 
 
 class OpenVINOTarget(TargetModel):
-    """`path` is a converted model (models/convert.py). precision f32 computes and caches in f32, others compute as the CPU likes best."""
+    """`path` is a converted model (models/convert.py). bf16 computes and caches in bf16, int8 and f32 in f32."""
 
     def __init__(
         self,
@@ -51,12 +57,8 @@ class OpenVINOTarget(TargetModel):
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
         core, memory = ov.Core(), anonymous_ranges()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        kv_type = "bf16" if precision != "f32" and has_bf16 else "f32"  # the type that attention computes in
-        settings: dict[str, Any] = {"KV_CACHE_PRECISION": kv_type, "PERFORMANCE_HINT": "LATENCY"}
-        if precision == "f32":
-            settings["INFERENCE_PRECISION_HINT"] = "f32"
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
+        settings = _settings(kv_type, threads)
         try:
             model = _paged(core.read_model(path), hidden)
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -66,8 +68,10 @@ class OpenVINOTarget(TargetModel):
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_rows: deque[int] = deque(maxlen=8)
         self.recent_slots: list[Slot] = []
+        self.min_rows = MIN_ROWS
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
+        self.min_rows = self._find_min_rows()
 
     def _settle(self, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final form, and move them to huge pages."""
@@ -75,6 +79,18 @@ class OpenVINOTarget(TargetModel):
         self.forward([Segment(slot, [0])])
         self.free(slot)
         collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_rows])
+
+    def _find_min_rows(self) -> int:
+        """The narrowest pass that gives the bits of wide ones: 2 rows in f32. With bf16 on AMX, up to 4 rows take another kernel."""
+        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_WIDTHS))]
+        slot = self.allocate(len(tokens))
+        *rows, widest = (self.forward([Segment(slot, tokens[:width])]).logits[:MIN_ROWS].copy() for width in EXACT_WIDTHS)
+        self.free(slot)
+        self.recent_rows.clear()
+        found = [width for width, logits in zip(EXACT_WIDTHS, rows, strict=False) if np.array_equal(logits, widest)]
+        if not found:
+            logger.warning("on this CPU logits depend on the width of a pass: texts may differ between drafters; try --precision f32")
+        return min(found, default=MIN_ROWS)
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
@@ -104,9 +120,9 @@ class OpenVINOTarget(TargetModel):
         self.slots[index] = list(identities)
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
 
-    def forward(self, batch: TreeBatch) -> TargetOutput:
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        for name, value in _pack(self._steady(batch), [len(segment) for segment in batch]).items():
+        for name, value in _pack(self._padded(batch, width), [len(segment) for segment in batch]).items():
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
@@ -114,19 +130,19 @@ class OpenVINOTarget(TargetModel):
         hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
         return TargetOutput(logits, hidden)
 
-    def _steady(self, batch: TreeBatch) -> TreeBatch:
-        """The batch with rows nobody sees, up to the widest of the last few passes: a pass of another width than the one before
-        takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
+    def _padded(self, batch: TreeBatch, width: int) -> TreeBatch:
+        """The batch with rows nobody sees, up to `width` or, if that is 0, the widest of the last few passes: a pass of another width
+        than the one before takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
         num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
         if num_rows > STEADY_ROWS:
             return batch
         slots = [segment.slot for segment in batch]
-        if slots != self.recent_slots:  # others are running: what they need is not known yet
+        if slots != self.recent_slots or width:  # others are running: what they need is not known yet
             self.recent_slots = slots
             self.recent_rows.clear()
-        self.recent_rows.append(num_rows)
+        self.recent_rows.append(max(num_rows, width))
         first = batch[0]
-        length = max(len(first), MIN_ROWS) + max(self.recent_rows) - num_rows
+        length = max(len(first), MIN_ROWS) + max(self.min_rows, *self.recent_rows) - num_rows
         if length in (len(first), MIN_ROWS) or first.slot.num_cached + length > first.slot.capacity:
             return batch
         parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
@@ -163,6 +179,13 @@ class OpenVINOTarget(TargetModel):
     def free(self, slot: Slot) -> None:
         del self.slots[slot.index]
         self.pool.release(slot.blocks)
+
+
+def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
+    """Compute in the type of the K/V cache. In f32, int8 weights meet activations quantised row by row, so a row's bits are its own."""
+    settings = {"KV_CACHE_PRECISION": kv_type, "INFERENCE_PRECISION_HINT": kv_type, "PERFORMANCE_HINT": "LATENCY"}
+    settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = QUANTIZATION_GROUP
+    return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
 def _paged(model: Any, hidden: bool) -> Any:

@@ -58,7 +58,7 @@ class ToyTarget(TargetModel):
         self.cache[free[0]] = []
         return Slot(free[0], num_tokens, [], [])
 
-    def forward(self, batch: TreeBatch) -> TargetOutput:
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         self.num_passes += 1
         rows: list[Array] = []
         for segment in batch:

@@ -106,9 +106,9 @@ class InexactTarget(ToyTarget):
         self.period = period
         self.capabilities = replace(self.capabilities, exact_trees=False)
 
-    def forward(self, batch: TreeBatch) -> TargetOutput:
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         claimed, self.capabilities = self.capabilities, replace(self.capabilities, exact_trees=True)
-        output = super().forward(batch)
+        output = super().forward(batch, width)
         self.capabilities = claimed
         places = [(s.slot.num_cached + i, int(m.sum()) != i + 1) for s in batch if s.wants_output for i, m in enumerate(s.mask)]
         for row, (place, is_displaced) in enumerate(places):
