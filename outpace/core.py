@@ -227,6 +227,7 @@ class Request:
     sources: list[str] = field(default_factory=list)  # of every output token, as in StepOutput
     memory_scope: str = ""
     prediction: Sequence[int] = ()
+    proposal: Draft = EMPTY_DRAFT  # all that was guessed in this step, before the controller chose
     logprobs: list[dict[int, float]] | None = None
     stats: RequestStats = field(default_factory=RequestStats)
 

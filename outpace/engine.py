@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from outpace.config import EngineConfig
+from outpace.controller import Plan
 from outpace.core import EMPTY_DRAFT, Array, Draft, Request, StepOutput, Verdict
 from outpace.errors import BadInputError, OutpaceError
 from outpace.metrics import Metrics
@@ -60,14 +62,14 @@ class Engine:
         for request in self.scheduler.admit():
             self._begin(request, started)
         decoding = self.scheduler.decoding()
-        drafts = [self._propose(request, len(decoding)) for request in decoding]
+        drafts, width = self._draft(decoding)
         batch = [decode_segment(r.slot, r.token_ids[-1], draft) for r, draft in zip(decoding, drafts, strict=True)]
         prefill = list(self.scheduler.prefill(sum(len(segment) for segment in batch)))
         batch += [segment for _, segment in prefill]
         if not batch:
             return []
         before = time.perf_counter()
-        output = self.target.forward(batch)
+        output = self.target.forward(batch, width)
         after = time.perf_counter()
         for request, segment in prefill:
             self.target.keep(segment.slot, segment.token_ids, range(len(segment)))
@@ -94,12 +96,37 @@ class Engine:
         except Exception as error:
             self._drop_drafter(request, error)
 
+    def _draft(self, requests: Sequence[Request]) -> tuple[list[Draft], int]:
+        """What to run behind each request's last token, pending tokens first, and how wide to make the pass (0: as the target likes)."""
+        for request in requests:
+            request.proposal = self._propose(request, len(requests))
+        chosen = {request.id: request.proposal for request in requests}
+        own_rows = {request.id: max(2, 1 + len(request.pending) + len(request.proposal)) for request in requests}
+        widths = []
+        for controller in dict.fromkeys(request.speculation.controller for request in requests):
+            mine = [request for request in requests if request.speculation.controller is controller]
+            others = sum(own_rows.values()) - sum(own_rows[request.id] for request in mine)
+            try:
+                plan = controller.plan(mine, [request.proposal for request in mine], others + self.scheduler.num_prefill_rows)
+            except Exception as error:
+                logger.warning("the controller failed, %d requests decode plainly in this step: %r", len(mine), error)
+                plan = Plan([EMPTY_DRAFT] * len(mine))
+            chosen.update(zip([request.id for request in mine], plan.drafts, strict=True))
+            widths.append(plan.width)
+        return [self._arranged(request, chosen[request.id]) for request in requests], min(widths, default=0)
+
+    def _arranged(self, request: Request, draft: Draft) -> Draft:
+        """The draft behind the pending tokens, its first chain in front where only that chain is exact."""
+        draft = graft(request.pending, draft)
+        is_arranged = self.target.capabilities.exact_trees or not request.speculation.verifier.same_text or draft.is_chain
+        return draft if is_arranged else chain_first(draft)
+
     def _propose(self, request: Request, num_running: int) -> Draft:
-        """The drafter's guesses behind the pending tokens; empty when there is nothing to gain."""
+        """The drafter's guesses of what follows the context; empty when there is nothing to gain."""
         num_pending = len(request.pending)
         limit = min(request.num_tokens_left - 1, self.config.max_draft_rows) - num_pending
         if limit <= 0 or request.id in self._no_drafter:
-            return graft(request.pending, EMPTY_DRAFT)
+            return EMPTY_DRAFT
         started = time.perf_counter()
         try:
             budget = min(request.speculation.controller.budget(request, num_running), limit)
@@ -109,15 +136,13 @@ class Engine:
                 raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows - num_pending}")
         except Exception as error:
             self._drop_drafter(request, error)
-            return graft(request.pending, EMPTY_DRAFT)
+            return EMPTY_DRAFT
         if not self.target.capabilities.tree and not (draft.is_chain and draft.num_probes == 0):
             draft = first_chain(draft)
         seconds = time.perf_counter() - started
         request.stats.draft_seconds += seconds
         self.metrics.draft_seconds += seconds
-        draft = graft(request.pending, draft)
-        is_arranged = self.target.capabilities.exact_trees or not request.speculation.verifier.same_text or draft.is_chain
-        return draft if is_arranged else chain_first(draft)
+        return draft
 
     def _drop_drafter(self, request: Request, error: Exception) -> None:
         """A drafter that fails costs speed, never the answer: log it and decode the rest of this request plainly."""
@@ -127,7 +152,7 @@ class Engine:
     def _advance(self, request: Request, draft: Draft, output: TargetOutput) -> StepOutput:
         """Verify one request's rows, commit the tokens and let the drafter see them. An error ends this request only."""
         num_drafted = len(draft) - draft.num_probes - len(request.pending)
-        expected = request.context if request.pending else []
+        pending = list(request.pending)
         num_tokens = len(request.token_ids)
         try:
             verdict = request.speculation.verifier.verify(request, draft, output.logits)
@@ -154,7 +179,7 @@ class Engine:
         if finish_reason is not None:
             self._finish(request, finish_reason)
         else:
-            self._observe(request, expected, verdict, output)
+            self._observe(request, num_tokens, pending, verdict, output)
         return StepOutput(request, token_ids, sources, finish_reason, verdict)
 
     @staticmethod
@@ -178,17 +203,18 @@ class Engine:
         tokens = [verdict.draft.token_ids[node] for node in verdict.path[split:]]
         return Verdict(verdict.draft, verdict.path[:split], tokens[0]), [*tokens[1:], verdict.next_token]
 
-    def _observe(self, request: Request, expected: list[int], verdict: Verdict, output: TargetOutput) -> None:
-        """Show the drafter the step; start it afresh if a pending token turned out otherwise."""
+    def _observe(self, request: Request, num_tokens: int, pending: list[int], verdict: Verdict, output: TargetOutput) -> None:
+        """Show drafter and controller what came after `num_tokens` tokens; start the drafter afresh if a pending token did not hold."""
         if request.id in self._no_drafter:
             return
-        drafter = request.speculation.drafter
+        drafter, known = request.speculation.drafter, [*request.token_ids[num_tokens:], *request.pending]
         try:
-            if request.context[: len(expected)] != expected:
+            if known[: len(pending)] != pending:
                 drafter.end(request)
                 drafter.begin(request)
             else:
                 drafter.observe(request, verdict, output)
+                request.speculation.controller.observe(request, request.proposal, known[len(pending) :])
         except Exception as error:
             self._drop_drafter(request, error)
 

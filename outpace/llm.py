@@ -6,26 +6,30 @@ import itertools
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller import FixedController, Speculation
+from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import DrafterContext, create_drafter, parse_specs
+from outpace.drafters import Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.metrics import acceptance_rate, mean_acceptance_length
 from outpace.models import DEFAULT_MODEL, converted, locate
+from outpace.models.store import home
 from outpace.processors import build_processors
+from outpace.progress import stages
 from outpace.sampling import RequestSampler
 from outpace.targets import create_target
 from outpace.targets.base import TargetModel
 from outpace.tokenizer import Messages, TextBuilder, Tokenizer
 from outpace.verifiers import create_verifier
 
+MAX_NODES = 24  # that `auto` drafts in a step, where nothing else is said
 Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
 
@@ -216,9 +220,21 @@ class LLM:
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
         if config not in self._speculations:
             drafter = create_drafter(config.method, DrafterContext(self.target))
-            count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
-            self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
+            controller = self._controller(config, drafter)
+            self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), controller)
         return self._speculations[config]
+
+    def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
+        if is_adaptive(config.method):
+            return AdaptiveController(self.costs, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
+        return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
+        with stages("measuring the cost of a pass (once)") as show:
+            show("a few seconds")
+            return cost_of(self.target, home() / "costs")
 
     def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
         params = params or SamplingParams()

@@ -43,6 +43,12 @@ class Scheduler:
         """Requests whose prompt is in the cache up to its last token."""
         return [request for request in self.running if not request.is_prefilling]
 
+    @property
+    def num_prefill_rows(self) -> int:
+        """Rows of prompts that the next pass will run beside those of the decoding requests, at most."""
+        waiting = sum(len(r.token_ids) - 1 - int(r.slot.num_cached) for r in self.running if r.is_prefilling)
+        return min(waiting, self.config.max_num_batched_tokens)
+
     def prefill(self, num_rows_taken: int) -> Iterator[tuple[Request, Segment]]:
         """Chunks of prompts, oldest first, that fill the pass up to max_num_batched_tokens."""
         left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_rows_taken)

@@ -389,9 +389,9 @@ class Recording(ToyTarget):
         super().__init__(**options)
         self.passes = []
 
-    def forward(self, batch):
+    def forward(self, batch, width=0):
         self.passes.append([(segment.slot.index, len(segment), not segment.wants_output) for segment in batch])
-        return super().forward(batch)
+        return super().forward(batch, width)
 
 
 @pytest.mark.parametrize(("max_num_seqs", "max_slots", "limit"), [(2, 64, 2), (16, 2, 2), (1, 1, 1), (16, 64, 5)])

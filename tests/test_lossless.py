@@ -347,10 +347,10 @@ class KeepsAll(ToyTarget):
         super().keep(slot, token_ids, nodes)
         self.cache[slot.index] += before[len(nodes) :]
 
-    def forward(self, batch):
+    def forward(self, batch, width=0):
         for segment in batch:
             segment.slot.token_ids += [0] * (len(self.cache[segment.slot.index]) - segment.slot.num_cached)
-        return super().forward(batch)
+        return super().forward(batch, width)
 
 
 class SeesSiblings(ToyTarget):
@@ -361,9 +361,9 @@ class SeesSiblings(ToyTarget):
 
     leak = np.float32(0)
 
-    def forward(self, batch):
+    def forward(self, batch, width=0):
         self.leak = self.table[0, 0] * np.float32(0.3 * (max(len(segment) for segment in batch) > 3))
-        return super().forward(batch)
+        return super().forward(batch, width)
 
 
 class SharesSlots(ToyTarget):
@@ -389,8 +389,8 @@ def test_check_target_catches(broken):
 
 def test_check_target_has_a_tolerance():
     class Noisy(ToyTarget):
-        def forward(self, batch):
-            output = super().forward(batch)
+        def forward(self, batch, width=0):
+            output = super().forward(batch, width)
             output.logits[:] += np.float32(1e-4 * (self.num_passes % 2))
             return output
 

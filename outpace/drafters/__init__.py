@@ -25,6 +25,8 @@ DRAFTERS = {
     "recycling": "outpace.drafters.recycling:RecyclingDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
+AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
+AUTO_DRAFTERS = "suffix+recycling"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,15 @@ def load_class(spec: DrafterSpec) -> type[Drafter]:
     return found
 
 
+def is_adaptive(text: str) -> bool:
+    """Is this spec `auto` or `auto:SPEC`?"""
+    return text.strip().partition(":")[0] == AUTO
+
+
 def parse_specs(text: str) -> list[DrafterSpec]:
-    """The parts of `a+b+c`. Raises BadInputError for an unknown name."""
+    """The parts of `a+b+c`, or of what `auto` draws from. Raises BadInputError for an unknown name."""
+    if is_adaptive(text):
+        text = text.strip().partition(":")[2] or AUTO_DRAFTERS
     return [parse_spec(part) for part in text.split("+")]
 
 
@@ -80,7 +89,7 @@ def create_drafter(text: str, context: DrafterContext) -> Drafter:
     """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
     specs = parse_specs(text)
     parts = [_create(spec, context) for spec in specs]
-    return parts[0] if len(parts) == 1 else CombinedDrafter(parts, [spec.name for spec in specs])
+    return parts[0] if len(parts) == 1 and not is_adaptive(text) else CombinedDrafter(parts, [spec.name for spec in specs])
 
 
 def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:
@@ -119,4 +128,15 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
     return entries
 
 
-__all__ = ["DRAFTERS", "Drafter", "DrafterContext", "DrafterSpec", "catalogue", "create_drafter", "load_class", "parse_spec", "parse_specs"]
+__all__ = [
+    "DRAFTERS",
+    "Drafter",
+    "DrafterContext",
+    "DrafterSpec",
+    "catalogue",
+    "create_drafter",
+    "is_adaptive",
+    "load_class",
+    "parse_spec",
+    "parse_specs",
+]

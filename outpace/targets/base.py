@@ -36,6 +36,7 @@ class TargetModel(ABC):
 
     capabilities: Capabilities
     max_rows: int = 1 << 60  # cache rows that the largest slot can have, drafts included
+    fingerprint: str = ""  # names model, settings and versions, so that measurements can be kept; "" keeps none
 
     @abstractmethod
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:

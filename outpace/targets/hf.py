@@ -106,6 +106,9 @@ class HFTarget(TargetModel):
         config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=config.vocab_size, max_len=limit)
         self.can_skip_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
+        device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
+        self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
         self.place = Place()
         self.cache = Cache(layers=[SlotLayer(self.place) for _ in range(config.num_hidden_layers)])
         self.used: set[int] = set()

@@ -59,6 +59,7 @@ class OpenVINOTarget(TargetModel):
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
         settings = _settings(kv_type, threads)
+        self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}{'-hidden' if hidden else ''}"
         try:
             model = _paged(core.read_model(path), hidden)
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()

@@ -1,0 +1,103 @@
+"""Guess as much as pays: nodes are chosen by calibrated chances and the measured cost of a pass, over all drafters and requests at once.
+
+The best nodes come first; how many depends on the width of the pass (width.py). Rows that a pass has anyway, because a lone row is padded
+or a width is kept, are filled with the next best guesses for free. No nodes at all is plain decoding at plain cost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from outpace.controller.base import Controller, Plan
+from outpace.controller.calibration import Calibration
+from outpace.controller.cost import CostTable
+from outpace.controller.width import MIN_ROWS, WidthPolicy
+from outpace.core import Draft, Request
+from outpace.tree import select
+
+MIN_CHANCE = 0.01  # less is not even given a free row
+Candidate = tuple[float, int, int]  # chance of the whole path, index of the request, node
+
+
+@dataclass(frozen=True)
+class Step:
+    """Why a step guessed what it did, for `--explain`: nodes as (token, drafter, chance of the whole path)."""
+
+    width: int
+    milliseconds: float
+    rate: float
+    taken: list[tuple[int, str, float]] = field(default_factory=list)
+    left: tuple[int, str, float] | None = None  # the best node that found no row
+
+
+class AdaptiveController(Controller):
+    """Built for one target by its CostTable; `max_nodes` bounds what a request drafts in a step."""
+
+    def __init__(self, costs: CostTable, max_nodes: int = 24, explain: bool = False):
+        self.max_nodes = max_nodes
+        self.policy, self.calibration = WidthPolicy(costs), Calibration()
+        self.appetite = float(max_nodes)  # nodes a request took lately, running mean
+        self.steps: list[Step] | None = [] if explain else None
+
+    def budget(self, request: Request, num_running: int) -> int:
+        return min(self.max_nodes, 4 + int(1.5 * self.appetite))
+
+    def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
+        nodes = self._candidates(requests, drafts)
+        rows, gains = _running(requests, nodes, num_other_rows)
+        width = self.policy.choose(rows, gains, len(requests), sum(len(request.token_ids) for request in requests))
+        num_taken = bisect_right(rows, width) - 1
+        self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
+        chosen: list[list[int]] = [[] for _ in requests]
+        for _, index, node in nodes[:num_taken]:
+            chosen[index].append(node)
+        if self.steps is not None:
+            self._note(requests, drafts, nodes, num_taken, width)
+        return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], width)
+
+    def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
+        self.calibration.observe(proposal, request.speculation.name, known)
+
+    def _candidates(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> list[Candidate]:
+        """All nodes, best first; a parent always comes before its children."""
+        nodes: list[Candidate] = []
+        for index, (request, draft) in enumerate(zip(requests, drafts, strict=True)):
+            chances = self.calibration.paths(draft, request.speculation.name)
+            nodes += [(chance, index, node) for node, chance in enumerate(chances) if chance >= MIN_CHANCE]
+        return sorted(nodes, key=lambda entry: (-entry[0], entry[1], entry[2]))
+
+    def _note(self, requests: Sequence[Request], drafts: Sequence[Draft], nodes: Sequence[Candidate], num_taken: int, width: int) -> None:
+        def described(entry: Candidate) -> tuple[int, str, float]:
+            chance, index, node = entry
+            sources = drafts[index].sources
+            return drafts[index].token_ids[node], sources[node] if sources else requests[index].speculation.name, chance
+
+        cost = self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
+        left = described(nodes[num_taken]) if num_taken < len(nodes) else None
+        assert self.steps is not None
+        self.steps.append(Step(width, cost, self.policy.rate, [described(entry) for entry in nodes[:num_taken]], left))
+
+
+def _running(requests: Sequence[Request], nodes: Sequence[Candidate], num_other_rows: int) -> tuple[list[int], list[float]]:
+    """(rows of the pass, tokens expected) with the first k nodes, k = 0, 1, …"""
+    own = [1 + len(request.pending) for request in requests]
+    rows, gains = [num_other_rows + sum(max(MIN_ROWS, count) for count in own)], [float(len(requests))]
+    for chance, index, _ in nodes:
+        own[index] += 1
+        rows.append(rows[-1] + (own[index] > MIN_ROWS))
+        gains.append(gains[-1] + chance)
+    return rows, gains
+
+
+def _pruned(draft: Draft, nodes: list[int]) -> Draft:
+    """The draft of these nodes, the likeliest path first; with its probes as long as any node is left to verify or it had none."""
+    probes = range(len(draft) - draft.num_probes, len(draft))
+    kept = set(nodes)
+    riding: list[int] = []
+    for node in probes:
+        if draft.parents[node] < 0 or draft.parents[node] in kept:
+            kept.add(node)
+            riding.append(node)
+    return select(draft, [*nodes, *riding], len(riding))

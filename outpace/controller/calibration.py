@@ -1,0 +1,70 @@
+"""How often do guesses like this one hold? Counts that turn what a drafter claims into what has been seen."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+
+from outpace.core import Draft
+from outpace.tree import UNKNOWN_CHANCE
+
+CLAIMS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed chances
+DEPTHS = (1, 2, 4, 8)  # first depth of each group
+PRIOR = 6.0  # the claim itself counts like so many trials
+MEMORY = 600.0  # trials after which the past counts half
+
+
+class Calibration:
+    """Beta counts by (drafter, bin of its claimed chance, group of depths), shared by all requests of a controller."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, int, int], list[float]] = {}  # -> [held, trials]
+
+    def chance(self, source: str, claim: float, depth: int) -> float:
+        """The chance that a node holds, given that its parent does; depth 1 is the next token."""
+        held, trials = self.counts.get(_key(source, claim, depth), (0.0, 0.0))
+        return (held + PRIOR * claim) / (trials + PRIOR)
+
+    def learn(self, source: str, claim: float, depth: int, is_right: bool) -> None:
+        """A node whose parent held turned out right or wrong."""
+        entry = self.counts.setdefault(_key(source, claim, depth), [0.0, 0.0])
+        if entry[1] >= MEMORY:
+            entry[:] = entry[0] / 2, entry[1] / 2
+        entry[0] += is_right
+        entry[1] += 1.0
+
+    def paths(self, draft: Draft, name: str) -> list[float]:
+        """The chance of each node that it and all its ancestors hold; 0 for probes. `name`: the drafter where the draft names none."""
+        found: list[float] = []
+        depths: list[int] = []
+        for node in range(len(draft) - draft.num_probes):
+            parent = draft.parents[node]
+            depths.append(1 if parent < 0 else depths[parent] + 1)
+            chance = self.chance(draft.sources[node] if draft.sources else name, claim_of(draft, node), depths[node])
+            found.append(chance * (1.0 if parent < 0 else found[parent]))
+        return found + [0.0] * draft.num_probes
+
+    def observe(self, draft: Draft, name: str, known: Sequence[int]) -> None:
+        """Learn from a whole proposal, run or not: `known` are the tokens that really came."""
+        children: dict[int, list[int]] = {}
+        for node in range(len(draft) - draft.num_probes):
+            children.setdefault(draft.parents[node], []).append(node)
+        at = -1
+        for depth, token in enumerate(known, start=1):
+            following = -2
+            for node in children.get(at, ()):
+                is_right = draft.token_ids[node] == token
+                self.learn(draft.sources[node] if draft.sources else name, claim_of(draft, node), depth, is_right)
+                following = node if is_right else following
+            if following < 0:
+                return
+            at = following
+
+
+def claim_of(draft: Draft, node: int) -> float:
+    """The chance the drafter gives a node."""
+    return UNKNOWN_CHANCE if draft.chances is None else draft.chances[node]
+
+
+def _key(source: str, claim: float, depth: int) -> tuple[str, int, int]:
+    return source, bisect(CLAIMS, claim), bisect(DEPTHS, depth)

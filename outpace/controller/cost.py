@@ -1,0 +1,192 @@
+"""What a pass costs on this machine: rows -> milliseconds, by context length and batch size, measured and kept on disk.
+
+A table, not a line: kernels jump at certain widths, and a pass of another width than the one before may cost extra (`switch`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from outpace import __version__
+from outpace.metrics import median
+from outpace.targets.base import TargetModel
+from outpace.tree import Segment, Slot
+
+logger = logging.getLogger("outpace")
+
+WIDTHS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class VerifyCost:
+    """Median time of a pass of `num_tokens` rows."""
+
+    num_tokens: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Milliseconds of a pass: `alone` for one sequence with little context, `batched` for BATCH sequences, both by `widths` (rows in all).
+
+    `per_context_token` is what a token of context adds, for each width; `switch` what a pass adds that is not as wide as the last.
+    """
+
+    widths: tuple[float, ...]
+    alone: tuple[float, ...]
+    batched: tuple[float, ...]
+    per_context_token: tuple[float, ...]
+    switch: float = 0.0
+
+    def milliseconds(self, rows: int, num_seqs: int = 1, num_context: int = SHORT) -> float:
+        """A pass of `rows` rows of `num_seqs` sequences with `num_context` cached tokens in all."""
+        share = min(1.0, max(0.0, (num_seqs - 1) / (BATCH - 1)))
+        base = (1 - share) * self._at(self.alone, rows) + share * self._at(self.batched, rows)
+        return base + max(0.0, num_context - SHORT * num_seqs) * self._at(self.per_context_token, rows / num_seqs)
+
+    def _at(self, values: Sequence[float], rows: float) -> float:
+        """Between two widths the straight line, beyond the last one its slope."""
+        widths = self.widths
+        if rows > widths[-1]:
+            slope = (values[-1] - values[-2]) / (widths[-1] - widths[-2])
+            return values[-1] + max(0.0, slope) * (rows - widths[-1])
+        return float(np.interp(rows, widths, values))
+
+    def save(self, path: Path) -> None:
+        """Write the table whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> CostTable | None:
+        """The table in a file; None if there is none or it cannot be used."""
+        try:
+            facts = json.loads(path.read_text("utf-8"))
+            if facts.pop("format") != FORMAT:
+                return None
+            switch = float(facts.pop("switch"))
+            columns = {name: tuple(float(value) for value in values) for name, values in facts.items()}
+            return cls(**columns, switch=switch)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def cost_of(target: TargetModel, folder: Path) -> CostTable:
+    """The table of this target on this machine: from a file in `folder` if it is there, else measured (seconds) and written to it."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
+    path = folder / f"{name}.json" if target.fingerprint else None
+    table = CostTable.load(path) if path else None
+    if table is None:
+        table = measure_cost(target)
+        if path:
+            try:
+                table.save(path)
+            except OSError as error:
+                logger.warning("the cost table cannot be kept in %s: %s", path, error.strerror)
+    return table
+
+
+def measure_cost(target: TargetModel, repeats: int = 6) -> CostTable:
+    """Measure all of a CostTable; about 250 passes."""
+    room = target.capabilities.max_len - max(WIDTHS) - 1
+    alone = _times(target, [(width, 1) for width in WIDTHS], min(SHORT, room), repeats)
+    batched = _times(target, [(width, BATCH) for width in WIDTHS if width >= 2 * BATCH], min(SHORT, room), repeats)
+    longer = _times(target, [(width, 1) for width in (2, 8, 32)], min(LONG, room), repeats)
+    added = [max(0.0, longer[w, 1] - alone[w, 1]) / max(1, min(LONG, room) - SHORT) for w in (2, 8, 32)]
+    wide = [width for width in WIDTHS if width >= 2 * BATCH]
+    return CostTable(
+        widths=WIDTHS,
+        alone=_rising([alone[width, 1] for width in WIDTHS]),
+        batched=_rising(np.interp(WIDTHS, wide, [batched[width, BATCH] for width in wide]).tolist()),
+        per_context_token=tuple(float(value) for value in np.interp(WIDTHS, (2, 8, 32), added)),
+        switch=_switch_cost(target, min(SHORT, room), repeats, alone),
+    )
+
+
+def measure_verify_cost(
+    target: TargetModel, widths: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
+) -> list[VerifyCost]:
+    """Median time of passes of each width behind `context` cached tokens."""
+    context = max(1, min(context, target.capabilities.max_len - max(widths) - 1))
+    times = _times(target, [(width, 1) for width in widths], context, repeats)
+    return [VerifyCost(width, times[width, 1]) for width in widths]
+
+
+def _machine() -> str:
+    """The processor and how many of its cores this process may use."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0].partition(':')[2].strip() if names else platform.processor()}-{cores}"
+
+
+def _rising(values: Sequence[float]) -> tuple[float, ...]:
+    """The values as a curve that never falls: noise only ever adds, so a wider pass that was faster bounds the narrower ones."""
+    return tuple(float(value) for value in np.minimum.accumulate(values[::-1])[::-1])
+
+
+def _tokens(target: TargetModel, count: int) -> list[int]:
+    return [3 + i % max(1, target.capabilities.vocab_size - 3) for i in range(count)]
+
+
+def _filled(target: TargetModel, context: int, width: int) -> Slot:
+    """A slot with `context` cached tokens and room for a pass of `width`; equal starts are shared where the target can."""
+    tokens = _tokens(target, context + 1)
+    slot = target.allocate(context + width + 1, tokens)
+    if part := tokens[slot.num_cached : context]:
+        target.forward([Segment(slot, part, wants_output=False)])
+        target.keep(slot, part, range(len(part)))
+    return slot
+
+
+def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int, repeats: int) -> dict[tuple[int, int], float]:
+    """Median milliseconds of passes of (rows, sequences). Each shape runs several passes in a row, as decoding does; the shapes take
+    turns, so that drift hits all alike."""
+    num_slots = max(num_seqs for _, num_seqs in shapes)
+    slots = [_filled(target, context, max(width for width, _ in shapes)) for _ in range(num_slots)]
+    tokens = _tokens(target, max(width for width, _ in shapes))
+    times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
+    try:
+        for _ in range(-(-repeats // 3)):
+            for width, num_seqs in shapes:
+                sizes = [width // num_seqs + (i < width % num_seqs) for i in range(num_seqs)]
+                batch = [Segment(slot, tokens[:size]) for slot, size in zip(slots, sizes, strict=False)]
+                for row in range(5):
+                    started = time.perf_counter()
+                    target.forward(batch, width)
+                    if row >= 2:  # the first passes of a new width prepare it
+                        times[width, num_seqs].append(1e3 * (time.perf_counter() - started))
+    finally:
+        for slot in slots:
+            target.free(slot)
+    return {shape: median(values) for shape, values in times.items()}
+
+
+def _switch_cost(target: TargetModel, context: int, repeats: int, alone: dict[tuple[int, int], float]) -> float:
+    """What a pass costs more when the one before had another width."""
+    widths, slot = (8, 4), _filled(target, context, 8)
+    tokens, extra = _tokens(target, 8), []
+    try:
+        for i in range(2 * repeats + 2):
+            width = widths[i % 2]
+            started = time.perf_counter()
+            target.forward([Segment(slot, tokens[:width])], width)
+            if i >= 2:
+                extra.append(1e3 * (time.perf_counter() - started) - alone[width, 1])
+    finally:
+        target.free(slot)
+    return max(0.0, median(extra))

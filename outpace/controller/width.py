@@ -1,0 +1,64 @@
+"""How wide should the next pass be, when changing the width costs time too?
+
+A step that gains E tokens in C milliseconds is worth E - rate * C, where rate is what decoding has reached lately in tokens a
+millisecond (Dinkelbach's rule for a ratio). Another width than the last is taken if it is worth the change: either for this step
+alone, there and back, or because it would have been worth more for a while.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from outpace.controller.cost import CostTable
+
+MIN_ROWS = 2  # of a sequence in a pass
+EXTRA_ROWS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 18, 22, 30, 46, 62)  # widths looked at, beyond those that plain decoding needs
+MEMORY = 0.85  # weight of the past in the running means
+HORIZON = 6.0  # steps for which a change is expected to last
+
+
+class WidthPolicy:
+    """Remembers the last width, the rate, and what every width would have been worth lately."""
+
+    def __init__(self, costs: CostTable):
+        self.costs = costs
+        self._start(1)
+
+    def _start(self, num_seqs: int) -> None:
+        self.num_seqs, self.width = num_seqs, MIN_ROWS * num_seqs
+        self.tokens, self.spent = float(num_seqs), self.costs.milliseconds(self.width, num_seqs)  # running means of a step
+        self.usual: dict[int, float] = {}  # width -> running mean of its worth
+
+    @property
+    def rate(self) -> float:
+        """Tokens a millisecond, lately."""
+        return self.tokens / self.spent
+
+    def choose(self, rows: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int) -> int:
+        """The width to run. rows[k] is the width that k nodes need, gains[k] the tokens expected with them; both never fall."""
+        if num_seqs != self.num_seqs:
+            self._start(num_seqs)
+        rate, costs = self.rate, self.costs
+
+        def worth(width: int) -> float:
+            return gains[bisect_right(rows, width) - 1] - rate * costs.milliseconds(width, num_seqs, num_context)
+
+        last = max(self.width, rows[0])
+        options = {width for extra in EXTRA_ROWS if (width := MIN_ROWS * num_seqs + extra) >= rows[0]} | {last}
+        now = {width: worth(width) for width in options}
+        best, advantage, change = last, 0.0, rate * costs.switch
+        for width in options:
+            lasting = HORIZON * (self.usual.get(width, now[width]) - self.usual.get(last, now[last]))
+            gain = now[width] - now[last] + max(-2 * change, lasting - change)
+            if width != last and gain > advantage:
+                best, advantage = width, gain
+        for width, value in now.items():
+            self.usual[width] = MEMORY * self.usual.get(width, value) + (1 - MEMORY) * value
+        self._spend(gains[bisect_right(rows, best) - 1], costs.milliseconds(best, num_seqs, num_context), best != self.width)
+        self.width = best
+        return best
+
+    def _spend(self, tokens: float, milliseconds: float, is_change: bool) -> None:
+        self.tokens = MEMORY * self.tokens + (1 - MEMORY) * tokens
+        self.spent = MEMORY * self.spent + (1 - MEMORY) * (milliseconds + is_change * self.costs.switch)
