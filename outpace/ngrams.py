@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -14,18 +14,17 @@ class NgramTables:
     """
 
     longest: int
+    text: list[int] = field(default_factory=list)
     places: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
-    num_indexed: int = 0
 
-    def extend(self, token_ids: Sequence[int]) -> None:
-        """Index the n-grams that end right before each new token; `token_ids` is the whole text."""
-        for end in range(max(self.num_indexed, 1), len(token_ids)):
+    def extend(self, token_ids: Iterable[int]) -> None:
+        """Append tokens to the text and index the n-grams that end right before each."""
+        for token in token_ids:
+            end = len(self.text)
             for n in range(1, min(self.longest, end) + 1):
-                self.places.setdefault(tuple(token_ids[end - n : end]), []).append(end)
-        self.num_indexed = len(token_ids)
+                self.places.setdefault(tuple(self.text[end - n :]), []).append(end)
+            self.text.append(token)
 
-    def after(self, token_ids: Sequence[int], n: int, limit: int) -> list[int]:
-        """The latest `limit` places that followed the last `n` tokens of `token_ids`."""
-        if n > len(token_ids):
-            return []
-        return self.places.get(tuple(token_ids[-n:]), [])[-limit:]
+    def after(self, ngram: Sequence[int], limit: int) -> list[int]:
+        """The latest `limit` places that followed this n-gram."""
+        return self.places.get(tuple(ngram), [])[-limit:]

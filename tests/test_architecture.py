@@ -16,7 +16,7 @@ PACKAGE = ROOT / "outpace"
 LEVELS = [
     ["errors"],
     ["core"],
-    ["processors", "config", "metrics", "progress"],
+    ["processors", "config", "metrics", "progress", "automaton"],
     ["sampling", "tree", "ngrams"],
     ["targets", "drafters", "verifiers"],
     ["controller"],

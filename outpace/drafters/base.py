@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 from outpace.core import Capabilities, Draft, Request, Verdict
@@ -53,6 +54,11 @@ class Drafter(ABC):
     def propose(self, request: Request, budget: int) -> Draft:
         """Guess what follows `request.context`: a tree of at most `budget` nodes (probes not counted). Empty = decode plainly."""
 
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        """Likely next tokens after `request.context` and then `path`, best first, about 8 at most, each with its chance given that
+        `path` is right. With it several drafters grow one tree together. Cheap; () where the drafter cannot say."""
+        return ()
+
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
 
@@ -65,3 +71,43 @@ class Drafter(ABC):
     def end(self, request: Request) -> None:
         """The request is over, whatever the reason: forget it."""
         return None
+
+
+def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:
+    """The last `length` tokens of `request.context` and then `path`, fewer at the start of a text; its cost does not grow with the text."""
+    tokens = [*request.pending, *path]
+    missing = length - len(tokens)
+    return [*request.token_ids[-missing:], *tokens] if missing > 0 else tokens[-length:]
+
+
+def unseen(request: Request, num_seen: int) -> list[int]:
+    """The tokens of `request.context` after the first `num_seen`; its cost does not grow with the text."""
+    num_committed = len(request.token_ids)
+    new = request.token_ids[num_seen:] if num_seen < num_committed else []
+    return [*new, *request.pending[max(0, num_seen - num_committed) :]]
+
+
+def grow(successors: Callable[[Sequence[int]], Sequence[tuple[int, float]]], budget: int, threshold: float) -> Draft:
+    """The tree of the likeliest paths: at most `budget` nodes whose path from the root is at least `threshold` likely.
+
+    `successors(path)` gives the next tokens after a path and their chances, best first.
+    """
+    token_ids: list[int] = []
+    parents: list[int] = []
+    chances: list[float] = []
+    heap: list[tuple[float, int, int, float, int, tuple[int, ...]]] = []  # (-chance of the path, number, token, chance, parent, path)
+    number, node, path_chance, path = 0, -1, 1.0, tuple[int, ...]()
+    while len(token_ids) < budget:
+        for token, chance in successors(path):
+            if path_chance * chance < threshold:
+                break
+            heappush(heap, (-path_chance * chance, number, token, chance, node, path))
+            number += 1
+        if not heap:
+            break
+        negative, _, token, chance, parent, above = heappop(heap)
+        node, path_chance, path = len(token_ids), -negative, (*above, token)
+        token_ids.append(token)
+        parents.append(parent)
+        chances.append(chance)
+    return Draft(token_ids, parents, chances=chances)

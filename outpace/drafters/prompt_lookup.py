@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from outpace.core import Draft, Request
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, tail, unseen
 from outpace.errors import BadInputError
 from outpace.ngrams import NgramTables
 from outpace.tree import merge_chains
 
 NUM_PLACES = 16  # latest occurrences looked at
+NUM_SUCCESSORS = 8
+START = (0.0, 0.3, 0.5, 0.7)  # chance that what followed the last 1, 2, 3 tokens before follows them again
+COPY = 0.8  # … and that the copy goes on, token by token
 BRANCH_LENGTH = 2  # tokens of every continuation but the first
 
 
@@ -43,22 +47,41 @@ class PromptLookupDrafter(Drafter):
         self.tables[request.id] = NgramTables(self.max_ngram)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        tables, text = self.tables[request.id], request.context
-        tables.extend(text)
-        chains: dict[int, list[int]] = {}  # first token -> chain
+        tables = self._tables(request)
+        text, chains = tables.text, dict[int, list[int]]()  # first token -> chain
+        starts: list[float] = []  # chance of each chain's first token
         for n in range(min(self.max_ngram, len(text)), self.min_ngram - 1, -1):
-            for token, place in self._ranked(text, tables.after(text, n, NUM_PLACES)):
+            for token, place, share in self._ranked(text, tables.after(text[-n:], NUM_PLACES)):
                 if len(chains) < self.branches and token not in chains:
                     chains[token] = continuation(text, place, BRANCH_LENGTH if chains else 2 + 2 * n)
+                    starts.append(START[min(n, len(START) - 1)] * share)
             if len(chains) == self.branches:
                 break
-        return merge_chains(list(chains.values()), budget)
+        draft = merge_chains(list(chains.values()), budget)
+        chances = iter(starts)
+        return replace(draft, chances=[next(chances) if parent < 0 else COPY for parent in draft.parents])
 
-    def _ranked(self, text: list[int], places: Sequence[int]) -> list[tuple[int, int]]:
-        """(next token, its latest place) of the places (latest last), best first."""
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        tables = self._tables(request)
+        end = tail(request, self.max_ngram, path)
+        for n in range(len(end), self.min_ngram - 1, -1):
+            if places := tables.after(end[-n:], NUM_PLACES):
+                trust = START[min(n, len(START) - 1)]
+                return [(token, trust * share) for token, _, share in self._ranked(tables.text, places)][:NUM_SUCCESSORS]
+        return ()
+
+    def _tables(self, request: Request) -> NgramTables:
+        """The tables of `request.context`, brought up to date."""
+        tables = self.tables[request.id]
+        tables.extend(unseen(request, len(tables.text)))
+        return tables
+
+    def _ranked(self, text: list[int], places: Sequence[int]) -> list[tuple[int, int, float]]:
+        """(next token, its latest place, its share) of the places (latest last), best first."""
         latest = {text[place]: place for place in places}
         counts = Counter(text[place] for place in places)
-        return sorted(latest.items(), key=lambda item: (counts[item[0]] if self.is_frequent else 0, item[1]), reverse=True)
+        best = sorted(latest.items(), key=lambda item: (counts[item[0]] if self.is_frequent else 0, item[1]), reverse=True)
+        return [(token, place, counts[token] / len(places)) for token, place in best]
 
     def end(self, request: Request) -> None:
         self.tables.pop(request.id, None)

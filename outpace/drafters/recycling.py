@@ -7,12 +7,12 @@ gets better with use; it starts empty and then guesses nothing.
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, grow, tail
 from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 
@@ -28,35 +28,21 @@ class RecyclingDrafter(Drafter):
     def __init__(self, context: DrafterContext, successors: int = 8, threshold: float = 0.05, trust: float = 0.9):
         if successors < 1 or not 0 < threshold < 1 or not 0 < trust <= 1:
             raise BadInputError("recycling: need successors >= 1, 0 < threshold < 1 and 0 < trust <= 1")
-        self.successors = min(successors, context.vocab_size)
+        self.num_successors = min(successors, context.vocab_size)
         self.threshold, self.trust = threshold, trust
-        self.tokens = np.zeros((context.vocab_size, self.successors), np.int32)
-        self.chances = np.zeros((context.vocab_size, self.successors), np.float32)  # 0: nothing recorded
+        self.tokens = np.zeros((context.vocab_size, self.num_successors), np.int32)
+        self.chances = np.zeros((context.vocab_size, self.num_successors), np.float32)  # 0: nothing recorded
 
     def propose(self, request: Request, budget: int) -> Draft:
-        token_ids: list[int] = []
-        parents: list[int] = []
-        candidates: list[tuple[float, int, int, int]] = []  # (-chance, number, parent, token)
-        number = self._add_children(candidates, 0, 1.0, -1, request.context[-1])
-        while candidates and len(token_ids) < budget:
-            chance, _, parent, token = heapq.heappop(candidates)
-            token_ids.append(token)
-            parents.append(parent)
-            number = self._add_children(candidates, number, -chance, len(token_ids) - 1, token)
-        return Draft(token_ids, parents)
+        return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
-    def _add_children(self, candidates: list[tuple[float, int, int, int]], number: int, chance: float, node: int, token: int) -> int:
-        for successor, share in zip(self.tokens[token].tolist(), self.chances[token].tolist(), strict=True):
-            child = chance * self.trust * share
-            if child < self.threshold:
-                break
-            number += 1
-            heapq.heappush(candidates, (-child, number, node, successor))
-        return number
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        (token,) = tail(request, 1, path)
+        return [(t, self.trust * c) for t, c in zip(self.tokens[token].tolist(), self.chances[token].tolist(), strict=True) if c > 0]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         rows = np.asarray(output.token_ids)
-        tokens, chances = likeliest(output.logits, self.successors)
+        tokens, chances = likeliest(output.logits, self.num_successors)
         # rows of the accepted path are written last, so that they win over guesses of the same token
         order = np.argsort(np.isin(np.arange(len(rows)), [0, *(node + 1 for node in verdict.path)]), kind="stable")
         self.tokens[rows[order]], self.chances[rows[order]] = tokens[order], chances[order]

@@ -1,84 +1,59 @@
-"""Suffix decoding (2411.04975): every place where the end of the text has occurred before votes on what comes next.
+"""Suffix decoding (2411.04975, 2411.10666): every place where the end of the text has occurred before votes on what comes next.
 
-The longest suffix that has occurred before (up to 8 tokens) gives the places; the tokens after them, counted, are a small
-language model of this text. A tree is grown from it best first: each node's estimated chance of acceptance is its parent's
-times its share of the places, so long certain copies become chains and uncertain spots become branches. Shorter suffixes
-add what the longer ones did not see.
+A suffix automaton finds the longest suffix that has occurred before, and its shorter ones; what followed them, counted, is a
+language model of this text in which longer suffixes weigh more. A tree is grown from it best first, so long certain copies
+become chains and uncertain spots become branches.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
+from outpace.automaton import SuffixAutomaton
 from outpace.core import Draft, Request
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, grow, unseen
 from outpace.errors import BadInputError
-from outpace.ngrams import NgramTables
 
-NUM_PLACES = 32  # latest occurrences that vote
-TRUST = (0.35, 0.6, 0.75, 0.85, 0.9, 0.92, 0.94, 0.95)  # chance that a suffix of 1, 2, … tokens predicts at all
-STEP = 0.93  # what is left of that chance one token further
+TRUST = (0.0, 0.35, 0.6, 0.75, 0.85, 0.9, 0.92, 0.94, 0.95)  # chance that a suffix of 0, 1, 2, … tokens predicts at all
+MAX_LEVELS = 4  # suffixes that vote
+NUM_SUCCESSORS = 8
 
 
 class SuffixDrafter(Drafter):
-    """max_suffix: longest suffix looked up (1 to 8). threshold: nodes less likely than this are not worth their row."""
+    """threshold: nodes less likely than this are not worth their row."""
 
     num_draft_tokens = 10
 
-    def __init__(self, context: DrafterContext, max_suffix: int = 8, threshold: float = 0.05):
-        if not 1 <= max_suffix <= len(TRUST):
-            raise BadInputError(f"suffix: max_suffix must be from 1 to {len(TRUST)}, not {max_suffix}")
+    def __init__(self, context: DrafterContext, threshold: float = 0.05):
         if not 0 < threshold < 1:
             raise BadInputError(f"suffix: threshold must be between 0 and 1, not {threshold:g}")
-        self.max_suffix, self.threshold = max_suffix, threshold
-        self.tables: dict[str, NgramTables] = {}
+        self.threshold = threshold
+        self.texts: dict[str, SuffixAutomaton] = {}
 
     def begin(self, request: Request) -> None:
-        self.tables[request.id] = NgramTables(self.max_suffix)
+        self.texts[request.id] = SuffixAutomaton()
 
     def propose(self, request: Request, budget: int) -> Draft:
-        tables, text = self.tables[request.id], request.context
-        tables.extend(text)
-        candidates: list[tuple[float, int, int, int, list[int]]] = []  # (-chance, number, parent, token, places of the token)
-        left, seen = 1.0, set[int]()
-        for n in range(min(self.max_suffix, len(text)), 0, -1):
-            places = tables.after(text, n, NUM_PLACES)
-            if not places:
-                continue
-            for token, voters in _by_token(text, places).items():
-                if token not in seen:
-                    seen.add(token)
-                    candidates.append((-left * TRUST[n - 1] * len(voters) / len(places), len(candidates), -1, token, voters))
-            left *= 1.0 - TRUST[n - 1]
-        return self._grow(text, candidates, budget)
+        return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
-    def _grow(self, text: Sequence[int], candidates: list[tuple[float, int, int, int, list[int]]], budget: int) -> Draft:
-        """Take the likeliest candidate, add its children, repeat."""
-        heapq.heapify(candidates)
-        number = len(candidates)
-        token_ids: list[int] = []
-        parents: list[int] = []
-        while candidates and len(token_ids) < budget and -candidates[0][0] >= self.threshold:
-            chance, _, parent, token, voters = heapq.heappop(candidates)
-            token_ids.append(token)
-            parents.append(parent)
-            following = [place + 1 for place in voters if place + 1 < len(text)]
-            if not following:  # the copy has reached the end of the text: go on from its start, as loops do
-                following = [len(text) - 1] if text[-1] == token else []
-            for child, places in _by_token(text, following).items():
-                number += 1
-                heapq.heappush(candidates, (chance * STEP * len(places) / len(following), number, len(token_ids) - 1, child, places))
-        return Draft(token_ids, parents)
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        text = self._text(request)
+        chances: dict[int, float] = {}
+        left = 1.0
+        for matched, votes in islice(text.votes(text.walk(text.match, path)), MAX_LEVELS):
+            trust = left * TRUST[min(matched, len(TRUST) - 1)]
+            total = sum(count for _, count in votes)
+            for token, count in votes:
+                chances[token] = chances.get(token, 0.0) + trust * count / total
+            left -= trust
+        return sorted(chances.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
+
+    def _text(self, request: Request) -> SuffixAutomaton:
+        """The automaton of `request.context`, brought up to date."""
+        text = self.texts[request.id]
+        text.extend(unseen(request, text.num_tokens))
+        return text
 
     def end(self, request: Request) -> None:
-        self.tables.pop(request.id, None)
-
-
-def _by_token(text: Sequence[int], places: Sequence[int]) -> dict[int, list[int]]:
-    """places grouped by the token that stands there."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for place in places:
-        groups[text[place]].append(place)
-    return groups
+        self.texts.pop(request.id, None)
