@@ -89,7 +89,9 @@ def create_drafter(text: str, context: DrafterContext) -> Drafter:
     """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
     specs = parse_specs(text)
     parts = [_create(spec, context) for spec in specs]
-    return parts[0] if len(parts) == 1 and not is_adaptive(text) else CombinedDrafter(parts, [spec.name for spec in specs])
+    if len(parts) == 1 and not is_adaptive(text):
+        return parts[0]
+    return CombinedDrafter(parts, [spec.name for spec in specs], is_ordered=not is_adaptive(text))
 
 
 def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:

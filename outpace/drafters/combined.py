@@ -1,10 +1,12 @@
 """Several drafters as one tree: `a+b+c`. Earlier ones come first, equal guesses are merged, later ones fill the budget left.
 
-Every drafter sees every step, so that its tables stay warm even when its guesses found no room.
+Drafters that can say what follows any path (`Drafter.successors`) go on from each other's nodes. Under `auto` there is no order: the
+tree is grown best first from all of them at once, and the controller chooses. Every drafter sees every step, so its tables stay warm.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from outpace.core import Draft, Request, Verdict
@@ -12,20 +14,68 @@ from outpace.drafters.base import Drafter
 from outpace.targets.base import TargetOutput
 from outpace.tree import merge
 
+THRESHOLD = 0.03  # paths less likely than this are not gone down
+
 
 class CombinedDrafter(Drafter):
-    """Built from instances by the spec `a+b+c`; its budget is the largest of theirs."""
+    """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs."""
 
-    def __init__(self, parts: Sequence[Drafter], names: Sequence[str]):
-        self.parts, self.names = list(parts), list(names)
+    def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
+        self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
+        self.extending = [(part, name) for part, name in zip(parts, names, strict=True) if _can_extend(part)]
 
     def begin(self, request: Request) -> None:
         for part in self.parts:
             part.begin(request)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        return merge([part.propose(request, budget) for part in self.parts], budget, self.names)
+        starting = [(part, name) for part, name in zip(self.parts, self.names, strict=True) if self.is_ordered or not _can_extend(part)]
+        draft = merge([part.propose(request, budget) for part, _ in starting], budget, [name for _, name in starting])
+        return self._extended(request, draft, budget) if self.extending and draft.num_probes == 0 else draft
+
+    def _extended(self, request: Request, draft: Draft, budget: int) -> Draft:
+        """The draft with the likeliest further nodes, wherever they hang."""
+        token_ids, parents = list(draft.token_ids), list(draft.parents)
+        chances, sources = list(draft.chances or ()), list(draft.sources or ())
+        paths: list[tuple[tuple[int, ...], float]] = []  # of each node: tokens from the root, chance
+        taken = set(zip(parents, token_ids, strict=True))
+        heap: list[tuple[float, int, int, int, float, str]] = []  # (-chance of the path, number, parent, token, chance, source)
+
+        def open_node(node: int, path: tuple[int, ...], path_chance: float) -> None:
+            for token, (chance, source) in self._successors(request, path).items():
+                if path_chance * chance >= THRESHOLD and (node, token) not in taken:
+                    heapq.heappush(heap, (-path_chance * chance, len(heap), node, token, chance, source))
+
+        if len(token_ids) < budget:
+            open_node(-1, (), 1.0)
+        for node, (token, parent) in enumerate(zip(draft.token_ids, draft.parents, strict=True)):
+            path, path_chance = paths[parent] if parent >= 0 else ((), 1.0)
+            paths.append(((*path, token), path_chance * chances[node]))
+            if len(token_ids) < budget:
+                open_node(node, *paths[node])
+        while heap and len(token_ids) < budget:
+            minus, _, parent, token, chance, source = heapq.heappop(heap)
+            path = (*paths[parent][0], token) if parent >= 0 else (token,)
+            paths.append((path, -minus))
+            token_ids.append(token)
+            parents.append(parent)
+            chances.append(chance)
+            sources.append(source)
+            open_node(len(token_ids) - 1, path, -minus)
+        return Draft(token_ids, parents, None, 0, chances, sources)
+
+    def _successors(self, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
+        """token -> (chance, who guesses it) after a path; claims of several add up as if independent."""
+        found: dict[int, tuple[float, str]] = {}
+        for part, name in self.extending:
+            for token, chance in part.successors(request, path):
+                if token in found:
+                    other, source = found[token]
+                    found[token] = (1.0 - (1.0 - other) * (1.0 - chance), f"{source}+{name}")
+                else:
+                    found[token] = (chance, name)
+        return found
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         for part in self.parts:
@@ -34,3 +84,7 @@ class CombinedDrafter(Drafter):
     def end(self, request: Request) -> None:
         for part in self.parts:
             part.end(request)
+
+
+def _can_extend(part: Drafter) -> bool:
+    return type(part).successors is not Drafter.successors
