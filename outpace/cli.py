@@ -117,6 +117,7 @@ def generate(
     seed: Seed = None,
     raw: Annotated[bool, typer.Option("--raw", help="Complete the text as it is, without the chat format.")] = False,
     show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Colour the tokens that came from a guess.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say on stderr why auto guessed what it did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -135,6 +136,11 @@ def generate(
     llm = load(model, drafter, target, precision, threads, config, num_draft_tokens)
     load_seconds = time.perf_counter() - started
     token_ids = llm.tokenizer.encode(text) if raw else llm.tokenizer.encode_chat([{"role": "user", "content": text}])
+    if explain:
+        from outpace import explain as reasons
+        from outpace.progress import stderr
+
+        controller = reasons.start(llm)
     output = _print_stream(llm, token_ids, params, quiet=as_json or show_drafts)
     if as_json:
         typer.echo(json.dumps(_document(output, load_seconds), ensure_ascii=False))
@@ -144,6 +150,8 @@ def generate(
         from outpace.demo import coloured
 
         Console(highlight=False, soft_wrap=True).print(coloured(output))
+    if explain:
+        stderr().print(reasons.render(llm, controller))
     if output.error is not None:
         raise OutpaceError(f"the request failed: {output.error}")
 

@@ -15,7 +15,7 @@ import numpy as np
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs
+from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.metrics import acceptance_rate, mean_acceptance_length
@@ -225,8 +225,8 @@ class LLM:
         return self._speculations[config]
 
     def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
-        if is_adaptive(config.method):
-            return AdaptiveController(self.costs, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
+        if isinstance(drafter, CombinedDrafter) and is_adaptive(config.method):
+            return AdaptiveController(self.costs, drafter, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
         return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
 
     @cached_property

@@ -24,7 +24,7 @@ LEVELS = [
     ["engine"],
     ["tokenizer", "models"],
     ["llm", "shell"],
-    ["bench", "server", "training", "export", "testing", "chat", "demo"],
+    ["bench", "server", "training", "export", "testing", "chat", "demo", "explain"],
     ["verify"],  # the proof for users: it needs bench (prompts) and testing (the distribution test)
     ["cli"],
     ["__main__"],

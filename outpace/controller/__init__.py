@@ -1,6 +1,6 @@
 """How much to guess: a fixed number, or what the measured cost of a pass and the chances of the guesses say."""
 
-from outpace.controller.adaptive import AdaptiveController
+from outpace.controller.adaptive import AdaptiveController, Step
 from outpace.controller.base import Controller, FixedController, Plan, Speculation
 from outpace.controller.cost import CostTable, VerifyCost, cost_of, measure_cost, measure_verify_cost
 
@@ -11,6 +11,7 @@ __all__ = [
     "FixedController",
     "Plan",
     "Speculation",
+    "Step",
     "VerifyCost",
     "cost_of",
     "measure_cost",

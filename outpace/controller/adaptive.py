@@ -7,14 +7,16 @@ or a width is kept, are filled with the next best guesses for free. No nodes at 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
 from outpace.controller.width import MIN_ROWS, WidthPolicy
+from outpace.controller.worth import Worth
 from outpace.core import Draft, Request
+from outpace.drafters.combined import CombinedDrafter
 from outpace.tree import select
 
 MIN_CHANCE = 0.01  # less is not even given a free row
@@ -35,11 +37,11 @@ class Step:
 class AdaptiveController(Controller):
     """Built for one target by its CostTable; `max_nodes` bounds what a request drafts in a step."""
 
-    def __init__(self, costs: CostTable, max_nodes: int = 24, explain: bool = False):
-        self.max_nodes = max_nodes
-        self.policy, self.calibration = WidthPolicy(costs), Calibration()
+    def __init__(self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24):
+        self.drafter, self.max_nodes = drafter, max_nodes
+        self.policy, self.calibration, self.worth = WidthPolicy(costs), Calibration(), Worth(drafter.names)
         self.appetite = float(max_nodes)  # nodes a request took lately, running mean
-        self.steps: list[Step] | None = [] if explain else None
+        self.steps: list[Step] | None = None  # a list collects the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
         return min(self.max_nodes, 4 + int(1.5 * self.appetite))
@@ -51,11 +53,20 @@ class AdaptiveController(Controller):
         num_taken = bisect_right(rows, width) - 1
         self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
         chosen: list[list[int]] = [[] for _ in requests]
-        for _, index, node in nodes[:num_taken]:
+        gained: dict[str, float] = {}  # by nodes that one drafter alone guessed
+        for chance, index, node in nodes[:num_taken]:
             chosen[index].append(node)
+            source = _source(requests[index], drafts[index], node)
+            gained[source] = gained.get(source, 0.0) + chance
+        self._account(gained)
         if self.steps is not None:
             self._note(requests, drafts, nodes, num_taken, width)
         return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], width)
+
+    def _account(self, gained: Mapping[str, float]) -> None:
+        self.worth.account(gained, self.drafter.milliseconds, self.policy.rate)
+        self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)
+        self.drafter.resting = self.worth.resting
 
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
         self.calibration.observe(proposal, request.speculation.name, known)
@@ -71,13 +82,16 @@ class AdaptiveController(Controller):
     def _note(self, requests: Sequence[Request], drafts: Sequence[Draft], nodes: Sequence[Candidate], num_taken: int, width: int) -> None:
         def described(entry: Candidate) -> tuple[int, str, float]:
             chance, index, node = entry
-            sources = drafts[index].sources
-            return drafts[index].token_ids[node], sources[node] if sources else requests[index].speculation.name, chance
+            return drafts[index].token_ids[node], _source(requests[index], drafts[index], node), chance
 
         cost = self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
         left = described(nodes[num_taken]) if num_taken < len(nodes) else None
         assert self.steps is not None
         self.steps.append(Step(width, cost, self.policy.rate, [described(entry) for entry in nodes[:num_taken]], left))
+
+
+def _source(request: Request, draft: Draft, node: int) -> str:
+    return draft.sources[node] if draft.sources else request.speculation.name
 
 
 def _running(requests: Sequence[Request], nodes: Sequence[Candidate], num_other_rows: int) -> tuple[list[int], list[float]]:

@@ -132,6 +132,7 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
 
 __all__ = [
     "DRAFTERS",
+    "CombinedDrafter",
     "Drafter",
     "DrafterContext",
     "DrafterSpec",

@@ -7,7 +7,9 @@ tree is grown best first from all of them at once, and the controller chooses. E
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from outpace.core import Draft, Request, Verdict
 from outpace.drafters.base import Drafter
@@ -15,45 +17,78 @@ from outpace.targets.base import TargetOutput
 from outpace.tree import merge
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
+Parts = list[tuple[Drafter, str]]
 
 
 class CombinedDrafter(Drafter):
-    """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs."""
+    """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs.
+
+    `resting` are names that a controller leaves out for now: they neither guess nor learn. `milliseconds` is the time each part has
+    taken since somebody last set it to 0.
+    """
 
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
         self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
-        self.extending = [(part, name) for part, name in zip(parts, names, strict=True) if _can_extend(part)]
+        self.resting: set[str] = set()
+        self.milliseconds = dict.fromkeys(names, 0.0)
 
     def begin(self, request: Request) -> None:
         for part in self.parts:
             part.begin(request)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        starting = [(part, name) for part, name in zip(self.parts, self.names, strict=True) if self.is_ordered or not _can_extend(part)]
-        draft = merge([part.propose(request, budget) for part, _ in starting], budget, [name for _, name in starting])
-        return self._extended(request, draft, budget) if self.extending and draft.num_probes == 0 else draft
+        drafts, names = [], []
+        for part, name in self._awake():
+            if self.is_ordered or not _can_extend(part):
+                with self._timed(name):
+                    drafts.append(part.propose(request, budget))
+                names.append(name)
+        draft = merge(drafts, budget, names)
+        return draft if draft.num_probes else self._extended(request, draft, budget)
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        for part, name in self._awake():
+            with self._timed(name):
+                part.observe(request, verdict, output)
+
+    def end(self, request: Request) -> None:
+        for part in self.parts:
+            part.end(request)
+
+    def _awake(self) -> Parts:
+        return [(part, name) for part, name in zip(self.parts, self.names, strict=True) if name not in self.resting]
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.milliseconds[name] += 1e3 * (time.perf_counter() - started)
 
     def _extended(self, request: Request, draft: Draft, budget: int) -> Draft:
         """The draft with the likeliest further nodes, wherever they hang."""
+        extending = [(part, name) for part, name in self._awake() if _can_extend(part)]
+        if not extending or len(draft) >= budget:
+            return draft
         token_ids, parents = list(draft.token_ids), list(draft.parents)
         chances, sources = list(draft.chances or ()), list(draft.sources or ())
         paths: list[tuple[tuple[int, ...], float]] = []  # of each node: tokens from the root, chance
         taken = set(zip(parents, token_ids, strict=True))
         heap: list[tuple[float, int, int, int, float, str]] = []  # (-chance of the path, number, parent, token, chance, source)
+        number = 0
 
         def open_node(node: int, path: tuple[int, ...], path_chance: float) -> None:
-            for token, (chance, source) in self._successors(request, path).items():
+            nonlocal number
+            for token, (chance, source) in self._successors(extending, request, path).items():
                 if path_chance * chance >= THRESHOLD and (node, token) not in taken:
-                    heapq.heappush(heap, (-path_chance * chance, len(heap), node, token, chance, source))
+                    number += 1
+                    heapq.heappush(heap, (-path_chance * chance, number, node, token, chance, source))
 
-        if len(token_ids) < budget:
-            open_node(-1, (), 1.0)
+        open_node(-1, (), 1.0)
         for node, (token, parent) in enumerate(zip(draft.token_ids, draft.parents, strict=True)):
             path, path_chance = paths[parent] if parent >= 0 else ((), 1.0)
             paths.append(((*path, token), path_chance * chances[node]))
-            if len(token_ids) < budget:
-                open_node(node, *paths[node])
+            open_node(node, *paths[node])
         while heap and len(token_ids) < budget:
             minus, _, parent, token, chance, source = heapq.heappop(heap)
             path = (*paths[parent][0], token) if parent >= 0 else (token,)
@@ -65,25 +100,17 @@ class CombinedDrafter(Drafter):
             open_node(len(token_ids) - 1, path, -minus)
         return Draft(token_ids, parents, None, 0, chances, sources)
 
-    def _successors(self, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
+    def _successors(self, extending: Parts, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
         """token -> (chance, who guesses it) after a path; claims of several add up as if independent."""
         found: dict[int, tuple[float, str]] = {}
-        for part, name in self.extending:
-            for token, chance in part.successors(request, path):
-                if token in found:
-                    other, source = found[token]
-                    found[token] = (1.0 - (1.0 - other) * (1.0 - chance), f"{source}+{name}")
-                else:
-                    found[token] = (chance, name)
+        for part, name in extending:
+            started = time.perf_counter()
+            successors = part.successors(request, path)
+            self.milliseconds[name] += 1e3 * (time.perf_counter() - started)
+            for token, chance in successors:
+                other, source = found.get(token, (0.0, ""))
+                found[token] = (1.0 - (1.0 - other) * (1.0 - chance), f"{source}+{name}" if source else name)
         return found
-
-    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        for part in self.parts:
-            part.observe(request, verdict, output)
-
-    def end(self, request: Request) -> None:
-        for part in self.parts:
-            part.end(request)
 
 
 def _can_extend(part: Drafter) -> bool:
