@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("svg")
-mpl.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-
 from matplotlib import pyplot as plt
 
 from outpace import LLM, SamplingParams, demo, explain
@@ -18,6 +13,8 @@ OUT = Path(__file__).parent.parent / "docs" / "drafters" / "auto.svg"
 
 def main() -> None:
     """Summarise the demonstration's document with auto, note every step, draw."""
+    plt.switch_backend("svg")
+    plt.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     llm = LLM("default", drafter="auto")
     messages = [{"role": "user", "content": demo.INSTRUCTION + demo.document()}]
     llm.chat(messages, SamplingParams(max_tokens=32))
@@ -30,7 +27,7 @@ def main() -> None:
     numbers = range(1, len(steps) + 1)
     right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="rows of the pass")
     right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them guesses")
-    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps: {output.mean_acceptance_length:.2f} tokens a step")
+    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.mean_acceptance_length:.2f} a step")
     right.legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(OUT, metadata={"Date": None})
