@@ -138,6 +138,16 @@ def test_plain_decoding_wins(ratios, words):
     assert advice.text.startswith(words)
 
 
+def test_the_closest_is_no_lucky_newcomer():
+    advice = verdict([Tried(SUFFIX, samples([0.8, 1.4] * 6)), Tried(BOTH, samples([1.6]))])
+    assert advice.closest.config == SUFFIX
+    assert "One prompt" not in advice.text
+
+
+def test_few_common_prompts_are_no_tie():
+    assert "As good" not in verdict([Tried(BOTH, samples(STEADY)), Tried(LOOKUP, samples([1.7, 1.71]))]).text
+
+
 def test_nothing_measured():
     assert verdict([Tried(SUFFIX)]).config == verdict([]).config == PLAIN
 
@@ -438,6 +448,13 @@ def test_bad_input_is_told_before_the_model_loads(prompts, monkeypatch, argument
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+def test_a_time_limit_is_a_number(prompts, toy_llm, seconds):
+    result = call("tune", "--prompts", "p.jsonl", "--time-limit", seconds)
+    assert result.exit_code == 2
+    assert "the time limit must be a number of seconds" in result.stderr
 
 
 def test_only_plain_decoding_is_nothing_to_try(prompts, toy_llm):

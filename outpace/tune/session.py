@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,6 +59,8 @@ def tune(
     llm: LLM, workloads: Sequence[Workload], methods: Sequence[SpeculativeConfig], params: SamplingParams, time_limit: float
 ) -> Outcome:
     """Search for `time_limit` seconds at most. Raises BadInputError for impossible methods, OutpaceError if nothing could be compared."""
+    if not 0 < time_limit < math.inf:
+        raise BadInputError(f"the time limit must be a number of seconds, not {time_limit}")
     if not methods:
         raise BadInputError("there is nothing to try besides plain decoding: name drafters by --drafters")
     for method in methods:

@@ -50,7 +50,7 @@ def verdict(tried: Sequence[Tried]) -> Verdict:
     best = _best([entry for entry in contenders if (estimate := entry.speedup) and estimate.is_faster])
     failures = [f"{label(entry.config)} {_failure(entry)}; it is not chosen." for entry in tried if not entry.is_allowed]
     if best is None:
-        closest = max((entry for entry in tried if entry.is_allowed and entry.samples), key=_value, default=None)
+        closest = _closest(tried)
         return Verdict(PLAIN, closest, [*_plain_wins(closest), *failures])
     sentences = [f"{label(best.config)}, expect {in_words(best.speedup)} on prompts like these {best_count(best)}."]
     return Verdict(best.config, best, [*sentences, *_ties(best, contenders), *_categories(best), *failures])
@@ -64,6 +64,13 @@ def _best(pool: Sequence[Tried]) -> Tried | None:
         gain = advantage(entry.samples, best.samples) if best else None
         best = entry if gain is not None and gain.is_faster else best
     return best
+
+
+def _closest(tried: Sequence[Tried]) -> Tried | None:
+    """The fastest of those that ran at least half as many prompts as whoever ran most."""
+    allowed = [entry for entry in tried if entry.is_allowed and entry.samples]
+    most = max((len(entry.samples) for entry in allowed), default=0)
+    return max((entry for entry in allowed if 2 * len(entry.samples) >= most), key=_value, default=None)
 
 
 def _value(entry: Tried) -> float:
@@ -83,10 +90,11 @@ def _plain_wins(closest: Tried | None) -> list[str]:
 
 
 def _ties(best: Tried, contenders: Sequence[Tried]) -> list[str]:
+    """Those that ran at least half of its prompts and were not slower with confidence."""
     names = []
     for entry in contenders:
         gain = advantage(entry.samples, best.samples)
-        if entry is not best and gain is not None and gain.low is not None and not gain.is_slower:
+        if entry is not best and gain is not None and 2 * gain.num_prompts >= len(best.samples) > 1 and not gain.is_slower:
             names.append(label(entry.config))
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return [f"As good within the noise: {', '.join(names[:MAX_NAMED])}{more}."] if names else []
