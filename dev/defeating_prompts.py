@@ -10,9 +10,7 @@ import random
 import re
 import string
 
-SYLLABLES = re.findall(
-    "[a-z]+", "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo yu zan bler cron dral fisk grum horp jint klaw mosk"
-)
+SYLLABLES = re.findall("[a-z]+", "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo yu zan bler cron dral fisk grum horp jint")
 SENTENCES = [
     "Der Regen fällt leise auf das alte Dach am Rand der Stadt.",
     "Le boulanger ouvre sa porte avant que le soleil ne se lève.",

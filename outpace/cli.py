@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Heavy imports happen
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 
 from outpace import __version__
 from outpace.errors import BadInputError, OutpaceError
-from outpace.shell import Commands, reported
+from outpace.shell import Commands, check_writable, read_json, reported, write_whole
 
 if TYPE_CHECKING:
     from outpace.llm import LLM, RequestOutput
@@ -52,17 +51,8 @@ def load(
     """Build the LLM that a command asked for; `--drafter` wins over `--config`."""
     from outpace.llm import LLM
 
-    speculative: Any = drafter if drafter is not None or config is None else _read_config(config)
+    speculative: Any = drafter if drafter is not None or config is None else read_json(config)
     return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
-
-
-def _read_config(config: Path) -> Any:
-    try:
-        return json.loads(config.read_text("utf-8"))
-    except OSError as error:
-        raise BadInputError(f"cannot read {config}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInputError(f"{config} is not JSON: {error}") from error
 
 
 @app.callback(invoke_without_command=True)
@@ -256,8 +246,7 @@ def bench(
     from outpace.core import SamplingParams
 
     workloads = read_prompts(prompts, limit)
-    if json_out is not None and str(json_out) != "-" and not json_out.absolute().parent.is_dir():
-        raise BadInputError(f"there is no folder {json_out.absolute().parent} to write {json_out.name} to")
+    check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
     settings = _drafter_settings(drafters, config)
     document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats)
@@ -268,7 +257,7 @@ def bench(
     for table in report.tables(document):
         console.print(table)
     if json_out is not None:
-        _write_whole(json_out, json.dumps(document, indent=2))
+        write_whole(json_out, json.dumps(document, indent=2))
 
 
 def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
@@ -279,18 +268,8 @@ def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, An
     names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else list(DRAFTERS)
     settings: dict[str, Any] = {name: name for name in names}
     if config is not None:
-        settings[str(config)] = SpeculativeConfig.of(_read_config(config))
+        settings[str(config)] = SpeculativeConfig.of(read_json(config))
     return settings
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file completely or leave the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @app.command()
@@ -330,6 +309,42 @@ def verify(
         console.print("proved" if document["passed"] else "[bold red]NOT PROVED[/]")
     if not document["passed"]:
         raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def tune(
+    prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns: prompts like those you will have.")],
+    model: Model = "default",
+    out: Annotated[Path | None, typer.Option(help="Write the best settings here, for --config.")] = None,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds, after the model is loaded.")] = 300.0,
+    drafters: Annotated[str | None, typer.Option(help="Comma-separated. Default: those that usually do well.")] = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    config: Annotated[Path | None, typer.Option(help="Speculative settings as JSON: one more candidate.")] = None,
+) -> None:
+    """Find the way of guessing that is fastest on your prompts and machine, and say how sure that is.
+
+    Example: `outpace tune --prompts questions.jsonl --time-limit 120 --out tuned.json`, then `outpace chat --config tuned.json`
+    """
+    from outpace.bench.workloads import read_prompts
+    from outpace.core import SamplingParams
+    from outpace.tune import session
+    from outpace.tune.candidates import default_methods, named_methods
+
+    workloads = read_prompts(prompts, limit)
+    check_writable(out)
+    named = named_methods(drafters, None if config is None else read_json(config))
+    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    llm = load(model, "none", target, precision, threads, None)
+    methods = named if drafters is not None else [*default_methods(llm), *named]
+    session.run(llm, workloads, methods, params, time_limit, as_json, out)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from outpace.errors import BadInputError
 
 _VLLM_NAMES = {"num_speculative_tokens": "num_draft_tokens"}  # vLLM's key -> ours
 _VLLM_METHODS = {"ngram": "prompt_lookup"}
+FILE_VERSION = 1  # of the files that `outpace tune` writes (docs/tune.md)
 _NGRAM_KEYS = {"prompt_lookup_max": "max_ngram", "prompt_lookup_min": "min_ngram"}
 
 
@@ -28,7 +29,8 @@ class SpeculativeConfig:
 
     @classmethod
     def of(cls, value: SpeculativeConfig | Mapping[str, Any] | str | bool | None) -> SpeculativeConfig:
-        """From a spec string, a mapping (vLLM's JSON keys are understood), False for plain decoding, or None for the default."""
+        """From a spec string, a mapping (vLLM's JSON keys and the files of `outpace tune` are understood), False for plain decoding, or
+        None for the default."""
         if isinstance(value, SpeculativeConfig):
             return value
         if value is None or value is True:
@@ -44,6 +46,10 @@ class SpeculativeConfig:
         for key, option in _NGRAM_KEYS.items():
             if key in settings:
                 method += f":{option}={settings.pop(key)}"
+        version = settings.pop("version", FILE_VERSION)
+        if version != FILE_VERSION:
+            raise BadInputError(f"speculative settings of version {version!r}; this outpace reads version {FILE_VERSION}")
+        settings.pop("measured", None)  # what `outpace tune` saw, for people
         unknown = settings.keys() - {"method", "num_draft_tokens", "verifier"}
         if unknown:
             raise BadInputError(f"unknown speculative setting {sorted(unknown)[0]!r}; known: method, num_draft_tokens, verifier")

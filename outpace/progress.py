@@ -12,11 +12,14 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -60,3 +63,34 @@ def stages(label: str) -> Iterator[Callable[[str], None]]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda stage: progress.update(task, description=f"{label}: {stage}")
+
+
+class _TimeLeft(ProgressColumn):
+    """What is left of the task's total, in seconds."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{max(0.0, (task.total or 0.0) - (task.elapsed or 0.0)):.0f} s left", style="progress.remaining")
+
+
+@contextmanager
+def countdown(seconds: float) -> Iterator[Callable[[str, str], None]]:
+    """A bar of a limited time; call with (stage, detail). Without a terminal, one line a stage."""
+    console = stderr()
+    if not console.is_terminal:
+        stages_seen = set[str]()
+
+        def tell(stage: str, detail: str) -> None:
+            if stage not in stages_seen:
+                stages_seen.add(stage)
+                note(stage)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _TimeLeft())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=seconds)
+
+        def show(stage: str, detail: str) -> None:
+            progress.update(task, description=f"{stage}: {detail}", completed=progress.tasks[0].elapsed or 0.0)
+
+        yield show

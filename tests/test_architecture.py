@@ -25,7 +25,7 @@ LEVELS = [
     ["tokenizer", "models"],
     ["llm", "shell"],
     ["bench", "server", "training", "export", "testing", "chat", "demo", "explain"],
-    ["verify"],  # the proof for users: it needs bench (prompts) and testing (the distribution test)
+    ["verify", "tune"],  # the proof for users needs bench (prompts) and testing (the distribution test); tuning needs bench
     ["cli"],
     ["__main__"],
 ]

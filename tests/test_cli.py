@@ -27,7 +27,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join(DRAFTERS)
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "drafters", "models"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models"]
 OUTPACE = [sys.executable, "-m", "outpace.cli"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 
@@ -119,6 +119,7 @@ CONTRACT = {
     "chat": f"model drafter {LOADS}",
     "bench": f"prompts model drafters max-tokens limit temperature seed repeats json {LOADS}",
     "verify": f"model drafters prompts limit json {LOADS}",
+    "tune": f"prompts model out {LOADS}",
     "drafters": "",
     "models": "",
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import outpace
 from outpace.bench.workloads import Workload
@@ -19,6 +19,7 @@ from outpace.metrics import acceptance_rate, mean_acceptance_length, median
 from outpace.progress import track
 
 BASELINE = "none"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,23 @@ def run(
 def _run_prompt(
     llm: LLM, workload: Workload, settings: Mapping[str, Speculative], params: SamplingParams, repeats: int, index: int
 ) -> dict[str, _Cell]:
-    """Every drafter on one prompt, in an order that rotates with prompt and repeat, so that drift hits all alike."""
+    """Every drafter on one prompt, in an order that rotates with prompt and repeat."""
     names = list(settings)
     outputs: dict[str, list[RequestOutput]] = {name: [] for name in names}
     for repeat in range(repeats):
-        turn = (index + repeat) % len(names)
-        for name in [*names[turn:], *names[:turn]]:
+        for name in rotated(names, index + repeat):
             outputs[name] += llm.chat(workload.messages, params, speculative=settings[name])
     plain = outputs[BASELINE][0].token_ids
     return {
         name: _Cell(runs[0], median([run.stats.decode_seconds for run in runs]), all(run.token_ids == plain for run in runs))
         for name, runs in outputs.items()
     }
+
+
+def rotated(entries: Sequence[T], turn: int) -> list[T]:
+    """The entries in an order that starts with another one each turn, so that drift of the machine hits all alike."""
+    start = turn % len(entries)
+    return [*entries[start:], *entries[:start]]
 
 
 def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_Cell]]) -> list[Result]:

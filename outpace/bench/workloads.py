@@ -68,12 +68,21 @@ def _is_message(message: Any) -> bool:
 
 def spread(workloads: Sequence[Workload], limit: int) -> list[Workload]:
     """`limit` prompts: equally many of each category as far as they go, in it equally many of each part, the first ones of the file."""
+    chosen = {id(workload) for workload in rotation(workloads)[:limit]}
+    return [workload for queue in _queues(workloads) for workload in queue if id(workload) in chosen]
+
+
+def rotation(workloads: Sequence[Workload]) -> list[Workload]:
+    """All prompts, one of each category in turn: every start of this list is spread over the categories."""
+    return _alternating(_queues(workloads))
+
+
+def _queues(workloads: Sequence[Workload]) -> list[list[Workload]]:
+    """One list for each category, its parts taking turns."""
     groups: dict[str, dict[str, list[Workload]]] = {}
     for workload in workloads:
         groups.setdefault(workload.category, {}).setdefault(workload.part, []).append(workload)
-    queues = [_alternating(list(parts.values())) for parts in groups.values()]
-    chosen = {id(workload) for workload in _alternating(queues)[:limit]}
-    return [workload for queue in queues for workload in queue if id(workload) in chosen]
+    return [_alternating(list(parts.values())) for parts in groups.values()]
 
 
 def _alternating(groups: Sequence[Sequence[Workload]]) -> list[Workload]:

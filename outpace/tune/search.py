@@ -1,0 +1,192 @@
+"""Successive halving within a time limit: many ways on few prompts, the better ones on more, then their settings, then the finalists.
+
+Plain decoding runs in every turn, so each way is paired with it prompt by prompt, minutes of drift apart or not. A way runs a prompt
+once only: drafters with a memory would do better the second time, and nobody's second time is like that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from outpace.bench.runner import rotated
+from outpace.bench.workloads import Workload, rotation
+from outpace.config import SpeculativeConfig
+from outpace.errors import BadInputError
+from outpace.tune.candidates import PLAIN, label, variations
+from outpace.tune.intervals import Sample, advantage, speedup
+from outpace.tune.verdict import Tried, in_words
+
+Ask = Callable[[Workload, SpeculativeConfig], Any]  # -> RequestOutput
+SHARES = (0.35, 0.5, 0.75, 1.0)  # of the time limit, at which each round ends at the latest
+FEWEST, MOST = 3, 8  # prompts of a round but the last; in between, one of each category
+NUM_BASES, NUM_FINALISTS, MAX_VARIATIONS = 2, 3, 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that was tried. `failed_prompts`: id -> why plain decoding could not run it. Seconds: of it all, and of one answer."""
+
+    tried: list[Tried]
+    failed_prompts: dict[str, str]
+    is_interrupted: bool
+    seconds: float
+    mean_seconds: float
+
+
+class Search:
+    """One search. `ask` runs one prompt with one way of guessing; `clock` and `show(stage, detail)` can be replaced, as tests do."""
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        methods: Sequence[SpeculativeConfig],
+        ask: Ask,
+        time_limit: float,
+        clock: Callable[[], float] = time.perf_counter,
+        show: Callable[[str, str], None] = lambda stage, detail: None,
+    ):
+        self.workloads, self.methods, self.ask, self.time_limit = rotation(workloads), list(methods), ask, time_limit
+        self.clock, self.show = clock, show
+        self.samples: dict[SpeculativeConfig, dict[int, Sample]] = {}
+        self.failures: dict[SpeculativeConfig, str] = {}
+        self.dropped: dict[SpeculativeConfig, str] = {}
+        self.failed_prompts: dict[int, str] = {}
+        self.started = self.run_seconds = 0.0
+        self.num_runs = self.num_turns = self.cursor = 0
+        self.best_so_far = "unknown"
+
+    def run(self) -> Outcome:
+        """Search until the time is up, nothing is left to run, or Ctrl-C; what is known then is returned, never lost."""
+        self.started, is_interrupted = self.clock(), False
+        try:
+            self._rounds()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        tried = [
+            Tried(config, tuple(samples.values()), self.failures.get(config, ""), self.dropped.get(config, ""))
+            for config, samples in self.samples.items()
+        ]
+        failed = {self.workloads[index].id: why for index, why in self.failed_prompts.items()}
+        return Outcome(tried, failed, is_interrupted, self.clock() - self.started, self._mean_seconds)
+
+    def _rounds(self) -> None:
+        num_prompts = max(FEWEST, min(MOST, len({workload.category for workload in self.workloads})))
+        first, second, third, last = (self.started + share * self.time_limit for share in SHARES)
+        self._round("1 of 4, methods", self.methods, num_prompts, first)
+        alive = self._better(self.methods, max(NUM_FINALISTS, len(self.methods) // 2))
+        self._round("2 of 4, better methods", alive, num_prompts, second)
+        bases = self._ranked(self.methods)[:NUM_BASES]
+        alive = self._better(alive, NUM_FINALISTS)
+        others = variations(bases, self._affordable(len(alive), third))
+        self._round("3 of 4, settings", [*alive, *others], num_prompts, third)
+        alive = self._better([*alive, *others], NUM_FINALISTS)
+        self._round("4 of 4, finalists", alive, len(self.workloads), last)
+
+    def _round(self, name: str, configs: Sequence[SpeculativeConfig], num_prompts: int, deadline: float) -> None:
+        """Up to `num_prompts` turns; a turn that would not be over by the deadline is not begun."""
+        for config in configs:
+            self.samples.setdefault(config, {})
+        num_done = 0
+        while num_done < num_prompts:
+            index, lacking = self._next_prompt(configs)
+            if not lacking or self.clock() + (len(lacking) + 1) * self._mean_seconds > deadline:
+                return
+            self._turn(name, index, lacking)
+            num_done += index not in self.failed_prompts
+
+    def _next_prompt(self, configs: Sequence[SpeculativeConfig]) -> tuple[int, list[SpeculativeConfig]]:
+        """(prompt, who has not run it yet): the next one of the file, from its start again after its end."""
+        usable = [config for config in configs if config not in self.failures]
+        for place in range(self.cursor, self.cursor + len(self.workloads)):
+            index = place % len(self.workloads)
+            lacking = [config for config in usable if index not in self.samples[config]]
+            if lacking and index not in self.failed_prompts:
+                return index, lacking
+        return 0, []
+
+    def _turn(self, name: str, index: int, configs: Sequence[SpeculativeConfig]) -> None:
+        """These ways and plain decoding on one prompt."""
+        outputs: dict[SpeculativeConfig, Any] = {}
+        self.num_turns += 1
+        self.cursor = index + 1
+        try:
+            for config in rotated([PLAIN, *configs], self.num_turns):
+                if self.clock() + self._mean_seconds > self.started + self.time_limit:
+                    return
+                self.show(f"round {name}", f"{label(config)}; best so far {self.best_so_far}")
+                before = self.clock()
+                outputs[config] = self.ask(self.workloads[index], config)
+                self.run_seconds += self.clock() - before
+                self.num_runs += 1
+        except BadInputError as error:  # the settings are known to be right: the prompt is wrong, for everybody
+            self.failed_prompts[index] = str(error)
+        finally:
+            if index not in self.failed_prompts:
+                self._record(index, outputs)
+
+    def _record(self, index: int, outputs: dict[SpeculativeConfig, Any]) -> None:
+        plain = outputs.pop(PLAIN, None)
+        if plain is None:
+            return
+        workload = self.workloads[index]
+        if plain.finish_reason == "error":
+            self.failed_prompts[index] = str(plain.error)
+            return
+        for config, output in outputs.items():
+            if output.finish_reason == "error":
+                self.failures[config] = f"failed on prompt {workload.id} ({output.error})"
+                continue
+            is_identical = output.token_ids == plain.token_ids
+            self.samples[config][index] = Sample(
+                prompt=index,
+                category=workload.category,
+                plain_seconds=plain.stats.decode_seconds,
+                seconds=output.stats.decode_seconds,
+                num_tokens=len(output.token_ids),
+                num_steps=output.stats.num_steps,
+                is_identical=is_identical,
+            )
+            if not is_identical:
+                self.failures[config] = f"gave other tokens than plain decoding on prompt {workload.id}"
+        if ranked := self._ranked(list(self.samples)):
+            self.best_so_far = f"{label(ranked[0])} {in_words(speedup(self._of(ranked[0])))}"
+
+    def _better(self, configs: Sequence[SpeculativeConfig], number: int) -> list[SpeculativeConfig]:
+        """At most `number` of them: the fastest, without those that are slower than plain decoding or than the fastest with confidence."""
+        ranked = self._ranked(configs)
+        kept: list[SpeculativeConfig] = []
+        for config in ranked:
+            gain = advantage(self._of(config), self._of(ranked[0]))
+            if (estimate := speedup(self._of(config))) is not None and estimate.is_slower:
+                self.dropped[config] = "slower than plain decoding"
+            elif gain is not None and gain.is_slower:
+                self.dropped[config] = f"slower than {label(ranked[0])}"
+            elif len(kept) == number:
+                self.dropped[config] = f"behind the best {number}"
+            else:
+                kept.append(config)
+        return kept
+
+    def _ranked(self, configs: Sequence[SpeculativeConfig]) -> list[SpeculativeConfig]:
+        """Those without failures that ran at all, fastest first; compared on the prompts shared with the one that ran most."""
+        usable = [config for config in configs if config not in self.failures and self.samples.get(config)]
+        if not usable:
+            return []
+        reference = self._of(max(usable, key=lambda config: len(self.samples[config])))
+        gains = {config: advantage(self._of(config), reference) for config in usable}
+        return sorted(usable, key=lambda config: -(found.value if (found := gains[config]) else 0.0))
+
+    def _of(self, config: SpeculativeConfig) -> list[Sample]:
+        return list(self.samples[config].values())
+
+    @property
+    def _mean_seconds(self) -> float:
+        return self.run_seconds / self.num_runs if self.num_runs else 0.0
+
+    def _affordable(self, num_alive: int, deadline: float) -> int:
+        """So many settings that each still gets a few prompts before the deadline."""
+        num_runs = (deadline - self.clock()) / self._mean_seconds if self._mean_seconds else 0.0
+        return max(0, min(MAX_VARIATIONS, int(num_runs / FEWEST) - num_alive - 1))

@@ -1,0 +1,95 @@
+"""One tuning session: search, verdict, tables or JSON, and the file of settings."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from outpace.bench.workloads import Workload
+from outpace.config import SpeculativeConfig
+from outpace.core import SamplingParams
+from outpace.errors import BadInputError, OutpaceError
+from outpace.llm import LLM
+from outpace.progress import countdown, note
+from outpace.shell import write_whole
+from outpace.tune import report
+from outpace.tune.search import Outcome, Search
+from outpace.tune.verdict import verdict
+
+WARM_UP_TOKENS = 16
+
+
+def run(
+    llm: LLM,
+    workloads: Sequence[Workload],
+    methods: Sequence[SpeculativeConfig],
+    params: SamplingParams,
+    time_limit: float,
+    as_json: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Tune, print, and write the settings to `out`. After Ctrl-C it prints what is known and writes nothing."""
+    outcome = tune(llm, workloads, methods, params, time_limit)
+    advice = verdict(outcome.tried)
+    document = report.document(llm, params, time_limit, outcome, advice)
+    for prompt, why in outcome.failed_prompts.items():
+        note(f"prompt {prompt} was left out: {why}")
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if as_json:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        for table in report.tables(document, outcome, advice):
+            console.print(table)
+        console.print(advice.text, markup=False, soft_wrap=True)
+    if outcome.is_interrupted:
+        note("this is what was known when you stopped it; no settings were written")
+        raise KeyboardInterrupt
+    if out is not None:
+        write_whole(out, json.dumps(document["config"], ensure_ascii=False, indent=2))
+        note(f"settings written to {out}; use them by --config {out}")
+
+
+def tune(
+    llm: LLM, workloads: Sequence[Workload], methods: Sequence[SpeculativeConfig], params: SamplingParams, time_limit: float
+) -> Outcome:
+    """Search for `time_limit` seconds at most. Raises BadInputError for impossible methods, OutpaceError if nothing could be compared."""
+    if not 0 < time_limit < math.inf:
+        raise BadInputError(f"the time limit must be a number of seconds, not {time_limit}")
+    if not methods:
+        raise BadInputError("there is nothing to try besides plain decoding: name drafters by --drafters")
+    for method in methods:
+        llm.speculation(method)
+    with countdown(time_limit) as show:
+        _warm_up(llm, workloads, params)
+        search = Search(
+            workloads, methods, lambda workload, how: llm.chat(workload.messages, params, speculative=how)[0], time_limit, show=show
+        )
+        outcome = search.run()
+    if any(entry.samples or entry.failure for entry in outcome.tried):
+        return outcome
+    if outcome.is_interrupted:
+        raise KeyboardInterrupt
+    if outcome.failed_prompts:
+        prompt, why = next(iter(outcome.failed_prompts.items()))
+        raise OutpaceError(f"no prompt could be run; prompt {prompt}: {why}")
+    needed = (len(methods) + 1) * outcome.mean_seconds
+    raise OutpaceError(
+        f"a time limit of {time_limit:g} s is too short to compare anything: one prompt takes about {needed:.0f} s, and 3 are the least"
+    )
+
+
+def _warm_up(llm: LLM, workloads: Sequence[Workload], params: SamplingParams) -> None:
+    """The first passes of a model are slow; they are nobody's."""
+    short = replace(params, max_tokens=min(WARM_UP_TOKENS, params.max_tokens))
+    for workload in workloads:
+        try:
+            llm.chat(workload.messages, short, speculative=False)
+        except BadInputError:  # too long; the search tells it
+            continue
+        return

@@ -1,0 +1,135 @@
+"""The verdict: what to use, what to expect of it, and where it does not pay. A pure function of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outpace.config import SpeculativeConfig
+from outpace.tune.candidates import PLAIN, label
+from outpace.tune.intervals import Estimate, Sample, advantage, speedup
+
+MAX_NAMED = 3  # equally good methods named
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One way of guessing and its samples. `failure`: why it must not be used; `dropped`: why it was not tried further."""
+
+    config: SpeculativeConfig
+    samples: tuple[Sample, ...] = ()
+    failure: str = ""
+    dropped: str = ""
+
+    @property
+    def speedup(self) -> Estimate | None:
+        return speedup(self.samples)
+
+    @property
+    def is_allowed(self) -> bool:
+        """Nothing went wrong, and every answer had the tokens of plain decoding."""
+        return not self.failure and all(sample.is_identical for sample in self.samples)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`config` is what to use, plain decoding included; `closest` is what the figures speak of: the chosen one, or the best of the rest."""
+
+    config: SpeculativeConfig
+    closest: Tried | None
+    sentences: list[str]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+def verdict(tried: Sequence[Tried]) -> Verdict:
+    """Choose among what was tried; plain decoding wins unless something is faster with confidence."""
+    contenders = [entry for entry in tried if not entry.dropped and entry.is_allowed and entry.samples]
+    best = _best([entry for entry in contenders if (estimate := entry.speedup) and estimate.is_faster])
+    failures = [f"{label(entry.config)} {_failure(entry)}; it is not chosen." for entry in tried if not entry.is_allowed]
+    if best is None:
+        closest = _closest(tried)
+        return Verdict(PLAIN, closest, [*_plain_wins(closest), *failures])
+    sentences = [f"{label(best.config)}, expect {in_words(best.speedup)} on prompts like these {best_count(best)}."]
+    return Verdict(best.config, best, [*sentences, *_ties(best, contenders), *_categories(best), *failures])
+
+
+def _best(pool: Sequence[Tried]) -> Tried | None:
+    """Whoever ran most prompts, then the fastest; one that ran fewer must beat it with confidence on the prompts of both."""
+    ranked = sorted(pool, key=lambda entry: (-len(entry.samples), -_value(entry)))
+    best = ranked[0] if ranked else None
+    for entry in ranked[1:]:
+        gain = advantage(entry.samples, best.samples) if best else None
+        best = entry if gain is not None and gain.is_faster else best
+    return best
+
+
+def _closest(tried: Sequence[Tried]) -> Tried | None:
+    """The fastest of those that ran at least half as many prompts as whoever ran most."""
+    allowed = [entry for entry in tried if entry.is_allowed and entry.samples]
+    most = max((len(entry.samples) for entry in allowed), default=0)
+    return max((entry for entry in allowed if 2 * len(entry.samples) >= most), key=_value, default=None)
+
+
+def _value(entry: Tried) -> float:
+    return entry.speedup.value if entry.speedup else 0.0
+
+
+def _plain_wins(closest: Tried | None) -> list[str]:
+    if closest is None:
+        return ["Nothing could be tried: decode plainly."]
+    estimate = closest.speedup
+    if estimate is None or estimate.low is None:
+        return [f"One prompt cannot tell: decode plainly. {label(closest.config)} was {in_words(estimate)} there; give more prompts."]
+    if estimate.is_slower:
+        return [f"Speculation does not pay for these prompts: decode plainly. The best, {label(closest.config)}, was {in_words(estimate)}."]
+    found = f"The closest, {label(closest.config)}, was {in_words(estimate)} {best_count(closest)}"
+    return [f"Nothing is faster than plain decoding with confidence: decode plainly. {found}; more prompts may tell."]
+
+
+def _ties(best: Tried, contenders: Sequence[Tried]) -> list[str]:
+    """Those that ran at least half of its prompts and were not slower with confidence."""
+    names = []
+    for entry in contenders:
+        gain = advantage(entry.samples, best.samples)
+        if entry is not best and gain is not None and 2 * gain.num_prompts >= len(best.samples) > 1 and not gain.is_slower:
+            names.append(label(entry.config))
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return [f"As good within the noise: {', '.join(names[:MAX_NAMED])}{more}."] if names else []
+
+
+def by_category(samples: Sequence[Sample]) -> dict[str, Estimate]:
+    """category -> speedup on its prompts."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.category, []).append(sample)
+    return {name: estimate for name, group in groups.items() if (estimate := speedup(group)) is not None}
+
+
+def _categories(best: Tried) -> list[str]:
+    found = by_category(best.samples)
+    if len(found) < 2:
+        return []
+    slower = [f"{name} ({estimate.value:.2f}x)" for name, estimate in found.items() if estimate.is_slower]
+    unclear = [f"{name} ({estimate.value:.2f}x)" for name, estimate in found.items() if not estimate.is_slower and not estimate.is_faster]
+    sentences = [f"Speculation does not pay for your {' and '.join(slower)} prompts."] if slower else []
+    return [*sentences, f"Not certain, for lack of prompts, in: {', '.join(unclear)}."] if unclear else sentences
+
+
+def _failure(entry: Tried) -> str:
+    differing = sum(not sample.is_identical for sample in entry.samples)
+    return entry.failure or f"gave other tokens than plain decoding on {differing} of {len(entry.samples)} prompts"
+
+
+def in_words(estimate: Estimate | None) -> str:
+    """1.70x (1.62 to 1.79)."""
+    if estimate is None:
+        return "not measured"
+    return f"{estimate.value:.2f}x" + ("" if estimate.low is None else f" ({estimate.low:.2f} to {estimate.high:.2f})")
+
+
+def best_count(entry: Tried) -> str:
+    """(12 measured)."""
+    return f"({len(entry.samples)} measured)"
