@@ -215,7 +215,7 @@ class LLM:
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
         if config not in self._speculations:
-            drafter = create_drafter(config.method, DrafterContext(self.target))
+            drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer))
             count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
         return self._speculations[config]
