@@ -7,6 +7,7 @@ step, and how often guesses that gave a chance were right, by that chance. Count
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,9 @@ def main() -> None:
             same = sum(a.token_ids == b.token_ids for a, b in zip(outputs, plain, strict=True))
             length = sum(len(o.token_ids) for o in outputs) / sum(o.stats.num_steps for o in outputs)
             rows = sum(drafter.rows) / len(drafter.rows)
-            print(f"t={temperature:g} {spec:55} {same}/{len(plain)} {length:.3f} tokens/step {rows:4.1f} rows {drafter.calibration}", flush=True)
+            counts = f"{same}/{len(plain)} identical, {length:.3f} tokens and {rows:.1f} rows a step"
+            sys.stdout.write(f"t={temperature:g} {spec:50} {counts}; {drafter.calibration}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
