@@ -219,7 +219,7 @@ class LLM:
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
         if config not in self._speculations:
-            drafter = create_drafter(config.method, DrafterContext(self.target))
+            drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer))
             controller = self._controller(config, drafter)
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), controller)
         return self._speculations[config]

@@ -153,6 +153,23 @@ def graft(stem: Sequence[int], draft: Draft) -> Draft:
     return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes, chances, sources)
 
 
+def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
+    """Where the nodes of `part` stand in `draft`, which `graft` (behind node `root`), `merge` and `chain_first` made of it and others.
+
+    None for nodes that found no room. A node is found by the tokens of its path, so what is found has the outputs that were asked for.
+    """
+    places: dict[tuple[int, int, bool], list[int]] = {}
+    for node in reversed(range(len(draft))):
+        places.setdefault((draft.parents[node], draft.token_ids[node], node >= len(draft) - draft.num_probes), []).append(node)
+    found: list[int | None] = []
+    for node, parent in enumerate(part.parents):
+        at = root if parent < 0 else found[parent]
+        is_probe = node >= len(part) - part.num_probes
+        here = [] if at is None else places.get((at, part.token_ids[node], is_probe), [])
+        found.append((here.pop() if is_probe else here[-1]) if here else None)  # equal probes are not merged, equal guesses are
+    return found
+
+
 def merge(drafts: Sequence[Draft], budget: int, names: Sequence[str] = ()) -> Draft:
     """One tree out of several, earlier ones first, equal paths merged, at most `budget` nodes; probes of all come last.
 

@@ -205,6 +205,37 @@ def test_stop_strings_at_every_offset(params, width, period):
         assert all(len(tokens) == offset + 1 for tokens in told)
 
 
+def stop_after(num_tokens):
+    """A stop check that holds at the last of so many tokens."""
+    left = itertools.count(1)
+    return lambda token: next(left) == num_tokens
+
+
+PROBING = ["lookahead", "lookahead:window=5:ngram=4", "blanks", "blanks:after=every:branches=2", "lookahead+blanks:after=end"]
+
+
+@MODES
+@pytest.mark.parametrize("period", [None, 3])
+@pytest.mark.parametrize("spec", PROBING)
+def test_probes_and_every_end_at_every_offset(spec, period, params):
+    """Length, end token and stop string at each place of the text, with probes in the pass until the last one."""
+    target = toy(period)
+    drafter = create_drafter(spec, DrafterContext(target))
+    longest = generate(target, PROMPTS[:1], params)[0]
+    for offset in OFFSETS:
+        ends = [
+            ({"max_tokens": offset + 1}, lambda: None),
+            ({"stop_token_ids": (longest[offset], 11)}, lambda: None),
+            ({}, lambda offset=offset: stop_after(offset + 1)),
+        ]
+        for change, make_stop in ends:
+            ended = SamplingParams(**{**vars(params), **change})
+            plain = [make_request(target, p, ended, seed=i, stop_check=make_stop()) for i, p in enumerate(PROMPTS)]
+            fast = [make_request(target, p, ended, drafter, seed=i, stop_check=make_stop()) for i, p in enumerate(PROMPTS)]
+            assert [everything(r) for r in run(target, fast)] == [everything(r) for r in run(target, plain)]
+            assert any(r.num_output_tokens <= offset + 1 for r in fast)
+
+
 def test_a_stop_string_waits_for_min_tokens():
     params = SamplingParams(max_tokens=20, min_tokens=9)
     for request in compare(params, lambda: lambda token: True):
@@ -278,6 +309,8 @@ def test_requests_join_leave_and_are_aborted_at_random(seed):
         OracleDrafter(context, answers, 0.3, 3),
         SampledDrafter(context, 2),
         create_drafter("prompt_lookup", context),
+        create_drafter("lookahead", context),
+        create_drafter("blanks:after=every", context),
         create_drafter("blind:tokens=frequent", context),
         create_drafter("none", context),
     ]

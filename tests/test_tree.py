@@ -18,6 +18,7 @@ from outpace.tree import (
     depths,
     first_chain,
     graft,
+    locate,
     merge,
     merge_chains,
 )
@@ -201,3 +202,38 @@ def test_well_formed_drafts_pass(draft):
     if len(draft) > draft.num_probes:
         with pytest.raises(OutpaceError):
             check(draft, 5, len(draft) - draft.num_probes - 1)
+
+
+# ---- finding a part again
+
+
+@FEW
+@given(data=st.data())
+def test_nodes_are_found_again_by_their_paths(data):
+    """However a draft is grafted, merged with others, cut by a budget and rearranged: what is found has the same path of tokens."""
+
+    def draw():
+        n = data.draw(st.integers(0, 7))
+        draft = Draft([data.draw(st.integers(0, 3)) for _ in range(n)], [data.draw(st.integers(-1, i - 1)) for i in range(n)])
+        k = data.draw(st.integers(0, n))
+        while any(parent >= n - k for parent in draft.parents[: n - k]):
+            k -= 1
+        return Draft(draft.token_ids, draft.parents, num_probes=k)
+
+    def path(draft, node):
+        return [] if node < 0 else [*path(draft, draft.parents[node]), draft.token_ids[node]]
+
+    parts, stem = [draw() for _ in range(data.draw(st.integers(1, 3)))], data.draw(st.lists(st.integers(0, 3), max_size=3))
+    budget = data.draw(st.integers(0, 9))
+    whole = chain_first(graft(stem, merge(parts, budget)))
+    for index, part in enumerate(parts):
+        found = locate(whole, part, len(stem) - 1)
+        assert len(found) == len(part)
+        for node, place in enumerate(found):
+            if place is not None:
+                assert path(whole, place) == stem + path(part, node)
+                assert (place >= len(whole) - whole.num_probes) == (node >= len(part) - part.num_probes)
+        probes = [place for node, place in enumerate(found) if node >= len(part) - part.num_probes and place is not None]
+        assert len(set(probes)) == len(probes)
+        if index == 0 and budget >= len(part):
+            assert None not in found

@@ -23,6 +23,8 @@ DRAFTERS = {
     "prompt_lookup": "outpace.drafters.prompt_lookup:PromptLookupDrafter",
     "suffix": "outpace.drafters.suffix:SuffixDrafter",
     "recycling": "outpace.drafters.recycling:RecyclingDrafter",
+    "lookahead": "outpace.drafters.lookahead:LookaheadDrafter",
+    "blanks": "outpace.drafters.blanks:BlanksDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from

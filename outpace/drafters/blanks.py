@@ -1,0 +1,192 @@
+"""Blanks: what does the model say after a placeholder for a word it has not written yet?
+
+Each step carries `count` blanks, a chain of placeholders for the next unknown positions, as probes. The model's answer at a blank is a
+guess for the position after it, so one pass checks the old guesses and makes new ones. A blank is an ordinary token of the vocabulary
+here, which the model was never taught to read as a gap: the guesses are poor (Apple, 2507.11851), and show what training has to add.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from outpace.config import EngineConfig
+from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.drafters.base import Drafter, DrafterContext
+from outpace.errors import BadInputError
+from outpace.targets.base import TargetOutput
+from outpace.tree import locate
+
+Blanks = Callable[[int, int], list[int]]  # (token before them, how many) -> token ids that stand for unknown tokens
+Level = list[tuple[int, float]]  # guesses for one position, likeliest first, with their chances
+WHERE = ("root", "end", "every")
+NEWLINE = "\n"
+
+
+class BlanksDrafter(Drafter):
+    """count: blanks in a row. blank: a text (its tokens take turns), eos, pad, newline or last (the token before again); without a
+    tokenizer a token id. branches: guesses for each position. after: root (the last token), end (also the last guess) or every guess."""
+
+    requires = Capabilities(tree=True, probes=True)
+
+    def __init__(self, context: DrafterContext, count: int = 3, blank: str = "last", branches: int = 1, after: str = "root"):
+        if count < 1 or branches < 1:
+            raise BadInputError(f"blanks: count and branches must be at least 1, not {count} and {branches}")
+        if after not in WHERE:
+            raise BadInputError(f"blanks: after must be one of {', '.join(WHERE)}, not {after!r}")
+        if count > EngineConfig.max_draft_rows // 2:
+            raise BadInputError(f"blanks: count may be {EngineConfig.max_draft_rows // 2} at most, not {count}")
+        self.count, self.branches, self.after = count, min(branches, context.vocab_size), after
+        self.blanks = text_blanks(context, blank)
+        self.num_draft_tokens = count * branches
+        self.states: dict[str, _State] = {}
+
+    def begin(self, request: Request) -> None:
+        self.states[request.id] = _State()
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        state, text = self.states[request.id], request.context
+        room = EngineConfig.max_draft_rows - len(request.pending)
+        draft = grow([*state.ahead(len(text))], min(budget, room - self.count))
+        room = min(room - len(draft), EngineConfig.max_draft_rows)
+        last = request.num_prompt_tokens + request.params.max_tokens - 1  # the last position that will ever be written
+        state.asked = self._with_blanks(draft, text, room, last, len(request.pending) - 1)
+        return state.asked.draft
+
+    def _with_blanks(self, draft: Draft, text: Sequence[int], room: int, last: int, root: int) -> _Asked:
+        """The draft with blanks behind the last known token and, as `after` says, behind guesses, while there is room."""
+        token_ids, parents = list(draft.token_ids), list(draft.parents)
+        anchors: list[_Anchor] = []
+        for node in self._places(draft):
+            depth = depth_of(draft, node)
+            position = len(text) - 1 + depth
+            count = min(self.count, room, last - position - 1)  # blank i is at position + 1 + i and guesses the one after it
+            if count < 1:
+                continue
+            before = text[-1] if node < 0 else token_ids[node]
+            start = len(token_ids)
+            token_ids += self.blanks(before, count)
+            parents += [node, *range(start, start + count - 1)]
+            anchors.append(_Anchor(node, position, list(range(start, start + count))))
+            room -= count
+        num_probes = len(token_ids) - len(draft)
+        chances = [*(draft.chances or ()), *[0.0] * num_probes]
+        return _Asked(Draft(token_ids, parents, None, num_probes, chances), root, anchors)
+
+    def _places(self, draft: Draft) -> list[int]:
+        """Nodes that get blanks, -1 for the last known token."""
+        if self.after == "root" or not len(draft):
+            return [-1]
+        if self.after == "every":
+            return [-1, *range(len(draft))]
+        return [-1, max(range(len(draft)), key=lambda node: depth_of(draft, node))]
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        state = self.states[request.id]
+        asked, state.asked = state.asked, None
+        if asked is None:
+            return
+        state.levels = {}
+        places = locate(verdict.draft, asked.draft, asked.root)
+        accepted = set(verdict.path)
+        for anchor in sorted(asked.anchors, key=lambda anchor: -anchor.position):  # blanks behind the most that held
+            rows = [place + 1 for place in (places[node] for node in anchor.blanks) if place is not None]
+            if rows and (anchor.node < 0 or places[anchor.node] in accepted):
+                levels = likeliest(output.logits[rows], self.branches)
+                state.levels = {anchor.position + 2 + i: level for i, level in enumerate(levels)}
+                return
+
+    def end(self, request: Request) -> None:
+        self.states.pop(request.id, None)
+
+
+class _Anchor(NamedTuple):
+    """Blanks behind one node of the draft (-1: the last known token), which stands at `position`."""
+
+    node: int
+    position: int
+    blanks: list[int]
+
+
+class _Asked(NamedTuple):
+    """The draft of this step, the node it hangs off once pending tokens lead it, and where its blanks are."""
+
+    draft: Draft
+    root: int
+    anchors: list[_Anchor]
+
+
+@dataclass
+class _State:
+    """What the blanks of the last step said about positions, and what is asked in this one."""
+
+    levels: dict[int, Level] = field(default_factory=dict)
+    asked: _Asked | None = None
+
+    def ahead(self, position: int) -> list[Level]:
+        """The guesses from `position` on, without a gap; those before it have become text."""
+        found = []
+        while position in self.levels:
+            found.append(self.levels[position])
+            position += 1
+        return found
+
+
+def text_blanks(context: DrafterContext, blank: str) -> Blanks:
+    """Untrained blanks: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
+    if blank == "last":
+        return lambda before, count: [before] * count
+    if context.tokenizer is None:
+        if not blank.isdecimal() or int(blank) >= context.vocab_size:
+            raise BadInputError(f"blanks: without a tokenizer blank must be last or a token id below {context.vocab_size}, not {blank!r}")
+        tokens = [int(blank)]
+    else:
+        named = {"newline": NEWLINE} | {name: context.tokenizer.special.get(f"{name}_token", "") for name in ("eos", "pad")}
+        tokens = context.tokenizer.encode(named.get(blank, blank), add_special_tokens=False)
+    if not tokens:
+        raise BadInputError(f"blanks: {blank!r} is no token of this model")
+    return lambda before, count: [tokens[i % len(tokens)] for i in range(count)]
+
+
+def likeliest(logits: Array, k: int) -> list[Level]:
+    """For each row the `k` likeliest tokens, best first, with their probabilities."""
+    levels = []
+    for row in logits:
+        best = np.argpartition(row, -k)[-k:]
+        best = best[np.lexsort((best, -row[best]))]
+        weights = np.exp(row - row.max())
+        levels.append(list(zip(best.tolist(), (weights[best] / weights.sum()).tolist(), strict=True)))
+    return levels
+
+
+def grow(levels: Sequence[Level], budget: int) -> Draft:
+    """A tree over independent guesses for the next positions, the likeliest paths first. One guess a position makes a chain."""
+    token_ids: list[int] = []
+    parents: list[int] = []
+    chances: list[float] = []
+    heap: list[tuple[float, int, int, int, int, float]] = []  # (-chance of the path, number, depth, parent, token, chance)
+
+    def push(path_chance: float, depth: int, parent: int) -> None:
+        for i, (token, chance) in enumerate(levels[depth] if depth < len(levels) else ()):
+            heapq.heappush(heap, (path_chance * chance, (parent + 1) * len(levels[depth]) + i, depth, parent, token, chance))
+
+    push(-1.0, 0, -1)
+    while heap and len(token_ids) < budget:
+        path_chance, _, depth, parent, token, chance = heapq.heappop(heap)
+        token_ids.append(token)
+        parents.append(parent)
+        chances.append(chance)
+        push(path_chance, depth + 1, len(token_ids) - 1)
+    return Draft(token_ids, parents, None, 0, chances)
+
+
+def depth_of(draft: Draft, node: int) -> int:
+    """Tokens from the root to a node, 0 for the root itself."""
+    depth = 0
+    while node >= 0:
+        node, depth = draft.parents[node], depth + 1
+    return depth
