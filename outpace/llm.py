@@ -17,6 +17,7 @@ from outpace.core import Request, RequestStats, SamplingParams, StepOutput
 from outpace.drafters import DrafterContext, create_drafter, parse_specs
 from outpace.engine import Engine
 from outpace.errors import BadInputError
+from outpace.grammar import GrammarCompiler
 from outpace.metrics import acceptance_rate, mean_acceptance_length
 from outpace.models import DEFAULT_MODEL, converted, locate
 from outpace.processors import build_processors
@@ -143,6 +144,7 @@ class LLM:
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
         self.engine = Engine(self.target, config)
+        self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
         self._speculations: dict[SpeculativeConfig, Speculation] = {}
         self._jobs: dict[str, _Job] = {}
         self._ids = itertools.count()
@@ -154,10 +156,12 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         speculative: Speculative = None,
+        prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
         """Complete raw texts (or token ids), all in one batch; outputs in the order of the prompts.
 
+        `prediction`: a text (or token ids) that much of the answer probably repeats, such as a file to edit; the model never sees it.
         `streamer` is a transformers TextStreamer (one prompt only). A request that fails ends with finish_reason "error".
         """
         batch = _as_batch(prompts)
@@ -166,7 +170,7 @@ class LLM:
         jobs: list[_Job] = []
         try:
             for prompt in batch:
-                jobs.append(self._submit(prompt, params, speculative))
+                jobs.append(self._submit(prompt, params, speculative, prediction))
             if streamer is not None:
                 streamer.put(np.array([jobs[0].request.token_ids]))
             while any(job.request.finish_reason is None for job in jobs):
@@ -179,9 +183,11 @@ class LLM:
         finally:
             self._forget(jobs)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None) -> Iterator[StreamPiece]:
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, prediction: Prompt | None = None
+    ) -> Iterator[StreamPiece]:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
-        job = self._submit(prompt, params, speculative)
+        job = self._submit(prompt, params, speculative, prediction)
         try:
             is_done = False
             while not is_done:
@@ -200,6 +206,7 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         speculative: Speculative = None,
+        prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of {"role", "content"}) or several, in the model's chat format."""
@@ -207,20 +214,27 @@ class LLM:
             raise BadInputError("chat takes a list of messages with 'role' and 'content', or a list of such lists")
         several: Any = [messages] if not messages or isinstance(messages[0], Mapping) else messages
         prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]
-        return self.generate(prompts, params, speculative=speculative, streamer=streamer)
+        return self.generate(prompts, params, speculative=speculative, prediction=prediction, streamer=streamer)
 
-    def speculation(self, speculative: Speculative) -> Speculation:
-        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+    def speculation(self, speculative: Speculative, has_prediction: bool = False) -> Speculation:
+        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones.
+
+        With a prediction the drafter `prediction` comes first, unless there is to be no drafter at all.
+        """
         if isinstance(speculative, Speculation):
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
+        if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
+            config = replace(config, method=f"prediction+{config.method}")
         if config not in self._speculations:
             drafter = create_drafter(config.method, DrafterContext(self.target))
             count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
         return self._speculations[config]
 
-    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
+    def _submit(
+        self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None
+    ) -> _Job:
         params = params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
@@ -231,10 +245,15 @@ class LLM:
         seed = params.seed if params.seed is not None else secrets.randbits(32) if not params.is_greedy else 0
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         vocab_size = self.target.capabilities.vocab_size
-        sampler = RequestSampler(params, seed, build_processors(params, token_ids, ends, vocab_size))
+        processors = build_processors(params, token_ids, ends, vocab_size)
+        if params.structured is not None:
+            processors.append(self.grammars.processor(params.structured, ends))
+        sampler = RequestSampler(params, seed, processors)
         builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
         name = f"request-{next(self._ids)}"
-        request = Request(name, token_ids, params, sampler, self.speculation(speculative), ends, builder.feed)
+        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction or [])
+        speculation = self.speculation(speculative, bool(expected))
+        request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected)
         self.engine.add(request)
         self._jobs[name] = job = _Job(request, builder, seed)
         return job

@@ -23,6 +23,7 @@ DRAFTERS = {
     "prompt_lookup": "outpace.drafters.prompt_lookup:PromptLookupDrafter",
     "suffix": "outpace.drafters.suffix:SuffixDrafter",
     "recycling": "outpace.drafters.recycling:RecyclingDrafter",
+    "prediction": "outpace.drafters.prediction:PredictionDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 
