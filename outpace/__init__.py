@@ -26,7 +26,16 @@ _WHERE = {
     "SpeculativeConfig": "outpace.config",
     "StructuredOutput": "outpace.core",
 }
-__all__ = ["LLM", "BadInputError", "EngineConfig", "OutpaceError", "RequestOutput", "SamplingParams", "SpeculativeConfig", "StructuredOutput"]
+__all__ = [
+    "LLM",
+    "BadInputError",
+    "EngineConfig",
+    "OutpaceError",
+    "RequestOutput",
+    "SamplingParams",
+    "SpeculativeConfig",
+    "StructuredOutput",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ much of it is certain; a schema may ask for another layout by llguidance's key "
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from outpace.tree import UNKNOWN_CHANCE
 
 SOURCE = "grammar"  # whose guess a forced token is
 MAX_CACHED = 64  # compiled grammars kept
-MAX_REPEAT = 1_000  # largest count in a regular expression's {…}: a long forced run is computed in one piece
+MAX_EXPANDED = 10_000  # characters of a regular expression with its counts written out: a long forced run is computed in one piece
 LIMITS = {  # llguidance's units; a mask stops within milliseconds where a grammar costs more
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,
@@ -63,9 +64,11 @@ class GrammarCompiler:
             raise BadInputError("structured output needs llguidance: pip install 'outpace[grammar]'") from error
         if self._tokens is None:
             self._tokens = self._read_tokens(llguidance)
-        counts = re.findall(r"\d+", "".join(re.findall(r"\{[\d, ]+\}", str(structured.value))))
-        if structured.kind != "choice" and any(int(count) > MAX_REPEAT for count in counts):
-            raise BadInputError(f"the {structured.kind} repeats something {max(map(int, counts))} times; at most {MAX_REPEAT} are allowed")
+        for regex in _regexes(structured):
+            if (size := _expanded(regex)) > MAX_EXPANDED:
+                raise BadInputError(
+                    f"a regular expression stands for {size} characters with its counts; at most {MAX_EXPANDED} are allowed"
+                )
         try:
             grammar = _grammar(llguidance, structured)
             matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0, limits=llguidance.LLParserLimits(**LIMITS))
@@ -96,6 +99,42 @@ def _grammar(llguidance: Any, structured: StructuredOutput) -> Any:
     if structured.kind == "choice":
         return matcher.grammar_from_regex("|".join(_literal(text) for text in structured.value))
     return matcher.grammar_from_json_schema(structured.value or '{"type": "object"}', defaults=LAYOUT)
+
+
+def _regexes(structured: StructuredOutput) -> list[str]:
+    """Every regular expression in it."""
+    if structured.kind != "json_schema":
+        return [structured.value] if structured.kind == "regex" else []
+    found: list[str] = []
+    left: list[Any] = [json.loads(structured.value)]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            found += [value for key, value in item.items() if key == "pattern" and isinstance(value, str)]
+            found += item["patternProperties"] if isinstance(item.get("patternProperties"), dict) else []
+        left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
+    return found
+
+
+_REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(,?)(\d*)\}|.", re.DOTALL)
+
+
+def _expanded(regex: str) -> int:
+    """About how many characters a regular expression has when its counts {m,n} are written out; + and * count once."""
+    sizes, last = [0], 0  # of the open groups; of the piece that a count would repeat
+    for token in _REGEX_TOKEN.finditer(regex):
+        text = token.group()
+        if token.group(1):
+            more = last * (max(int(token.group(1)), int(token.group(3) or 0)) - 1)
+            sizes[-1], last = sizes[-1] + more, last + more
+        elif text == "(":
+            sizes.append(0)
+        elif text == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+        elif text not in "|?*+":
+            sizes[-1], last = sizes[-1] + 1, 1
+    return sum(sizes)
 
 
 def _literal(text: str) -> str:

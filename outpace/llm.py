@@ -232,9 +232,7 @@ class LLM:
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
         return self._speculations[config]
 
-    def _submit(
-        self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None
-    ) -> _Job:
+    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None) -> _Job:
         params = params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
@@ -251,7 +249,10 @@ class LLM:
         sampler = RequestSampler(params, seed, processors)
         builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
         name = f"request-{next(self._ids)}"
-        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction or [])
+        prediction = [] if prediction is None else prediction
+        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction)
+        if expected and not 0 <= min(expected) <= max(expected) < vocab_size:
+            raise BadInputError(f"the prediction has a token outside the vocabulary of {vocab_size}")
         speculation = self.speculation(speculative, bool(expected))
         request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected)
         self.engine.add(request)

@@ -45,9 +45,9 @@ class PredictionDrafter(Drafter):
         if follower is None:
             return EMPTY_DRAFT
         follower.read(_news(request, follower.num_read))
-        chains = [(start, length) for start, length in follower.chains(budget) if length > 0][: None if self.has_trees else 1]
+        chains = follower.chains(budget)[: None if self.has_trees else 1]
         for start, length in chains:
-            follower.mark(start, min(length, budget))
+            follower.mark(start, length)
         tokens = follower.prediction
         draft = merge_chains([tokens[start : start + length] for start, length in chains], budget)
         chances = [follower.chance(depth) for depth in depths(draft.parents).tolist()]
@@ -56,7 +56,7 @@ class PredictionDrafter(Drafter):
     def end(self, request: Request) -> None:
         follower = self.followers.pop(request.id, None)
         if follower is not None:
-            follower.read(_news(request, follower.num_read))
+            follower.read(request.output_token_ids[follower.num_read :])
             request.stats.num_rejected_prediction_tokens = follower.num_rejected
 
 
@@ -112,19 +112,27 @@ class _Follower:
                 self.place = min(near, key=lambda place: (abs(place - self.anchor), -place))
                 self.run = n
                 self.marks[self.place - 1] |= MATCHED
+                if n >= SURE_RUN:
+                    self.anchor, self.num_lost = self.place, 0
                 return
         self.run = 0
 
     def chains(self, budget: int) -> list[tuple[int, int]]:
-        """(start, length) of the runs of the prediction to draft, best first.
+        """(start, length) of the runs of the prediction to draft, best first, together at most `budget` tokens.
 
-        Without a place: as if the tokens since the sure place had replaced as many, or had been put in between.
+        Where the place is not sure: also as if the tokens since the sure place had replaced as many, or had been put in between.
         """
-        room = len(self.prediction)
-        if self.run:
-            return [(self.place, min(budget, 2 + 2 * self.run, room - self.place))]
-        starts = dict.fromkeys((self.anchor + self.num_lost, self.anchor))
-        return [(start, min(LOST_LENGTH, room - start)) for start in starts]
+        wanted = {self.place: 2 + 2 * self.run} if self.run else {}
+        if self.run < SURE_RUN:
+            wanted = {self.anchor + self.num_lost: LOST_LENGTH, self.anchor: LOST_LENGTH} | wanted
+            wanted = dict(sorted(wanted.items(), key=lambda item: -item[1]))  # the found place first
+        chains = []
+        for start, length in wanted.items():
+            length = min(length, budget, len(self.prediction) - start)
+            if length > 0:
+                chains.append((start, length))
+                budget -= length
+        return chains
 
     def chance(self, depth: int) -> float:
         """How likely a drafted token is at this depth, given the one before it: agreement so far speaks for more."""
