@@ -508,36 +508,16 @@ def test_applying_the_grammar_is_cheap(llm):
 
 
 @pytest.mark.real
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(data=st.data())
-def test_real_tokens_on_a_path_are_judged_as_if_committed(data):
-    """Tokens of several characters: forced tokens are forced on every way to the same place."""
-    llm = _shared_llm()
+def test_real_tokens_on_a_path_are_judged_as_if_committed(llm):
+    """Tokens of several characters: forced tokens are forced on every way to the same place, wherever the cursor has been before."""
     form = StructuredOutput("json_schema", SCHEMAS[3])
-    found, walked = llm.grammars.processor(form, llm.eos_token_ids), []
-    for _ in range(data.draw(st.integers(2, 25))):
-        tokens = sorted(allowed(found, walked) - llm.eos_token_ids)
-        if not tokens:
-            break
-        forced = found.forced(walked)
-        assert (forced is not None) == (len(tokens) == 1)
-        other = data.draw(st.sampled_from(tokens))
-        allowed(found, [*walked, other])  # looked at, and left again
-        walked.append(data.draw(st.sampled_from(tokens)))
-    fresh = llm.grammars.processor(form, llm.eos_token_ids)
-    for at, token in enumerate(walked):
-        assert allowed(fresh) == allowed(found, walked[:at])
-        fresh.commit([token])
-
-
-@pytest.fixture(autouse=True)
-def _share(request):
-    if "real" in request.keywords and "data" in request.fixturenames:
-        _LLMS.append(request.getfixturevalue("llm"))
-
-
-_LLMS: list[LLM] = []
-
-
-def _shared_llm() -> LLM:
-    return _LLMS[-1]
+    for seed in range(12):
+        rng, walked = np.random.default_rng(seed), list[int]()
+        found, fresh = (llm.grammars.processor(form, llm.eos_token_ids) for _ in range(2))
+        while len(walked) < 25 and (tokens := sorted(allowed(found, walked) - llm.eos_token_ids)):
+            assert (found.forced(walked) is not None) == (len(tokens) == 1)
+            allowed(found, [*walked, int(rng.choice(tokens))])  # looked at, and left again
+            walked.append(int(rng.choice(tokens)))
+        for at, token in enumerate(walked):
+            assert allowed(fresh) == allowed(found, walked[:at])
+            fresh.commit([token])
