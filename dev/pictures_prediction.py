@@ -29,16 +29,15 @@ store = Store()
 store.save("first", "buy bread")
 print(store.load("first"))
 '''
-QUESTION = f"Replace the word Store by Notebook everywhere in this file. Answer with the whole file only.\n\n{OLD}"
+PROMPT = f"Old file:\n```python\n{OLD}```\nNew file (Store is now called Notebook):\n```python\nclass Notebook:\n"
 PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 
 def main() -> None:
     """One edit, answered with the old text as prediction and plainly."""
-    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=200)
-    messages = [{"role": "user", "content": QUESTION}]
-    plain = llm.chat(messages, params, speculative=False)[0]
-    fast = llm.chat(messages, params, prediction=OLD)[0]
+    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=200, stop="```")
+    plain = llm.generate(PROMPT, params, speculative=False)[0]
+    fast = llm.generate(PROMPT, params, prediction=OLD)[0]
     if plain.token_ids != fast.token_ids:
         raise SystemExit("the two answers differ")
     answer = Text()

@@ -437,6 +437,7 @@ SCHEMAS = [
         "type": "object",
         "properties": {"city": {"enum": ["Paris", "Rome", "Oslo"]}, "sure": {"type": "boolean"}},
         "required": ["city", "sure"],
+        "additionalProperties": False,
     },
     {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 99}, "minItems": 2, "maxItems": 4},
     {

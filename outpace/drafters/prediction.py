@@ -22,6 +22,7 @@ SOURCE = "prediction"
 FIRST_RUN = 4  # tokens of agreement that a prediction is given in advance: answers often begin as predicted
 SURE_RUN = 3  # tokens in agreement from which on a place counts as sure
 LOST_LENGTH, LOST_CHANCE = 3, 0.25  # of the guesses made where the place is not known
+PATIENCE = 8  # tokens since the sure place after which the answer seems to be another text: single words say little then
 DRAFTED, MATCHED = 1, 2  # what happened to a token of the prediction
 
 
@@ -122,8 +123,9 @@ class _Follower:
 
         Where the place is not sure: also as if the tokens since the sure place had replaced as many, or had been put in between.
         """
-        wanted = {self.place: 2 + 2 * self.run} if self.run else {}
-        if self.run < SURE_RUN:
+        is_away = self.num_lost > PATIENCE
+        wanted = {self.place: 2 if is_away and self.run == 1 else 2 + 2 * self.run} if self.run else {}
+        if self.run < SURE_RUN and not is_away:
             wanted = {self.anchor + self.num_lost: LOST_LENGTH, self.anchor: LOST_LENGTH} | wanted
             wanted = dict(sorted(wanted.items(), key=lambda item: -item[1]))  # the found place first
         chains = []
