@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from outpace.config import EngineConfig, SpeculativeConfig
-    from outpace.core import SamplingParams
+    from outpace.core import SamplingParams, StructuredOutput
     from outpace.errors import BadInputError, OutpaceError
     from outpace.llm import LLM, RequestOutput
 
@@ -24,8 +24,18 @@ _WHERE = {
     "RequestOutput": "outpace.llm",
     "SamplingParams": "outpace.core",
     "SpeculativeConfig": "outpace.config",
+    "StructuredOutput": "outpace.core",
 }
-__all__ = ["LLM", "BadInputError", "EngineConfig", "OutpaceError", "RequestOutput", "SamplingParams", "SpeculativeConfig"]
+__all__ = [
+    "LLM",
+    "BadInputError",
+    "EngineConfig",
+    "OutpaceError",
+    "RequestOutput",
+    "SamplingParams",
+    "SpeculativeConfig",
+    "StructuredOutput",
+]
 
 
 def __getattr__(name: str) -> Any:

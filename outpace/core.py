@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,54 @@ _RANGES: dict[str, tuple[float, float]] = {  # inclusive bounds of the float par
 
 
 @dataclass(frozen=True)
+class StructuredOutput:
+    """The form an answer must have. `kind` says what `value` is:
+
+    "json_object" nothing (any JSON object), "json_schema" a JSON schema (text or mapping; kept as text), "regex" a regular expression
+    that the whole answer matches, "choice" a list of texts. Raises BadInputError on a wrong type or size; what the value *means* is
+    judged when the request is submitted (`outpace.grammar`).
+    """
+
+    kind: str
+    value: Any = ""
+
+    def __post_init__(self) -> None:
+        value = self.value
+        if self.kind == "json_object" and value not in ("", None):
+            raise BadInputError("structured output json_object takes no value")
+        if self.kind == "json_schema":
+            value = _schema_text(value)
+        elif self.kind == "choice":
+            value = (value,) if isinstance(value, str) else tuple(value if isinstance(value, (list, tuple)) else ())
+            if not value or not all(isinstance(text, str) and text for text in value):
+                raise BadInputError("structured output choice takes a list of non-empty texts")
+        elif self.kind == "regex":
+            if not isinstance(value, str) or not value:
+                raise BadInputError(f"structured output regex takes a regular expression, not {value!r:.80}")
+        elif self.kind != "json_object":
+            raise BadInputError(f"unknown structured output {self.kind!r}; known: {', '.join(MAX_STRUCTURED_SIZE)}")
+        size = len(value) if isinstance(value, str) else sum(map(len, value or ()))
+        if size > MAX_STRUCTURED_SIZE[self.kind]:
+            raise BadInputError(f"the {self.kind} has {size} characters; at most {MAX_STRUCTURED_SIZE[self.kind]} are allowed")
+        object.__setattr__(self, "value", value or "")
+
+
+MAX_STRUCTURED_SIZE = {"json_object": 0, "json_schema": 65_536, "regex": 2_048, "choice": 65_536}  # characters
+
+
+def _schema_text(schema: Any) -> str:
+    """A JSON schema as JSON text."""
+    try:
+        parsed = json.loads(schema) if isinstance(schema, str) else schema
+        text = json.dumps(parsed, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInputError(f"the JSON schema is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise BadInputError(f"a JSON schema is an object, not {type(parsed).__name__}")
+    return text
+
+
+@dataclass(frozen=True)
 class SamplingParams:
     """How tokens are chosen. Names and meanings are vLLM's; temperature 0 (greedy) is the default.
 
@@ -53,6 +102,7 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None
     logits_processors: tuple[LogitsHook, ...] = ()
+    structured: StructuredOutput | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -75,6 +125,10 @@ class SamplingParams:
             raise BadInputError("every stop token id must be a non-negative integer")
         if any(math.isnan(bias) or bias == math.inf for bias in (self.logit_bias or {}).values()):
             raise BadInputError("every logit_bias must be a number or -inf")
+        if self.structured is not None and not isinstance(self.structured, StructuredOutput):
+            raise BadInputError(f"structured must be a StructuredOutput, not {type(self.structured).__name__}")
+        if self.structured is not None and (self.ignore_eos or self.min_tokens):
+            raise BadInputError("structured output decides when the answer ends: it excludes ignore_eos and min_tokens")
         object.__setattr__(self, "stop", stop)
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
 
@@ -174,6 +228,7 @@ class RequestStats:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_cached_prompt_tokens: int = 0
+    num_rejected_prediction_tokens: int = 0  # written by the drafter `prediction`
     draft_seconds: float = 0.0
     added_at: float = field(default_factory=time.perf_counter)
     prefill_started_at: float = 0.0
@@ -196,6 +251,7 @@ class Sampler(Protocol):
     def probabilities(self, row: Array, path: Sequence[int]) -> Array: ...
     def uniform(self, position: int, draw: int) -> float: ...
     def commit(self, token_ids: Sequence[int]) -> None: ...
+    def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft: ...
 
 
 @dataclass(eq=False)

@@ -132,6 +132,7 @@ class Engine:
             budget = min(request.speculation.controller.budget(request, num_running), limit)
             draft: Draft = request.speculation.drafter.propose(request, budget) if budget > 0 else EMPTY_DRAFT
             check(draft, self.target.capabilities.vocab_size, budget)
+            draft = request.sampler.shape(draft, request, budget, limit)
             if len(draft) + num_pending > self.config.max_draft_rows:
                 raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows - num_pending}")
         except Exception as error:

@@ -15,9 +15,10 @@ import numpy as np
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs
+from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs, prefixed
 from outpace.engine import Engine
 from outpace.errors import BadInputError
+from outpace.grammar import GrammarCompiler
 from outpace.metrics import acceptance_rate, mean_acceptance_length
 from outpace.models import DEFAULT_MODEL, converted, locate
 from outpace.models.store import home
@@ -147,6 +148,7 @@ class LLM:
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
         self.engine = Engine(self.target, config)
+        self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
         self._speculations: dict[SpeculativeConfig, Speculation] = {}
         self._jobs: dict[str, _Job] = {}
         self._ids = itertools.count()
@@ -158,10 +160,12 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         speculative: Speculative = None,
+        prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
         """Complete raw texts (or token ids), all in one batch; outputs in the order of the prompts.
 
+        `prediction`: a text (or token ids) that much of the answer probably repeats, such as a file to edit; the model never sees it.
         `streamer` is a transformers TextStreamer (one prompt only). A request that fails ends with finish_reason "error".
         """
         batch = _as_batch(prompts)
@@ -170,7 +174,7 @@ class LLM:
         jobs: list[_Job] = []
         try:
             for prompt in batch:
-                jobs.append(self._submit(prompt, params, speculative))
+                jobs.append(self._submit(prompt, params, speculative, prediction))
             if streamer is not None:
                 streamer.put(np.array([jobs[0].request.token_ids]))
             while any(job.request.finish_reason is None for job in jobs):
@@ -183,9 +187,11 @@ class LLM:
         finally:
             self._forget(jobs)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None) -> Iterator[StreamPiece]:
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, prediction: Prompt | None = None
+    ) -> Iterator[StreamPiece]:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
-        job = self._submit(prompt, params, speculative)
+        job = self._submit(prompt, params, speculative, prediction)
         try:
             is_done = False
             while not is_done:
@@ -204,6 +210,7 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         speculative: Speculative = None,
+        prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of {"role", "content"}) or several, in the model's chat format."""
@@ -211,13 +218,18 @@ class LLM:
             raise BadInputError("chat takes a list of messages with 'role' and 'content', or a list of such lists")
         several: Any = [messages] if not messages or isinstance(messages[0], Mapping) else messages
         prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]
-        return self.generate(prompts, params, speculative=speculative, streamer=streamer)
+        return self.generate(prompts, params, speculative=speculative, prediction=prediction, streamer=streamer)
 
-    def speculation(self, speculative: Speculative) -> Speculation:
-        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+    def speculation(self, speculative: Speculative, has_prediction: bool = False) -> Speculation:
+        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones.
+
+        With a prediction the drafter `prediction` comes first, unless there is to be no drafter at all.
+        """
         if isinstance(speculative, Speculation):
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
+        if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
+            config = replace(config, method=prefixed("prediction", config.method))
         if config not in self._speculations:
             drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer))
             controller = self._controller(config, drafter)
@@ -236,7 +248,7 @@ class LLM:
             show("a few seconds")
             return cost_of(self.target, home() / "costs")
 
-    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
+    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None) -> _Job:
         params = params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
@@ -247,10 +259,18 @@ class LLM:
         seed = params.seed if params.seed is not None else secrets.randbits(32) if not params.is_greedy else 0
         ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
         vocab_size = self.target.capabilities.vocab_size
-        sampler = RequestSampler(params, seed, build_processors(params, token_ids, ends, vocab_size))
+        processors = build_processors(params, token_ids, ends, vocab_size)
+        if params.structured is not None:
+            processors.append(self.grammars.processor(params.structured, ends))
+        sampler = RequestSampler(params, seed, processors)
         builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
         name = f"request-{next(self._ids)}"
-        request = Request(name, token_ids, params, sampler, self.speculation(speculative), ends, builder.feed)
+        prediction = [] if prediction is None else prediction
+        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction)
+        if expected and not 0 <= min(expected) <= max(expected) < vocab_size:
+            raise BadInputError(f"the prediction has a token outside the vocabulary of {vocab_size}")
+        speculation = self.speculation(speculative, bool(expected))
+        request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected)
         self.engine.add(request)
         self._jobs[name] = job = _Job(request, builder, seed)
         return job

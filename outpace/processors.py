@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outpace.core import Array, LogitsHook, SamplingParams
+from outpace.core import Array, Draft, LogitsHook, Request, SamplingParams
 from outpace.errors import BadInputError
 
 
@@ -25,6 +25,11 @@ class Processor(ABC):
     def commit(self, token_ids: Sequence[int]) -> None:
         """These tokens now belong to the text."""
         return None
+
+    def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
+        """The draft behind `request.pending`, changed by what is certain about the next tokens: impossible nodes taken out, forced
+        ones put in. At most `budget` nodes that may be wrong and `limit` nodes in all, probes not counted."""
+        return draft
 
 
 class Penalties(Processor):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outpace.core import Array, SamplingParams
+from outpace.core import Array, Draft, Request, SamplingParams
 from outpace.processors import Processor
 
 _MASK = (1 << 64) - 1
@@ -86,6 +86,12 @@ class RequestSampler:
     def commit(self, token_ids: Sequence[int]) -> None:
         for processor in self.processors:
             processor.commit(token_ids)
+
+    def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
+        """The draft after every processor has said what it knows (see Processor.shape); unchanged when nothing may be guessed."""
+        for processor in self.processors if budget > 0 else ():
+            draft = processor.shape(draft, request, budget, limit)
+        return draft
 
     def process(self, row: Array, path: Sequence[int]) -> Array:
         """Logits after the processors; the row itself when there are none, a copy otherwise."""

@@ -22,7 +22,7 @@ LEVELS = [
     ["controller"],
     ["scheduler"],
     ["engine"],
-    ["tokenizer", "models"],
+    ["tokenizer", "models", "grammar"],
     ["llm", "shell"],
     ["bench", "server", "training", "export", "testing", "chat", "demo", "explain"],
     ["verify", "tune"],  # the proof for users needs bench (prompts) and testing (the distribution test); tuning needs bench
@@ -42,8 +42,9 @@ HEAVY = {  # who may import it, at all
     "openvino": ("targets/openvino.py", "models/"),
     "torch": ("targets/hf.py", "models/", "training/"),
     "fastapi": ("server/",),
+    "llguidance": ("-",),
 }
-LAZY = {"torch": ("llm.py",)}  # who may import it inside a function only
+LAZY = {"torch": ("llm.py",), "llguidance": ("grammar.py",)}  # who may import it inside a function only
 MAX_FILE, MAX_FUNCTION = 400, 60
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)

@@ -25,6 +25,7 @@ DRAFTERS = {
     "recycling": "outpace.drafters.recycling:RecyclingDrafter",
     "lookahead": "outpace.drafters.lookahead:LookaheadDrafter",
     "blanks": "outpace.drafters.blanks:BlanksDrafter",
+    "prediction": "outpace.drafters.prediction:PredictionDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
@@ -78,6 +79,13 @@ def load_class(spec: DrafterSpec) -> type[Drafter]:
 def is_adaptive(text: str) -> bool:
     """Is this spec `auto` or `auto:SPEC`?"""
     return text.strip().partition(":")[0] == AUTO
+
+
+def prefixed(name: str, text: str) -> str:
+    """The spec with one more drafter in front: `name+a+b`, or `auto:name+a+b`."""
+    if is_adaptive(text):
+        return f"{AUTO}:{name}+{text.strip().partition(':')[2] or AUTO_DRAFTERS}"
+    return f"{name}+{text}"
 
 
 def parse_specs(text: str) -> list[DrafterSpec]:
@@ -144,4 +152,5 @@ __all__ = [
     "load_class",
     "parse_spec",
     "parse_specs",
+    "prefixed",
 ]

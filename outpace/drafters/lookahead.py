@@ -8,7 +8,7 @@ together with those of the text. N-grams that start with the last token are the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
-        probes, tops = Draft(), []
+        probes, tops = Draft(), list[int]()
         if self.window:
             state.window.move(text, request.stop_token_ids)
             if state.window.end < request.num_prompt_tokens + request.params.max_tokens:  # later guesses would serve nobody
@@ -212,7 +212,7 @@ class NgramPool:
             number = _push(candidates, number, following, -path_chance, len(token_ids) - 1)
         return Draft(token_ids, parents, None, 0, chances)
 
-    def _following(self, token: int, tails: Mapping[tuple[int, ...], int], depth: int) -> list[_Candidate]:
+    def _following(self, token: int, tails: dict[tuple[int, ...], int], depth: int) -> list[_Candidate]:
         """Candidates after `token`, the `depth`-th of these tails, or after the last token of a tail or the text."""
         trust = TRUST_INSIDE
         if depth in (0, self.ngram - 1):
