@@ -263,9 +263,9 @@ def bench(
 def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
     """name -> speculative settings: the drafters named (all, if none are), and those of --config."""
     from outpace.config import SpeculativeConfig
-    from outpace.drafters import DRAFTERS
+    from outpace.drafters import ready_drafters
 
-    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else list(DRAFTERS)
+    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters()
     settings: dict[str, Any] = {name: name for name in names}
     if config is not None:
         settings[str(config)] = SpeculativeConfig.of(read_json(config))
@@ -356,15 +356,16 @@ def drafters(as_json: Annotated[bool, typer.Option("--json", help="Print one JSO
     """
     from rich.console import Console
 
-    from outpace.drafters import catalogue
+    from outpace.drafters import catalogue, usage
 
     entries = catalogue()
     if as_json:
-        typer.echo(json.dumps([{"name": name, "description": text, "options": options} for name, text, options in entries]))
+        facts = [{"name": name, "usage": usage(name), "description": text, "options": options} for name, text, options in entries]
+        typer.echo(json.dumps(facts))
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, text, options in entries:
-        console.print(f"[bold]{name}[/]  {text}")
+        console.print(f"[bold]{usage(name)}[/]  {text}")
         if options:
             console.print("    " + "  ".join(f"{key}={value}" for key, value in options.items()), style="dim")
 

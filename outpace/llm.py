@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of
+from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of, measure_verify_cost
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
 from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs, prefixed
+from outpace.drafters.base import HelperModel
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.grammar import GrammarCompiler
 from outpace.metrics import acceptance_rate, mean_acceptance_length
-from outpace.models import DEFAULT_MODEL, converted, locate
+from outpace.models import DEFAULT_MODEL, PRECISIONS, converted, locate
 from outpace.models.store import home
 from outpace.processors import build_processors
 from outpace.progress import stages
@@ -147,6 +148,8 @@ class LLM:
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
+        self._load_arguments = (model, _kind_of(model, target), threads, config)
+        self._helpers: dict[tuple[str, int | None], HelperModel] = {}
         self.engine = Engine(self.target, config)
         self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
         self._speculations: dict[SpeculativeConfig, Speculation] = {}
@@ -231,7 +234,7 @@ class LLM:
         if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
             config = replace(config, method=prefixed("prediction", config.method))
         if config not in self._speculations:
-            drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer))
+            drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self._load_helper))
             controller = self._controller(config, drafter)
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), controller)
         return self._speculations[config]
@@ -247,6 +250,19 @@ class LLM:
         with stages("measuring the cost of a pass (once)") as show:
             show("a few seconds")
             return cost_of(self.target, home() / "costs")
+
+    def _load_helper(self, name: str, num_layers: int | None) -> HelperModel:
+        """A model that drafts, on the same kind of target; "self" is this model (live ones share their weights). Loaded once."""
+        if (name, num_layers) not in self._helpers:
+            model, kind, threads, config = self._load_arguments
+            is_self = name == "self"
+            source = getattr(self.target, "model", model) if is_self else name
+            tokenizer = self.tokenizer if is_self else None
+            precision = self.precision if kind == "openvino" or self.precision in PRECISIONS else "auto"
+            _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers)
+            cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))
+            self._helpers[name, num_layers] = HelperModel(target, tokenizer, cost / own)
+        return self._helpers[name, num_layers]
 
     def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None) -> _Job:
         params = params or SamplingParams()
@@ -304,29 +320,35 @@ def _as_token_ids(prompt: Any) -> list[int]:
 
 
 def load(
-    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig
+    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
-    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object."""
+    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object, or of its first layers."""
     if threads is not None and threads < 1:
         raise BadInputError(f"threads must be at least 1, not {threads}")
-    if target == "auto":
-        target = "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
+    target = _kind_of(model, target)
     if target == "hf":
-        return _load_hf(model, tokenizer, precision, threads, config)
+        return _load_hf(model, tokenizer, precision, threads, config, num_layers)
     if not isinstance(model, (str, Path)):
         raise BadInputError(f"a live model object needs target hf, not {target!r}")
     if target != "openvino":
         raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
     precision = "int8" if precision == "auto" else precision
-    found = converted(str(model), precision)
+    found = converted(str(model), precision, num_layers)
     options = {"vocab_size": found.vocab_size, "max_len": found.max_len, "precision": precision, "threads": threads}
     built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
     return found.name, built, text, frozenset(found.eos_token_ids), precision
 
 
+def _kind_of(model: Any, target: str) -> str:
+    """What target `auto` means for this model."""
+    if target != "auto":
+        return target
+    return "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
+
+
 def _load_hf(
-    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig
+    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
     from outpace.models import transformers_io
 
@@ -340,6 +362,8 @@ def _load_hf(
     if tokenizer is None:
         raise BadInputError("pass the tokenizer that belongs to the live model: LLM(model, tokenizer=…)")
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
+    if num_layers:
+        live = transformers_io.first_layers(live, num_layers)
     built = create_target("hf", live, max_len=config.max_model_len)
     return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
 

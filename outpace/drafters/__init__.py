@@ -1,7 +1,8 @@
 """Every way of guessing. A new drafter is one new file here and one line in DRAFTERS.
 
-A spec is `name`, `name:key=value:key=value`, `module:Class` for your own class, or several of these as `a+b+c`. Installed
-packages may add names through the entry point group `outpace.drafters`.
+A spec is `name`, `name:ARGUMENT:key=value:key=value`, `module:Class` for your own class, or several of these as `a+b+c`. The
+argument, which may have colons of its own, is the first option. Installed packages may add names through the entry point group
+`outpace.drafters`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ DRAFTERS = {
     "lookahead": "outpace.drafters.lookahead:LookaheadDrafter",
     "blanks": "outpace.drafters.blanks:BlanksDrafter",
     "prediction": "outpace.drafters.prediction:PredictionDrafter",
+    "draft_model": "outpace.drafters.draft_model:DraftModelDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
@@ -34,12 +36,13 @@ AUTO_DRAFTERS = "suffix+recycling"
 
 @dataclass(frozen=True)
 class DrafterSpec:
-    """A parsed drafter spec: `location` is `module:Class`; `name` is the part before the options."""
+    """A parsed drafter spec: `location` is `module:Class`; `name` is the part before the options, `argument` the parts without "="."""
 
     name: str
     text: str
     location: str
     options: dict[str, str] = field(default_factory=dict)
+    argument: str = ""
 
 
 def parse_spec(text: str) -> DrafterSpec:
@@ -58,10 +61,11 @@ def parse_spec(text: str) -> DrafterSpec:
     options: dict[str, str] = {}
     for part in rest:
         key, separator, value = part.partition("=")
-        if not separator or not key.isidentifier():
+        if separator and not key.isidentifier():
             raise BadInputError(f"drafter {text!r}: {part!r} is not of the form key=value")
-        options[key] = value
-    return DrafterSpec(name, text, location, options)
+        if separator:
+            options[key] = value
+    return DrafterSpec(name, text, location, options, ":".join(part for part in rest if "=" not in part))
 
 
 def load_class(spec: DrafterSpec) -> type[Drafter]:
@@ -114,10 +118,20 @@ def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:
 
 
 def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
-    """Options as the types of the constructor's defaults."""
-    known = dict(list(inspect.signature(found).parameters.items())[1:])
+    """Options as the types of the constructor's defaults; the argument is the first of them."""
+    known = _parameters(found)
     typed: dict[str, Any] = {}
-    for key, value in spec.options.items():
+    options = dict(spec.options)
+    if spec.argument:
+        first = next(iter(known), None)
+        default = known[first].default if first else 0
+        if first is None or first in options or not (default is inspect.Parameter.empty or isinstance(default, str)):
+            raise BadInputError(f"drafter {spec.text!r}: {spec.argument!r} is not of the form key=value")
+        options[first] = spec.argument
+    for key, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and not options.get(key):
+            raise BadInputError(f"drafter {spec.text!r} needs a {key}: {usage(spec.name)}")
+    for key, value in options.items():
         if key not in known:
             takes = ", ".join(known) or "no options"
             raise BadInputError(f"drafter {spec.text!r} has no option {key!r}; it takes {takes}")
@@ -130,13 +144,30 @@ def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
     return typed
 
 
+def _parameters(found: type[Drafter]) -> dict[str, inspect.Parameter]:
+    """The options of a drafter's constructor: all but the context."""
+    return dict(list(inspect.signature(found).parameters.items())[1:])
+
+
+def usage(name: str) -> str:
+    """How a spec of this drafter starts: its name, and the argument it cannot do without, as in `draft_model:PATH`."""
+    needed = [key for key, p in _parameters(load_class(parse_spec(name))).items() if p.default is inspect.Parameter.empty]
+    return ":".join([name, *(key.upper() for key in needed)])
+
+
+def ready_drafters() -> list[str]:
+    """The names in the table that are whole specs: those that need no argument. This is what "all drafters" means."""
+    return [name for name in DRAFTERS if usage(name) == name]
+
+
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
-    """(name, first line of the module's docstring, options with defaults) of every drafter in the table."""
+    """(name, first line of the module's docstring, options with defaults) of every drafter in the table; without what `usage` shows."""
     entries = []
     for name, location in DRAFTERS.items():
         module = import_module(location.partition(":")[0])
-        parameters = list(inspect.signature(load_class(parse_spec(name))).parameters.values())[1:]
-        entries.append((name, (module.__doc__ or "").strip().splitlines()[0], {p.name: p.default for p in parameters}))
+        parameters = _parameters(load_class(parse_spec(name))).values()
+        options = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        entries.append((name, (module.__doc__ or "").strip().splitlines()[0], options))
     return entries
 
 
@@ -153,4 +184,6 @@ __all__ = [
     "parse_spec",
     "parse_specs",
     "prefixed",
+    "ready_drafters",
+    "usage",
 ]

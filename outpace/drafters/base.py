@@ -14,10 +14,14 @@ from outpace.targets.base import TargetModel, TargetOutput
 
 @dataclass(frozen=True)
 class HelperModel:
-    """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text), None for that of the target."""
+    """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text), None for that of the target.
+
+    `pass_cost`: measured time of one of its passes, in passes of the target; 0 where nobody has measured.
+    """
 
     target: TargetModel
     tokenizer: Any = None
+    pass_cost: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +28,11 @@ _FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model f
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's weights are: a folder that transformers can read, or a .gguf file."""
+    """Where a model's weights are: a folder that transformers can read, or a .gguf file. `num_layers`: only its first layers are wanted."""
 
     name: str
     path: Path
+    num_layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,23 @@ def _entry_name(source: Source, precision: str) -> str:
     mark = default.GGUF_SHA256[:16] if source.name == default.NAME else fingerprint(source.path)
     versions = f"{CONVERTER_VERSION}-{version('openvino').split('-')[0]}"
     name = "".join(c if c.isalnum() or c in "-._" else "-" for c in source.name)
-    return f"converted/{name}-{mark}-{precision}-{versions}"
+    part = f"first{source.num_layers}-" if source.num_layers else ""
+    return f"converted/{name}-{mark}-{part}{precision}-{versions}"
 
 
-def converted(model: str = DEFAULT_MODEL, precision: str = "int8") -> Converted:
-    """The model in OpenVINO form, converted on first use. Raises BadInputError for a model that cannot be had or converted."""
+def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: int | None = None) -> Converted:
+    """The model, or its first layers with its head, in OpenVINO form; converted on first use.
+
+    Raises BadInputError for a model that cannot be had or converted.
+    """
     if precision not in PRECISIONS:
         raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if model in (DEFAULT_MODEL, default.NAME):  # a warm start needs no look at the original
-        source = Source(default.NAME, home())
+        source = Source(default.NAME, home(), num_layers)
         if not is_whole(home() / _entry_name(source, precision)):
-            source = locate(model)
+            source = replace(locate(model), num_layers=num_layers)
     else:
-        source = locate(model)
+        source = replace(locate(model), num_layers=num_layers)
     folder = entry(_entry_name(source, precision), lambda out: _convert(source, out, precision))
     facts: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     return Converted(source.name, folder, facts["vocab_size"], facts["hidden_size"], facts["max_len"], tuple(facts["eos_token_ids"]))
@@ -129,8 +134,10 @@ def _convert(source: Source, out: Path, precision: str) -> None:
     if missing:
         raise OutpaceError(f"converting a model needs {', '.join(missing)}: pip install 'outpace[convert]'")
     command = [sys.executable, "-m", "outpace.models.convert", str(source.path), str(out), precision]
+    command += [str(source.num_layers)] if source.num_layers else []
     error = ""
-    with stages(f"converting {source.name} to {precision} (once)") as show, (out / "log").open("w+") as log:
+    part = f"the first {source.num_layers} layers of " if source.num_layers else ""
+    with stages(f"converting {part}{source.name} to {precision} (once)") as show, (out / "log").open("w+") as log:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
             try:
                 for line in process.stdout or ():

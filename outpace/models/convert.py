@@ -1,6 +1,6 @@
 """Convert a Hugging Face causal LM to an OpenVINO model. Runs as a process of its own, so that nobody else imports torch.
 
-usage: python -m outpace.models.convert SOURCE OUT_DIR PRECISION     (SOURCE: a model folder or a .gguf file)
+usage: python -m outpace.models.convert SOURCE OUT_DIR PRECISION [NUM_LAYERS]     (SOURCE: a model folder or a .gguf file)
 
 Prints one JSON object a line on stdout: {"stage": …} while it works, {"error": …} when it cannot go on.
 The model is traced with explicit K/V inputs, a cache layer that only concatenates and an attention function that takes the
@@ -28,7 +28,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
 from outpace.errors import BadInputError, OutpaceError
-from outpace.models.transformers_io import context_length, end_token_ids, load_model, load_tokenizer
+from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -144,13 +144,14 @@ def compress(path: Path) -> Any:
     return nncf.compress_weights(ov.Core().read_model(path), mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
-def convert(source: Path, out: Path, precision: str) -> None:
-    """Write model, tokenizer and config.json into the existing folder `out`."""
+def convert(source: Path, out: Path, precision: str, num_layers: int | None = None) -> None:
+    """Write model (its first layers only, if `num_layers` is given), tokenizer and config.json into the existing folder `out`."""
     torch.set_grad_enabled(False)
     AttentionInterface.register("traced", traced_attention)
     AttentionMaskInterface.register("traced", lambda *args, attention_mask=None, **kwargs: attention_mask)
     say(stage="loading the weights")
     model = load_model(source, torch.float32, attn_implementation="traced")
+    model = first_layers(model, num_layers) if num_layers else model
     load_tokenizer(source).save_pretrained(out)
     say(stage="tracing the model")
     converted = trace(model)
@@ -175,10 +176,10 @@ def convert(source: Path, out: Path, precision: str) -> None:
     (out / "config.json").write_text(json.dumps(record, indent=2), "utf-8")
 
 
-def main(source: str, out: str, precision: str) -> int:
+def main(source: str, out: str, precision: str, num_layers: str = "") -> int:
     """Convert; a failure is told in one line on stdout and by the exit code."""
     try:
-        convert(Path(source), Path(out), precision)
+        convert(Path(source), Path(out), precision, int(num_layers) if num_layers else None)
     except OutpaceError as error:
         say(error=str(error))
         return error.exit_code
@@ -189,4 +190,4 @@ def main(source: str, out: str, precision: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:5]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,43 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
     return model.eval()
+
+
+def first_layers(model: Any, num_layers: int) -> Any:
+    """A model of the first `num_layers` layers with the same embeddings, final norm and head: all weights are shared, the model itself
+    is not changed. Raises BadInputError when it has fewer layers or none that can be found."""
+    from torch.nn import ModuleList
+
+    total = model.config.get_text_config().num_hidden_layers
+    if not 1 <= num_layers <= total:
+        raise BadInputError(f"the model has {total} layers; its first {num_layers} cannot be had")
+    names = [name for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module) == total]
+    names = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]  # experts in layers, for example
+    if len(names) != 1:
+        raise BadInputError(f"{type(model).__name__} has no single list of layers to take the first {num_layers} of")
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config()
+    text.num_hidden_layers = num_layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = list(text.layer_types)[:num_layers]
+    top = module = _shallow(model, config)
+    *path, last = names[0].split(".")
+    for name in path:
+        module._modules[name] = module = _shallow(module._modules[name], config)
+    module._modules[last] = ModuleList(list(module._modules[last])[:num_layers])
+    return top.eval()
+
+
+def _shallow(module: Any, config: Any) -> Any:
+    """A copy of a module that shares everything but its config and its table of children."""
+    if "forward" in vars(module):  # accelerate binds it to the original, which has all layers
+        raise BadInputError("a model spread over devices by accelerate cannot lend its first layers; load it on one device")
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    if hasattr(module, "config"):
+        text = config.get_text_config()
+        copied.config = text if isinstance(module.config, type(text)) else config
+    return copied
 
 
 def context_length(config: Any) -> int:

@@ -24,6 +24,7 @@ from outpace.tree import Segment, Slot, TreeBatch
 logger = logging.getLogger("outpace")
 
 ROW_BLOCK, READ_BLOCK = 256, 64  # buffers grow, and passes read, by whole blocks of rows
+CACHE_NAMES = ("past_key_values", "cache")  # what models call their cache: transformers up to 5.23, and from 5.24 on
 MAX_PADDING = 128  # rows of padding that cost less than another pass over the weights
 
 
@@ -105,7 +106,9 @@ class HFTarget(TargetModel):
         self.device, self.max_slots = model.device, max_slots
         config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=config.vocab_size, max_len=limit)
-        self.can_skip_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        inputs = inspect.signature(model.forward).parameters
+        self.can_skip_logits = "logits_to_keep" in inputs
+        self.cache_name = next(name for name in CACHE_NAMES if name in inputs)
         name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
         self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
@@ -167,7 +170,7 @@ class HFTarget(TargetModel):
             input_ids=self._tensor(token_ids),
             attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
             position_ids=self._tensor(position_ids),
-            past_key_values=self.cache,
+            **{self.cache_name: self.cache},
             use_cache=True,
             output_hidden_states=self.capabilities.hidden,
             **({"logits_to_keep": columns} if self.can_skip_logits else {}),
@@ -229,7 +232,7 @@ def _refuse(model: Any) -> None:
         reason = f"has {state}, so wrong guesses cannot be rolled back; use a model with attention layers only"
     elif "position_ids" not in inputs or getattr(config, "alibi", False):
         reason = "takes no position ids (ALiBi, for example), so a draft tree has no place; use a model with rotary or learned positions"
-    elif "past_key_values" not in inputs or model.get_output_embeddings() is None:
+    elif not inputs.keys() & set(CACHE_NAMES) or model.get_output_embeddings() is None:
         reason = "is no causal language model with a K/V cache; load it with AutoModelForCausalLM"
     if reason:
         raise BadInputError(f"{type(model).__name__} {reason}")
