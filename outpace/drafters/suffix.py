@@ -7,7 +7,9 @@ become chains and uncertain spots become branches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import islice
 
 from outpace.automaton import SuffixAutomaton
@@ -15,7 +17,11 @@ from outpace.core import Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext, grow, unseen
 from outpace.errors import BadInputError
 
-TRUST = (0.0, 0.35, 0.6, 0.75, 0.85, 0.9, 0.92, 0.94, 0.95)  # chance that a suffix of 0, 1, 2, … tokens predicts at all
+# How far a suffix is trusted: the sum of three scores through a sigmoid. Fitted to answers of the default model (dev/LOG.md).
+BY_LENGTH = (0.0, -1.0, -0.6, -0.4, -0.25, 0.05, 0.1, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)  # tokens matched
+BY_COUNT = (0.0, -0.9, -0.2, 0.3, 0.7, 1.3)  # occurrences: 1, 2 to 3, 4 to 7, 8 to 15, more
+BY_CHOICE = (0.0, 1.5, 0.4, 0.2, 0.0, 0.0, -0.3)  # different tokens that followed
+LATEST = 0.8  # votes that the latest occurrence has more than the others
 MAX_LEVELS = 4  # suffixes that vote
 NUM_SUCCESSORS = 8
 
@@ -25,7 +31,7 @@ class SuffixDrafter(Drafter):
 
     num_draft_tokens = 10
 
-    def __init__(self, context: DrafterContext, threshold: float = 0.05):
+    def __init__(self, context: DrafterContext, threshold: float = 0.02):
         if not 0 < threshold < 1:
             raise BadInputError(f"suffix: threshold must be between 0 and 1, not {threshold:g}")
         self.threshold = threshold
@@ -42,10 +48,12 @@ class SuffixDrafter(Drafter):
         chances: dict[int, float] = {}
         left = 1.0
         for matched, votes in islice(text.votes(text.walk(text.match, path)), MAX_LEVELS):
-            trust = left * TRUST[min(matched, len(TRUST) - 1)]
-            total = sum(count for _, count in votes)
+            total = sum([count for _, count in votes])
+            trust = left * _trust(matched, total, len(votes))
+            vote = trust / (total + LATEST)
             for token, count in votes:
-                chances[token] = chances.get(token, 0.0) + trust * count / total
+                chances[token] = chances.get(token, 0.0) + vote * count
+            chances[votes[0][0]] += vote * LATEST
             left -= trust
         return sorted(chances.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
 
@@ -57,3 +65,11 @@ class SuffixDrafter(Drafter):
 
     def end(self, request: Request) -> None:
         self.texts.pop(request.id, None)
+
+
+@cache
+def _trust(matched: int, count: int, choice: int) -> float:
+    """Chance that what followed a suffix before follows it again."""
+    count_class = min(count.bit_length(), len(BY_COUNT) - 1)
+    score = BY_LENGTH[min(matched, len(BY_LENGTH) - 1)] + BY_COUNT[count_class] + BY_CHOICE[min(choice, len(BY_CHOICE) - 1)]
+    return 1.0 / (1.0 + math.exp(-score))
