@@ -21,7 +21,7 @@ from outpace.targets.base import TargetOutput
 
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.45  # weight of the newest visit against all before
-PAIR, AFTER_PAIR, ALONE = (0.3, 0.55), (0.25, 0.3), (0.3, 0.5)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
+PAIR, AFTER_PAIR, ALONE = (0.4, 0.45), (0.3, 0.4), (0.4, 0.4)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
 
 
 class SuccessorTable:
