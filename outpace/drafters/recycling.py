@@ -19,6 +19,7 @@ from outpace.drafters.base import Drafter, DrafterContext, grow, tail
 from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 
+LONG_ROW = 16384  # tokens from which on the sum of a row is estimated
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.45  # weight of the newest visit against all before
 PAIR, AFTER_PAIR, ALONE = (0.4, 0.45), (0.3, 0.4), (0.4, 0.4)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
@@ -148,7 +149,7 @@ def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
         candidates = (columns[:, :, None] + width * np.arange(FOLDS)).reshape(rows, -1)
         candidates = np.concatenate([candidates, np.tile(np.arange(width * FOLDS, size), (rows, 1))], axis=1)
         top = logits.max(axis=1) if width * FOLDS < size else maxima.max(axis=1)
-        sums = _estimated_sums(folded, maxima, logits[:, width * FOLDS :], top)
+        sums = _estimated_sums(folded, maxima, logits[:, width * FOLDS :], top, 4 if size >= LONG_ROW else 1)
     values = np.take_along_axis(logits, candidates, axis=1)
     best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else np.tile(np.arange(values.shape[1]), (rows, 1))
     best = np.take_along_axis(best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1)
@@ -156,8 +157,8 @@ def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
     return np.take_along_axis(candidates, best, axis=1), weights / np.maximum(sums, weights.sum(axis=1))[:, None]
 
 
-def _estimated_sums(folded: Array, maxima: Array, rest: Array, top: Array) -> Array:
-    """Sum over each row of exp(logit - top) [rows], where every eighth token that is no maximum of its column stands for eight."""
-    sample = folded[:, ::8]
+def _estimated_sums(folded: Array, maxima: Array, rest: Array, top: Array, stride: int) -> Array:
+    """Sum over each row of exp(logit - top) [rows]; of the tokens that are no maxima of their columns one in `stride` is looked at."""
+    sample = folded[:, ::stride]
     others = np.where(sample < maxima[:, None], np.exp(sample - top[:, None, None]), 0).sum(axis=(1, 2))
-    return np.exp(maxima - top[:, None]).sum(axis=1) + 8 * others + np.exp(rest - top[:, None]).sum(axis=1)
+    return np.exp(maxima - top[:, None]).sum(axis=1) + stride * others + np.exp(rest - top[:, None]).sum(axis=1)
