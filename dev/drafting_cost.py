@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from outpace.core import Request, Verdict
 from outpace.drafters import DrafterContext, create_drafter
@@ -74,8 +74,8 @@ def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> 
 
 def main() -> None:
     """One row for each drafter and length."""
-    names = ("reading the prompt, ms", "propose, µs", "successors, µs", "observe, µs")
-    table = Table("drafter", "context", *names, title=f"drafting, {BUDGET} nodes")
+    names = ("prompt, ms", "propose, µs", "successors, µs", "observe, µs")
+    table = Table(Column("drafter", no_wrap=True), "context", *names, title=f"drafting, {BUDGET} nodes")
     for spec in DRAFTERS:
         for length in LENGTHS:
             first, *others = measure(spec, length)

@@ -1,8 +1,9 @@
-"""Draw docs/drafters/*.svg: one real step of each drafter that looks things up. usage: python dev/pictures_tables.py"""
+"""Draw docs/drafters/*.svg: one real step of each drafter that looks things up. usage: python dev/pictures_tables.py [NAME …]"""
 
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Step:
     @property
     def interest(self) -> tuple[bool, int, int]:
         """Steps with branches and something accepted make the best pictures."""
-        return bool(self.path) and not self.draft.is_chain and len(self.path) < 7, len(self.path), len(self.draft)
+        return bool(self.path) and not self.draft.is_chain, len(self.path), len(self.draft)
 
 
 class Watcher:
@@ -73,9 +74,9 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
     """The end of the text, the tree of guesses with their chances, and the model's own token."""
 
     def word(token: int) -> str:
-        return llm.tokenizer.decode([token]).replace("\n", "↵").replace(" ", "·")
+        return llm.tokenizer.decode([token]).replace("\n", "↵").replace(" ", "·") or "▯"
 
-    root = Tree(Text("… " + "".join(word(token) for token in step.context[-24:]), "bold"))
+    root = Tree(Text("… " + "".join(word(token) for token in step.context[-16:]), "bold"))
     branches = {-1: root}
     accepted = set(step.path)
     sources = step.draft.sources or [name] * len(step.draft)
@@ -106,7 +107,7 @@ def main() -> None:
     """All pictures."""
     OUT.mkdir(exist_ok=True)
     llm = LLM(drafter="none")
-    for name in PICTURES:
+    for name in sys.argv[1:] or PICTURES:
         draw(llm, name)
 
 

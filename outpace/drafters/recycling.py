@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -115,8 +116,8 @@ class RecyclingDrafter(Drafter):
         first = end[0] if len(end) == 2 and end[1] == rows[0] else -1
         return np.array([first, *(rows[parent + 1] for parent in verdict.draft.parents)], np.int64)
 
-    def _pair(self, before: int | Array, token: int | Array) -> int | Array:
-        """The key of a pair of tokens. Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still."""
+    def _pair(self, before: Any, token: Any) -> Any:
+        """The key of a pair of tokens, or the keys of arrays of them. Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still."""
         return before * self.vocab_size + token
 
     def _tables(self, scope: str) -> Tables:
@@ -160,5 +161,9 @@ def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
 def _estimated_sums(folded: Array, maxima: Array, rest: Array, top: Array, stride: int) -> Array:
     """Sum over each row of exp(logit - top) [rows]; of the tokens that are no maxima of their columns one in `stride` is looked at."""
     sample = folded[:, ::stride]
-    others = np.where(sample < maxima[:, None], np.exp(sample - top[:, None, None]), 0).sum(axis=(1, 2))
-    return np.exp(maxima - top[:, None]).sum(axis=1) + stride * others + np.exp(rest - top[:, None]).sum(axis=1)
+    largest = np.exp(maxima - top[:, None])
+    looked_at = sample - top[:, None, None]
+    np.exp(looked_at, out=looked_at)
+    others = looked_at.sum(axis=(1, 2)) - (largest * (sample.max(axis=1) == maxima)).sum(axis=1)
+    sums: Array = largest.sum(axis=1) + stride * np.maximum(others, 0) + np.exp(rest - top[:, None]).sum(axis=1)
+    return sums
