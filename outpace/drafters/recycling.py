@@ -117,7 +117,10 @@ class RecyclingDrafter(Drafter):
         return np.array([first, *(rows[parent + 1] for parent in verdict.draft.parents)], np.int64)
 
     def _pair(self, before: Any, token: Any) -> Any:
-        """The key of a pair of tokens, or the keys of arrays of them. Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still."""
+        """The key of a pair of tokens, or the keys of arrays of them.
+
+        Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still.
+        """
         return before * self.vocab_size + token
 
     def _tables(self, scope: str) -> Tables:
