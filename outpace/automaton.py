@@ -67,13 +67,16 @@ class SuffixAutomaton:
     def _refresh(self, place: int, token: int) -> None:
         """Suffixes that have been followed by the token before: it is their latest successor now."""
         following, link, count = self.following, self.link, self.count
+        counted = -1
         for _ in range(NUM_REFRESHED):
             if place <= 0:
                 break
             successors = following[place]
             state = successors.pop(token)
             successors[token] = state
-            count[state] += 1
+            if state != counted:  # neighbouring suffixes may lead to one state
+                count[state] += 1
+                counted = state
             place = link[place]
 
     @property

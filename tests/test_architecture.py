@@ -17,7 +17,7 @@ LEVELS = [
     ["errors"],
     ["core"],
     ["processors", "config", "metrics", "progress", "automaton"],
-    ["sampling", "tree", "ngrams"],
+    ["sampling", "tree", "ngrams", "memory"],
     ["targets", "drafters", "verifiers"],
     ["controller"],
     ["scheduler"],

@@ -25,6 +25,8 @@ VARIANTS = [
     "prompt_lookup:choose=recent:branches=1",
     "prompt_lookup:min_ngram=2",
     "prompt_lookup:branches=2:choose=frequent:max_ngram=4",
+    "suffix:memory=200",
+    "suffix:memory=20:scopes=1+recycling:pairs=7:scopes=1",
     "prompt_lookup+blind:tokens=frequent",
     "+".join(DRAFTERS),
 ]

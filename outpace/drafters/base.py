@@ -81,7 +81,7 @@ def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:
     """The last `length` tokens of `request.context` and then `path`, fewer at the start of a text; its cost does not grow with the text."""
     tokens = [*request.pending, *path]
     missing = length - len(tokens)
-    return [*request.token_ids[-missing:], *tokens] if missing > 0 else tokens[-length:]
+    return [*request.token_ids[-missing:], *tokens] if missing > 0 else tokens[len(tokens) - length :]
 
 
 def unseen(request: Request, num_seen: int) -> list[int]:

@@ -19,8 +19,8 @@ from outpace.tree import merge_chains
 
 NUM_PLACES = 16  # latest occurrences looked at
 NUM_SUCCESSORS = 8
-START = (0.0, 0.3, 0.5, 0.7)  # chance that what followed the last 1, 2, 3 tokens before follows them again
-COPY = 0.8  # … and that the copy goes on, token by token
+START = (0.0, 0.35, 0.52, 0.78)  # chance that what followed the last 1, 2, 3 tokens before follows them again
+COPY = 0.73  # … and that the copy goes on, token by token
 BRANCH_LENGTH = 2  # tokens of every continuation but the first
 
 
