@@ -28,6 +28,7 @@ VARIANTS = [
     "suffix:memory=200",
     "suffix:memory=20:scopes=1+recycling:pairs=7:scopes=1",
     "prompt_lookup+blind:tokens=frequent",
+    "auto",
     "+".join(DRAFTERS),
 ]
 NEEDS_MORE = {name for name in DRAFTERS if name not in ("none", "blind", "prompt_lookup")}
