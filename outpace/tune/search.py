@@ -82,7 +82,7 @@ class Search:
         alive = self._better(alive, NUM_FINALISTS)
         others = variations(bases, self._affordable(len(alive), third))
         self._round("3 of 4, settings", [*alive, *others], num_prompts, third)
-        alive = self._better([*alive, *others], NUM_FINALISTS)
+        alive = self._better([*alive, *others], max(1, min(NUM_FINALISTS, self._affordable(0, last))))
         self._round("4 of 4, finalists", alive, len(self.workloads), last)
 
     def _round(self, name: str, configs: Sequence[SpeculativeConfig], num_prompts: int, deadline: float) -> None:
