@@ -130,7 +130,7 @@ def test_a_tie_is_told():
     [
         ([0.8, 0.85, 0.82, 0.8], "Speculation does not pay for these prompts: decode plainly. The best, suffix, was 0.82x"),
         ([0.8, 1.5, 1.1, 0.9], "Nothing is faster than plain decoding with confidence: decode plainly. The closest, suffix, was"),
-        ([1.5], "One prompt cannot tell: decode plainly. suffix was 1.50x there; give more prompts."),
+        ([1.5], "One prompt cannot tell: decode plainly. suffix was 1.50x there; give more prompts or time."),
     ],
 )
 def test_plain_decoding_wins(ratios, words):
@@ -312,6 +312,14 @@ def test_any_time_limit_ends_in_time_or_one_answer_later(time_limit):
     outcome = world.search(ALL, 30, time_limit).run()
     assert outcome.seconds <= time_limit + 1 / 0.7 + 0.1
     assert isinstance(verdict(outcome.tried).text, str)
+
+
+def test_little_time_goes_to_few_finalists():
+    """A turn of all seven takes 6.5 s of 16: what is left serves the best one, not none."""
+    world = World(speed)
+    outcome = world.search(ALL, 30, 16).run()
+    assert max(len(entry.samples) for entry in outcome.tried) >= 3
+    assert outcome.seconds > 13
 
 
 def test_a_drafter_that_changes_tokens_is_not_asked_again():

@@ -70,6 +70,8 @@ def _variations(base: SpeculativeConfig) -> list[SpeculativeConfig]:
 
 def label(config: SpeculativeConfig) -> str:
     """As people call it: the method, and the number of guesses where it is not the method's own."""
+    if config == PLAIN:
+        return "plain decoding"
     count = "" if config.num_draft_tokens is None else f" with {config.num_draft_tokens} guesses a step"
     check = "" if config.verifier == "exact" else f" ({config.verifier})"
     return f"{config.method}{count}{check}"

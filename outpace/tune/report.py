@@ -91,8 +91,8 @@ def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Tab
     settings = found["settings"]
     title = f"{found['model']} {settings['precision']}, temperature {settings['temperature']:g}, {outcome.seconds:.0f} s of tuning"
     overall = Table(title=title, caption="speedup of decoding against plain decoding, total times; 95% interval over prompts")
-    for heading in ("method", "guesses", "prompts", "tokens/step", "speedup", "95%", "identical", "why not tried further"):
-        overall.add_column(heading, justify="left" if heading[0] in "mw" else "right")
+    for heading in ("method", "guesses", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
+        overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")
     for entry in sorted(outcome.tried, key=_order):
         chosen = entry is advice.closest and entry.config == advice.config
         reason = "chosen" if chosen else entry.failure or entry.dropped or ("" if entry.samples else "no time left")

@@ -82,7 +82,7 @@ class Search:
         alive = self._better(alive, NUM_FINALISTS)
         others = variations(bases, self._affordable(len(alive), third))
         self._round("3 of 4, settings", [*alive, *others], num_prompts, third)
-        alive = self._better([*alive, *others], NUM_FINALISTS)
+        alive = self._better([*alive, *others], max(1, min(NUM_FINALISTS, self._affordable(0, last))))
         self._round("4 of 4, finalists", alive, len(self.workloads), last)
 
     def _round(self, name: str, configs: Sequence[SpeculativeConfig], num_prompts: int, deadline: float) -> None:
@@ -110,10 +110,11 @@ class Search:
     def _turn(self, name: str, index: int, configs: Sequence[SpeculativeConfig]) -> None:
         """These ways and plain decoding on one prompt."""
         outputs: dict[SpeculativeConfig, Any] = {}
+        order = rotated([PLAIN, *configs], self.num_turns)  # the very first turn begins with plain decoding: half of it is worth something
         self.num_turns += 1
         self.cursor = index + 1
         try:
-            for config in rotated([PLAIN, *configs], self.num_turns):
+            for config in order:
                 if self.clock() + self._mean_seconds > self.started + self.time_limit:
                     return
                 self.show(f"round {name}", f"{label(config)}; best so far {self.best_so_far}")

@@ -74,6 +74,7 @@ def tune(
     if any(entry.samples or entry.failure for entry in outcome.tried):
         return outcome
     if outcome.is_interrupted:
+        note("nothing was compared yet")
         raise KeyboardInterrupt
     if outcome.failed_prompts:
         prompt, why = next(iter(outcome.failed_prompts.items()))

@@ -82,11 +82,13 @@ def _plain_wins(closest: Tried | None) -> list[str]:
         return ["Nothing could be tried: decode plainly."]
     estimate = closest.speedup
     if estimate is None or estimate.low is None:
-        return [f"One prompt cannot tell: decode plainly. {label(closest.config)} was {in_words(estimate)} there; give more prompts."]
+        return [
+            f"One prompt cannot tell: decode plainly. {label(closest.config)} was {in_words(estimate)} there; give more prompts or time."
+        ]
     if estimate.is_slower:
         return [f"Speculation does not pay for these prompts: decode plainly. The best, {label(closest.config)}, was {in_words(estimate)}."]
     found = f"The closest, {label(closest.config)}, was {in_words(estimate)} {best_count(closest)}"
-    return [f"Nothing is faster than plain decoding with confidence: decode plainly. {found}; more prompts may tell."]
+    return [f"Nothing is faster than plain decoding with confidence: decode plainly. {found}; more prompts or time may tell."]
 
 
 def _ties(best: Tried, contenders: Sequence[Tried]) -> list[str]:
