@@ -22,8 +22,8 @@ from outpace.targets.base import TargetOutput
 
 LONG_ROW = 16384  # tokens from which on the sum of a row is estimated
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
-NEW = 0.45  # weight of the newest visit against all before
-PAIR, AFTER_PAIR, ALONE = (0.4, 0.45), (0.3, 0.4), (0.4, 0.4)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
+NEW = 0.5  # weight of the newest visit against all before
+PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
 
 
 class SuccessorTable:
