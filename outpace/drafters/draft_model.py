@@ -187,7 +187,7 @@ class DraftModelDrafter(Drafter):
 def likeliest(row: Array, k: int) -> tuple[Array, Array]:
     """(places [k], probabilities [k]) of the k largest logits of a row [V], largest first."""
     k = min(k, len(row))
-    places = row.argmax(keepdims=True) if k == 1 else np.argpartition(row, -k)[-k:]
+    places = row.argmax(axis=0, keepdims=True) if k == 1 else np.argpartition(row, -k)[-k:]
     places = places[np.lexsort((places, -row[places]))]
     weights = np.exp(row - row[places[0]])
     return places, weights[places] / weights.sum()
