@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from outpace.config import EngineConfig
-from outpace.controller import Plan
+from outpace.controller import Controller, Plan
 from outpace.core import EMPTY_DRAFT, Array, Draft, Request, StepOutput, Verdict
 from outpace.errors import BadInputError, OutpaceError
 from outpace.metrics import Metrics
@@ -62,7 +62,7 @@ class Engine:
         for request in self.scheduler.admit():
             self._begin(request, started)
         decoding = self.scheduler.decoding()
-        drafts, width = self._draft(decoding)
+        drafts, width, controllers = self._draft(decoding)
         batch = [decode_segment(r.slot, r.token_ids[-1], draft) for r, draft in zip(decoding, drafts, strict=True)]
         prefill = list(self.scheduler.prefill(sum(len(segment) for segment in batch)))
         batch += [segment for _, segment in prefill]
@@ -71,6 +71,8 @@ class Engine:
         before = time.perf_counter()
         output = self.target.forward(batch, width)
         after = time.perf_counter()
+        for controller in controllers:
+            controller.passed(1e3 * (after - before))
         for request, segment in prefill:
             self.target.keep(segment.slot, segment.token_ids, range(len(segment)))
             self.metrics.num_prompt_tokens += len(segment)
@@ -96,14 +98,16 @@ class Engine:
         except Exception as error:
             self._drop_drafter(request, error)
 
-    def _draft(self, requests: Sequence[Request]) -> tuple[list[Draft], int]:
-        """What to run behind each request's last token, pending tokens first, and how wide to make the pass (0: as the target likes)."""
+    def _draft(self, requests: Sequence[Request]) -> tuple[list[Draft], int, list[Controller]]:
+        """What to run behind each request's last token, pending tokens first; how wide to make the pass (0: as the target likes); and
+        the controllers that chose."""
         for request in requests:
             request.proposal = self._propose(request, len(requests))
         chosen = {request.id: request.proposal for request in requests}
         own_rows = {request.id: max(2, 1 + len(request.pending) + len(request.proposal)) for request in requests}
         widths = []
-        for controller in dict.fromkeys(request.speculation.controller for request in requests):
+        controllers = list(dict.fromkeys(request.speculation.controller for request in requests))
+        for controller in controllers:
             mine = [request for request in requests if request.speculation.controller is controller]
             others = sum(own_rows.values()) - sum(own_rows[request.id] for request in mine)
             try:
@@ -113,7 +117,7 @@ class Engine:
                 plan = Plan([EMPTY_DRAFT] * len(mine))
             chosen.update(zip([request.id for request in mine], plan.drafts, strict=True))
             widths.append(plan.width)
-        return [self._arranged(request, chosen[request.id]) for request in requests], min(widths, default=0)
+        return [self._arranged(request, chosen[request.id]) for request in requests], min(widths, default=0), controllers
 
     def _arranged(self, request: Request, draft: Draft) -> Draft:
         """The draft behind the pending tokens, its first chain in front where only that chain is exact."""

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import outpace
 from outpace import chat, cli, demo
 from outpace.core import SamplingParams
-from outpace.drafters import DRAFTERS
+from outpace.drafters import DRAFTERS, ready_drafters
 from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
@@ -375,7 +375,9 @@ def test_drafters_and_models(tmp_path, monkeypatch):
     assert [entry["name"] for entry in entries] == list(DRAFTERS)
     assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
     assert entries[1]["options"] == {"tokens": "random", "seed": 0}
+    assert {entry["name"]: entry["usage"] for entry in entries}["draft_model"] == "draft_model:PATH"
     text = call("drafters").stdout
+    assert "draft_model:PATH" in text
     assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
     assert json.loads(call("models", "--json").stdout) == {"home": str(tmp_path), "entries": []}
     (tmp_path / "models" / "small").mkdir(parents=True)
@@ -661,7 +663,7 @@ def test_verify_proves_and_catches_its_negative_controls(loaded):
     assert document["passed"] is True
     checks = checks_of(document)
     assert all(checks.values())
-    wanted = [f"{name}, temperature {t}" for name in DRAFTERS if name != "none" for t in ("0", "0.8")]
+    wanted = [f"{name}, temperature {t}" for name in ready_drafters() if name != "none" for t in ("0", "0.8")]
     assert checks.keys() >= {*wanted, *CONTROLS, "distribution of exact (toy model)", "distribution of rejection (toy model)"}
 
 

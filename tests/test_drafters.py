@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 import outpace.drafters
 from outpace.core import EMPTY_DRAFT, Capabilities, Draft, SamplingParams
-from outpace.drafters import DRAFTERS, Drafter, DrafterContext, catalogue, create_drafter, load_class, parse_spec, prompt_lookup
+from outpace.drafters import (
+    DRAFTERS,
+    Drafter,
+    DrafterContext,
+    catalogue,
+    create_drafter,
+    load_class,
+    parse_spec,
+    prompt_lookup,
+    ready_drafters,
+    usage,
+)
 from outpace.drafters.none import NoDrafter
 from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
@@ -29,7 +40,7 @@ VARIANTS = [
     "suffix:memory=20:scopes=1+recycling:pairs=7:scopes=1",
     "prompt_lookup+blind:tokens=frequent",
     "auto",
-    "+".join(DRAFTERS),
+    "+".join(ready_drafters()),
 ]
 NEEDS_MORE = {name for name in DRAFTERS if name not in ("none", "blind", "prompt_lookup")}
 
@@ -41,7 +52,7 @@ def build(spec: str, **options):
 # ---- conformance
 
 
-@pytest.mark.parametrize("spec", [*DRAFTERS, *VARIANTS])
+@pytest.mark.parametrize("spec", [*ready_drafters(), *VARIANTS])
 def test_every_drafter_keeps_the_rules(spec):
     try:
         create_drafter(spec, DrafterContext(ToyTarget()))
@@ -233,6 +244,22 @@ def test_the_catalogue_describes_every_name():
     assert {name: options for name, _, options in entries}["prompt_lookup"]["max_ngram"] == 3
 
 
+def test_drafters_that_need_an_argument_are_no_whole_specs(plugin):
+    assert usage("prompt_lookup") == "prompt_lookup"
+    assert usage("draft_model") == "draft_model:PATH"
+    assert "path" not in {name: options for name, _, options in catalogue()}["draft_model"]
+    assert {"none", "suffix"} <= set(ready_drafters()) <= DRAFTERS.keys() - {"draft_model"}
+
+    def init(self, context, path, depth=2):
+        self.options = (path, depth)
+
+    plugin.__init__ = init
+    drafter = create_drafter("someones_plugin:Mine:a:b:depth=5:c", DrafterContext(ToyTarget()))
+    assert drafter.options == ("a:b:c", 5)
+    with pytest.raises(BadInputError, match="needs a path: someones_plugin:Mine:PATH"):
+        create_drafter("someones_plugin:Mine:depth=5", DrafterContext(ToyTarget()))
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -241,6 +268,7 @@ def test_the_catalogue_describes_every_name():
         ("prompt_lookup+", "unknown drafter ''"),
         ("prompt_lookup+nothing", "unknown drafter 'nothing'"),
         ("prompt_lookup:branches", "not of the form key=value"),
+        ("none:branches", "not of the form key=value"),
         ("prompt_lookup:=3", "not of the form key=value"),
         ("prompt_lookup:depth=3", "no option 'depth'; it takes max_ngram"),
         ("prompt_lookup:branches=many", "branches must be int, not 'many'"),

@@ -9,7 +9,7 @@ import pytest
 
 from outpace.config import EngineConfig
 from outpace.core import Draft, SamplingParams, StepOutput
-from outpace.drafters import DRAFTERS, create_drafter
+from outpace.drafters import create_drafter, ready_drafters
 from outpace.drafters.base import DrafterContext
 from outpace.engine import Engine
 from outpace.errors import BadInputError
@@ -79,7 +79,7 @@ def test_plain_decoding_equals_the_loop(params):
 
 def builders() -> dict:
     """name -> (target, params) -> drafter."""
-    table = {name: lambda t, p, name=name: create_drafter(name, DrafterContext(t)) for name in DRAFTERS}
+    table = {name: lambda t, p, name=name: create_drafter(name, DrafterContext(t)) for name in ready_drafters()}
     for width, lie in itertools.product((1, 3), (0.0, 0.3, 1.0)):
         table[f"oracle width {width} lie {lie}"] = lambda t, p, w=width, lie=lie: oracle(t, p, lie=lie, width=w)
     for width in (1, 3):

@@ -7,7 +7,7 @@ import pytest
 
 from outpace.config import EngineConfig
 from outpace.core import SamplingParams
-from outpace.drafters import DRAFTERS, DrafterContext, create_drafter
+from outpace.drafters import DrafterContext, create_drafter, ready_drafters
 from outpace.models import converted
 from outpace.targets.openvino import OpenVINOTarget
 from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
@@ -77,7 +77,7 @@ def test_every_drafter_gives_the_plain_text(tiny, batch, temperature):
     prompts = [prompt(length, seed=length) * 2 for length in (5, 17, 33)][:batch]
     params = SamplingParams(max_tokens=40, temperature=temperature, repetition_penalty=1.1)
     plain = generate(target, prompts, params)
-    specs = [*DRAFTERS, "blind:tokens=frequent", "prompt_lookup:branches=1"]
+    specs = [*ready_drafters(), "blind:tokens=frequent", "prompt_lookup:branches=1"]
     for spec in specs:
         drafter = create_drafter(spec, DrafterContext(target))
         assert generate(target, prompts, params, drafter) == plain, spec

@@ -41,6 +41,7 @@ class AdaptiveController(Controller):
         self.drafter, self.max_nodes = drafter, max_nodes
         self.policy, self.calibration, self.worth = WidthPolicy(costs), Calibration(), Worth(drafter.names)
         self.appetite = float(max_nodes)  # nodes a request took lately, running mean
+        self.expected, self.taken = 1.0, 1.0  # milliseconds of a pass by the table and in truth, running means
         self.steps: list[Step] | None = None  # a list collects the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
@@ -51,6 +52,7 @@ class AdaptiveController(Controller):
         rows, gains = _running(requests, nodes, num_other_rows)
         width = self.policy.choose(rows, gains, len(requests), sum(len(request.token_ids) for request in requests))
         num_taken = bisect_right(rows, width) - 1
+        self.expected = self._running_mean(self.expected, self._cost(requests, width))
         self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
         chosen: list[list[int]] = [[] for _ in requests]
         gained: dict[str, float] = {}  # by nodes that one drafter alone guessed
@@ -63,8 +65,19 @@ class AdaptiveController(Controller):
             self._note(requests, drafts, nodes, num_taken, width)
         return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], width)
 
+    def passed(self, milliseconds: float) -> None:
+        self.taken = self._running_mean(self.taken, milliseconds)
+
+    @staticmethod
+    def _running_mean(mean: float, value: float) -> float:
+        return 0.95 * mean + 0.05 * value
+
+    def _cost(self, requests: Sequence[Request], width: int) -> float:
+        return self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
+
     def _account(self, gained: Mapping[str, float]) -> None:
-        self.worth.account(gained, self.drafter.milliseconds, self.policy.rate)
+        load = self.taken / self.expected  # a busy machine slows drafting and passes alike
+        self.worth.account(gained, self.drafter.milliseconds, self.policy.rate / load)
         self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)
         self.drafter.resting = self.worth.resting
 
@@ -84,7 +97,7 @@ class AdaptiveController(Controller):
             chance, index, node = entry
             return drafts[index].token_ids[node], _source(requests[index], drafts[index], node), chance
 
-        cost = self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
+        cost = self._cost(requests, width)
         left = described(nodes[num_taken]) if num_taken < len(nodes) else None
         assert self.steps is not None
         self.steps.append(Step(width, cost, self.policy.rate, [described(entry) for entry in nodes[:num_taken]], left))

@@ -30,6 +30,10 @@ class Controller(ABC):
         """What to run of the proposals of all these requests; `num_other_rows` of the pass belong to others."""
         return Plan(list(drafts))
 
+    def passed(self, milliseconds: float) -> None:
+        """How long the pass took that the last plan went into."""
+        return None
+
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
         """After a step: `known` are the tokens that really came after the text that `proposal`, the whole of it, continued."""
         return None

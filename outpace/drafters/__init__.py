@@ -130,7 +130,8 @@ def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
         options[first] = spec.argument
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and not options.get(key):
-            raise BadInputError(f"drafter {spec.text!r} needs a {key}: {usage(spec.name)}")
+            start = spec.name if spec.location != f"{spec.name}:{found.__name__}" else spec.location
+            raise BadInputError(f"drafter {spec.text!r} needs a {key}: {start}:{key.upper()}")
     for key, value in options.items():
         if key not in known:
             takes = ", ".join(known) or "no options"

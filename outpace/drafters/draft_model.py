@@ -23,6 +23,7 @@ from outpace.tree import Segment, Slot, select
 PREFILL_CHUNK = 256  # rows of a pass that only fills the cache
 MAX_CATCH_UP = 16  # rows that a drafting pass may run for the cache; more are prefilled first
 MIN_SIBLING = 0.03  # an alternative less likely than this is not worth the row it takes in the target's pass
+MAX_NODES = 15  # default budget of a tree; a chain's is its depth
 MAX_STOP = 0.9  # whoever asks for a helper that costs as much as the target gets at least its first guess
 
 
@@ -96,13 +97,14 @@ class DraftModelDrafter(Drafter):
             raise BadInputError(f"draft_model: vocab must be auto or shared, not {vocab!r}")
         stop = _read_chance(min_chance)
         self.helper = _load(context, path)
-        self.max_depth = self.num_draft_tokens = max_depth
+        self.max_depth = max_depth
         self.min_chance = min(self.helper.pass_cost, MAX_STOP) if stop is None else stop
         capabilities = self.helper.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size
         self.translation: Translation = translation(context.tokenizer, self.helper.tokenizer, *sizes, vocab == "shared")
         has_trees = context.target.capabilities.tree and capabilities.tree and self.translation.takes_trees
         self.branches = min(branches, capabilities.vocab_size) if has_trees else 1
+        self.num_draft_tokens = max(max_depth, min(max_depth * self.branches, MAX_NODES))
         self.slots: dict[str, Slot] = {}  # request -> its place in the helper's cache
 
     def propose(self, request: Request, budget: int) -> Draft:
@@ -187,7 +189,7 @@ class DraftModelDrafter(Drafter):
 def likeliest(row: Array, k: int) -> tuple[Array, Array]:
     """(places [k], probabilities [k]) of the k largest logits of a row [V], largest first."""
     k = min(k, len(row))
-    places = np.array([row.argmax()]) if k == 1 else np.argpartition(row, -k)[-k:]
+    places = row.argmax(axis=0, keepdims=True) if k == 1 else np.argpartition(row, -k)[-k:]
     places = places[np.lexsort((places, -row[places]))]
     weights = np.exp(row - row[places[0]])
     return places, weights[places] / weights.sum()

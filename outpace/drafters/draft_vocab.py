@@ -167,13 +167,17 @@ def translation(target: Any, helper: Any, target_size: int, helper_size: int, is
 
 def _common_size(target: Any, helper: Any) -> int | None:
     """Ids below this mean the same in both, if all that both have do; else None. Sizes say nothing: models pad their vocabularies."""
-    ours, theirs = ({token: text for text, token in t.fast.get_vocab(with_added_tokens=True).items()} for t in (target, helper))
-    if ours == theirs:  # the padding above is nobody's token, but a trained model never says it and an untrained one may
+    ours, theirs = _texts_by_token(target), _texts_by_token(helper)
+    if ours == theirs:
         return 1 << 60
     both = ours.keys() & theirs.keys()
     if not both or any(ours[token] != theirs[token] for token in both):
         return None
     return int(min(max(ours), max(theirs))) + 1
+
+
+def _texts_by_token(tokenizer: Any) -> dict[int, str]:
+    return {token: text for text, token in tokenizer.fast.get_vocab(with_added_tokens=True).items()}
 
 
 def start_tokens(tokenizer: Any) -> list[int]:
