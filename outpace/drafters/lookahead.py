@@ -8,12 +8,12 @@ together with those of the text. N-grams that start with the last token are the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outpace.config import EngineConfig
-from outpace.core import Capabilities, Draft, Request, Verdict
+from outpace.core import EMPTY_DRAFT, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
 from outpace.sampling import uniform
@@ -46,7 +46,7 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
-        probes, tops = Draft(), []
+        probes, tops = EMPTY_DRAFT, list[int]()
         if self.window:
             state.window.move(text, request.stop_token_ids)
             if state.window.end < request.num_prompt_tokens + request.params.max_tokens:  # later guesses would serve nobody
@@ -212,16 +212,20 @@ class NgramPool:
             number = _push(candidates, number, following, -path_chance, len(token_ids) - 1)
         return Draft(token_ids, parents, None, 0, chances)
 
-    def _following(self, token: int, tails: Mapping[tuple[int, ...], int], depth: int) -> list[_Candidate]:
+    def _following(self, token: int, tails: dict[tuple[int, ...], int], depth: int) -> list[_Candidate]:
         """Candidates after `token`, the `depth`-th of these tails, or after the last token of a tail or the text."""
         trust = TRUST_INSIDE
         if depth in (0, self.ngram - 1):
             tails, depth, trust = self.tails.get(token, {}), 0, TRUST_START
-        groups: dict[int, dict[tuple[int, ...], int]] = {}
-        for tail, count in reversed(tails.items()):
-            groups.setdefault(tail[depth], {})[tail] = count
+        groups: dict[int, list[tuple[int, ...]]] = {}  # next token -> tails, latest first
+        for tail in reversed(tails):
+            groups.setdefault(tail[depth], []).append(tail)
         total = sum(tails.values())
-        return [_Candidate(t, trust * sum(g.values()) / total, -1, dict(reversed(g.items())), depth + 1) for t, g in groups.items()]
+        found = []
+        for following, group in groups.items():
+            chosen = {tail: tails[tail] for tail in reversed(group)}
+            found.append(_Candidate(following, trust * sum(chosen.values()) / total, -1, chosen, depth + 1))
+        return found
 
 
 class _Candidate(NamedTuple):
