@@ -44,7 +44,7 @@ class Prober(Drafter):
         parents: list[int] = []
         for blanks in self.kinds.values():
             parents += [-1, *range(len(token_ids), len(token_ids) + self.count - 1)]
-            token_ids += blanks(request.context[-1], self.count)
+            token_ids += blanks.token_ids(request.context[-1], self.count)
         return Draft(token_ids, parents, num_probes=len(token_ids))
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:

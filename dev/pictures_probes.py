@@ -20,7 +20,7 @@ from outpace.targets.base import TargetOutput
 from outpace.verifiers import create_verifier
 
 DOCS = Path(__file__).parent.parent / "docs" / "drafters"
-PROMPT = "Write a shopping list for a cake, then explain how to bake the cake, step by step."
+PROMPT = "Who wrote Faust, and what is it about? Answer in a few sentences."
 ACCEPTED, WRONG, SEED, TEXT = "bold green", "red", "dim", "bold"
 
 
@@ -52,7 +52,7 @@ class WatchedLookahead(LookaheadDrafter):
         asked = self.states[request.id].asked
         super().observe(request, verdict, output)
         text, rows = self.before
-        if asked is not None and asked.tops and len(rows) == self.ngram - 1 and not request.pending and asked.root < 0:
+        if asked is not None and asked.tops and len(rows) == self.ngram - 1 and asked.root < 0:
             said = [[(cell.token, 1.0)] for cell in self.states[request.id].window.rows[-1]]
             self.steps.append(Step(text, verdict.draft, verdict.path, request.context[len(text) :], rows, said))
 
@@ -93,7 +93,7 @@ def words(llm: LLM, tokens: list[int], style: str) -> Text:
 def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
     """The window over its positions, the guesses that were checked, and what the step gained."""
     width, height = len(step.rows[0]), len(step.rows)
-    table = Table(title="one pass of the model: window (probes) above, guesses below", title_justify="left")
+    table = Table(title="one pass: window (probes) above, guesses below", title_justify="left")
     table.add_column("row")
     for position in range(width + height):
         table.add_column("last token" if position == 0 else f"+{position}", justify="center")
