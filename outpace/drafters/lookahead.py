@@ -46,12 +46,13 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
+        room, last = EngineConfig.max_draft_rows - len(request.pending), request.num_prompt_tokens + request.params.max_tokens - 1
         probes, tops = EMPTY_DRAFT, list[int]()
         if self.window:
             state.window.move(text, request.stop_token_ids)
-            if state.window.end < request.num_prompt_tokens + request.params.max_tokens:  # later guesses would serve nobody
+            if state.window.end <= last and state.window.size < room:  # guesses for later positions would serve nobody
                 probes, tops = state.window.probes()
-        draft = state.pool.draft(text[-1], min(budget, EngineConfig.max_draft_rows - len(request.pending) - len(probes)))
+        draft = state.pool.draft(text[-1], min(budget, room - len(probes)))
         n = len(draft)
         parents = [*draft.parents, *(parent + n if parent >= 0 else -1 for parent in probes.parents)]
         chances = [*(draft.chances or ()), *[0.0] * len(probes)]
@@ -113,6 +114,11 @@ class Window:
     def end(self) -> int:
         """The last position that the next pass guesses."""
         return self.start + len(self.rows) + self.width - 1
+
+    @property
+    def size(self) -> int:
+        """Cells, the last known token included."""
+        return len(self.rows) * self.width
 
     def move(self, text: Sequence[int], ends: Collection[int] = ()) -> None:
         """Go to the end of the text: columns that are text by now leave on the left, as many come in on the right.
