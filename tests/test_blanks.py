@@ -115,16 +115,16 @@ def test_many_guesses_leave_room_for_blanks():
 
 def test_names_texts_and_ids(toy_llm):
     context = DrafterContext(toy_llm.target, toy_llm.tokenizer)
-    assert text_blanks(context, "last")(7, 3) == [7, 7, 7]
-    assert text_blanks(context, "abc")(7, 5) == [0, 1, 2, 0, 1]
-    assert text_blanks(context, "newline")(7, 2) == toy_llm.tokenizer.encode("\n") * 2
-    assert text_blanks(context, "eos")(7, 2) == [34, 34]
-    assert text_blanks(DrafterContext(toy_llm.target), "5")(7, 2) == [5, 5]
+    assert text_blanks(context, "last").token_ids(7, 3) == [7, 7, 7]
+    assert text_blanks(context, "abc").token_ids(7, 5) == [0, 1, 2, 0, 1]
+    assert text_blanks(context, "newline").token_ids(7, 2) == toy_llm.tokenizer.encode("\n") * 2
+    assert text_blanks(context, "eos").token_ids(7, 2) == [34, 34]
+    assert text_blanks(DrafterContext(toy_llm.target), "5").token_ids(7, 2) == [5, 5]
 
 
 def test_the_llm_hands_its_tokenizer_to_drafters(make_toy):
     llm = make_toy("blanks:blank=b")
-    assert llm.speculation(None).drafter.blanks(0, 2) == [1, 1]
+    assert llm.speculation(None).drafter.blanks.token_ids(0, 2) == [1, 1]
     params = SamplingParams(max_tokens=40)
     assert llm.generate("hello", params)[0].text == llm.generate("hello", params, speculative="none")[0].text
 

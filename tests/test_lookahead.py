@@ -264,6 +264,20 @@ def test_no_probe_stands_behind_the_longest_text(spec):
     assert generate(target, [[1, 2]], params, create_drafter(spec, DrafterContext(target))) == generate(target, [[1, 2]], params)
 
 
+@pytest.mark.parametrize("num_pending", [0, 1, 33, 40, 63])
+@pytest.mark.parametrize("spec", ["lookahead:window=16", "blanks:count=32:blank=1", "blanks:count=5:after=every"])
+def test_pending_tokens_draft_and_probes_fit_into_a_pass(spec, num_pending):
+    drafter = create_drafter(spec, DrafterContext(ToyTarget()))
+    request = make_request(ToyTarget(), [1, 2, 3] * 9, SamplingParams(max_tokens=200), drafter)
+    drafter.begin(request)
+    request.pending = [i % 9 for i in range(num_pending)]
+    if "blanks" in spec:
+        drafter.states[request.id].levels = {27 + num_pending + i: [(i % 12, 0.5)] for i in range(70)}
+    for _ in range(3):
+        draft = drafter.propose(request, 64 - num_pending)
+        assert 0 < len(draft) <= 64 - num_pending
+
+
 # ---- the pool
 
 

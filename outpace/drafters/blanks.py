@@ -8,7 +8,7 @@ here, which the model was never taught to read as a gap: the guesses are poor (A
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 from outpace.tree import locate
 
-Blanks = Callable[[int, int], list[int]]  # (token before them, how many) -> token ids that stand for unknown tokens
 Level = list[tuple[int, float]]  # guesses for one position, likeliest first, with their chances
 WHERE = ("root", "end", "every")
+UNTRAINED_TRUST = 0.06  # measured: so much is left of what the model thinks of its guess at an untrained blank
 NEWLINE = "\n"
 
 
@@ -69,7 +69,7 @@ class BlanksDrafter(Drafter):
                 continue
             before = text[-1] if node < 0 else token_ids[node]
             start = len(token_ids)
-            token_ids += self.blanks(before, count)
+            token_ids += self.blanks.token_ids(before, count)
             parents += [node, *range(start, start + count - 1)]
             anchors.append(_Anchor(node, position, list(range(start, start + count))))
             room -= count
@@ -96,7 +96,7 @@ class BlanksDrafter(Drafter):
         for anchor in sorted(asked.anchors, key=lambda anchor: -anchor.position):  # blanks behind the most that held
             rows = [place + 1 for place in (places[node] for node in anchor.blanks) if place is not None]
             if rows and (anchor.node < 0 or places[anchor.node] in accepted):
-                levels = likeliest(output.logits[rows], self.branches)
+                levels = likeliest(output.logits[rows], self.branches, self.blanks.trust)
                 state.levels = {anchor.position + 2 + i: level for i, level in enumerate(levels)}
                 return
 
@@ -136,30 +136,44 @@ class _State:
         return found
 
 
+@dataclass(frozen=True)
+class Blanks:
+    """What stands at unknown positions, and how far its answers are to be trusted. Trained blanks are another one of these.
+
+    `tokens` take turns; without any, the token before the blanks stands there again.
+    """
+
+    tokens: Sequence[int] = ()
+    trust: float = UNTRAINED_TRUST
+
+    def token_ids(self, before: int, count: int) -> list[int]:
+        """`count` blanks behind the token `before`."""
+        return [self.tokens[i % len(self.tokens)] for i in range(count)] if self.tokens else [before] * count
+
+
 def text_blanks(context: DrafterContext, blank: str) -> Blanks:
     """Untrained blanks: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
     if blank == "last":
-        return lambda before, count: [before] * count
+        return Blanks()
     if context.tokenizer is None:
         if not blank.isdecimal() or int(blank) >= context.vocab_size:
             raise BadInputError(f"blanks: without a tokenizer blank must be last or a token id below {context.vocab_size}, not {blank!r}")
-        tokens = [int(blank)]
-    else:
-        named = {"newline": NEWLINE} | {name: context.tokenizer.special.get(f"{name}_token", "") for name in ("eos", "pad")}
-        tokens = context.tokenizer.encode(named.get(blank, blank), add_special_tokens=False)
+        return Blanks((int(blank),))
+    named = {"newline": NEWLINE} | {name: context.tokenizer.special.get(f"{name}_token", "") for name in ("eos", "pad")}
+    tokens = context.tokenizer.encode(named.get(blank, blank), add_special_tokens=False)
     if not tokens:
         raise BadInputError(f"blanks: {blank!r} is no token of this model")
-    return lambda before, count: [tokens[i % len(tokens)] for i in range(count)]
+    return Blanks(tuple(tokens))
 
 
-def likeliest(logits: Array, k: int) -> list[Level]:
-    """For each row the `k` likeliest tokens, best first, with their probabilities."""
+def likeliest(logits: Array, k: int, trust: float = 1.0) -> list[Level]:
+    """For each row the `k` likeliest tokens, best first, with `trust` times their probabilities."""
     levels = []
     for row in logits:
         best = np.argpartition(row, -k)[-k:]
         best = best[np.lexsort((best, -row[best]))]
         weights = np.exp(row - row.max())
-        levels.append(list(zip(best.tolist(), (weights[best] / weights.sum()).tolist(), strict=True)))
+        levels.append(list(zip(best.tolist(), (trust * weights[best] / weights.sum()).tolist(), strict=True)))
     return levels
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outpace.config import EngineConfig
-from outpace.core import Capabilities, Draft, Request, Verdict
+from outpace.core import EMPTY_DRAFT, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
 from outpace.sampling import uniform
@@ -46,12 +46,13 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
-        probes, tops = Draft(), list[int]()
+        room, last = EngineConfig.max_draft_rows - len(request.pending), request.num_prompt_tokens + request.params.max_tokens - 1
+        probes, tops = EMPTY_DRAFT, list[int]()
         if self.window:
             state.window.move(text, request.stop_token_ids)
-            if state.window.end < request.num_prompt_tokens + request.params.max_tokens:  # later guesses would serve nobody
+            if state.window.end <= last and state.window.size < room:  # guesses for later positions would serve nobody
                 probes, tops = state.window.probes()
-        draft = state.pool.draft(text[-1], min(budget, EngineConfig.max_draft_rows - len(request.pending) - len(probes)))
+        draft = state.pool.draft(text[-1], min(budget, room - len(probes)))
         n = len(draft)
         parents = [*draft.parents, *(parent + n if parent >= 0 else -1 for parent in probes.parents)]
         chances = [*(draft.chances or ()), *[0.0] * len(probes)]
@@ -113,6 +114,11 @@ class Window:
     def end(self) -> int:
         """The last position that the next pass guesses."""
         return self.start + len(self.rows) + self.width - 1
+
+    @property
+    def size(self) -> int:
+        """Cells, the last known token included."""
+        return len(self.rows) * self.width
 
     def move(self, text: Sequence[int], ends: Collection[int] = ()) -> None:
         """Go to the end of the text: columns that are text by now leave on the left, as many come in on the right.
@@ -217,11 +223,15 @@ class NgramPool:
         trust = TRUST_INSIDE
         if depth in (0, self.ngram - 1):
             tails, depth, trust = self.tails.get(token, {}), 0, TRUST_START
-        groups: dict[int, dict[tuple[int, ...], int]] = {}
-        for tail, count in reversed(tails.items()):
-            groups.setdefault(tail[depth], {})[tail] = count
+        groups: dict[int, list[tuple[int, ...]]] = {}  # next token -> tails, latest first
+        for tail in reversed(tails):
+            groups.setdefault(tail[depth], []).append(tail)
         total = sum(tails.values())
-        return [_Candidate(t, trust * sum(g.values()) / total, -1, dict(reversed(g.items())), depth + 1) for t, g in groups.items()]
+        found = []
+        for following, group in groups.items():
+            chosen = {tail: tails[tail] for tail in reversed(group)}
+            found.append(_Candidate(following, trust * sum(chosen.values()) / total, -1, chosen, depth + 1))
+        return found
 
 
 class _Candidate(NamedTuple):
