@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -522,3 +523,12 @@ def test_real_tokens_on_a_path_are_judged_as_if_committed(llm):
         for at, token in enumerate(walked):
             assert allowed(fresh) == allowed(found, walked[:at])
             fresh.commit([token])
+
+
+@pytest.mark.real
+def test_the_documents_run():
+    """The Python of docs/structured-output.md and docs/drafters/prediction.md."""
+    docs = Path(__file__).parent.parent / "docs"
+    for page in (docs / "structured-output.md", docs / "drafters" / "prediction.md"):
+        (source,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        exec(compile(source, page.name, "exec"), {})
