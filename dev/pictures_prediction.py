@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.text import Text
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from test_prediction import EDIT, OLD_FILE
+
 from outpace import LLM, SamplingParams
 from outpace.drafters.prediction import prediction_usage
 
 OUT = Path(__file__).parent.parent / "docs" / "drafters" / "prediction.svg"
-OLD = '''class Store:
-    """Keeps notes in memory."""
-
-    def __init__(self):
-        self.notes = {}
-
-    def save(self, name, text):
-        self.notes[name] = text
-
-    def load(self, name):
-        return self.notes[name]
-
-
-store = Store()
-store.save("first", "buy bread")
-print(store.load("first"))
-'''
-PROMPT = f"Old file:\n```python\n{OLD}```\nNew file (Store is now called Notebook):\n```python\nclass Notebook:\n"
 PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 
 def main() -> None:
-    """One edit, answered with the old text as prediction and plainly."""
-    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=200, stop="```")
-    plain = llm.generate(PROMPT, params, speculative=False)[0]
-    fast = llm.generate(PROMPT, params, prediction=OLD)[0]
+    """The edit of tests/test_prediction.py, answered with the old text as prediction and plainly."""
+    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=240)
+    plain = llm.generate(EDIT, params, speculative=False)[0]
+    fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
     if plain.token_ids != fast.token_ids:
         raise SystemExit("the two answers differ")
     answer = Text()

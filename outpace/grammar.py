@@ -53,7 +53,7 @@ class GrammarCompiler:
             if len(self._compiled) > MAX_CACHED:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(structured)
-        ends = self.eos_token_ids | {token for token in stop_token_ids if self._tokens.is_special_token(token)}
+        ends = self.eos_token_ids | {t for t in stop_token_ids if t < self.vocab_size and self._tokens.is_special_token(t)}
         return GrammarProcessor(self._compiled[structured].deep_copy(), self.vocab_size, ends)
 
     def _compile(self, structured: StructuredOutput) -> Any:

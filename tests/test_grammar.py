@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -169,7 +170,8 @@ def test_end_tokens_are_allowed_exactly_where_the_grammar_accepts():
 def test_a_special_stop_token_ends_like_the_models_own():
     fast = make_fast()
     fast.add_special_tokens(["<stop>"])
-    found = GrammarCompiler(fast, END + 2, frozenset({END})).processor(StructuredOutput("choice", ["ab"]), frozenset({END, END + 1}))
+    stops = frozenset({END, END + 1, END + 2, 10**9})  # the last two are no tokens at all
+    found = GrammarCompiler(fast, END + 2, frozenset({END})).processor(StructuredOutput("choice", ["ab"]), stops)
     found.commit(encode("a"))
     assert allowed(found) == set(encode("b"))
     found.commit(encode("b"))
@@ -522,3 +524,12 @@ def test_real_tokens_on_a_path_are_judged_as_if_committed(llm):
         for at, token in enumerate(walked):
             assert allowed(fresh) == allowed(found, walked[:at])
             fresh.commit([token])
+
+
+@pytest.mark.real
+def test_the_documents_run():
+    """The Python of docs/structured-output.md and docs/drafters/prediction.md."""
+    docs = Path(__file__).parent.parent / "docs"
+    for page in (docs / "structured-output.md", docs / "drafters" / "prediction.md"):
+        (source,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        exec(compile(source, page.name, "exec"), {})

@@ -106,7 +106,7 @@ def test_bad_sampling_params(name, value):
 
 
 def test_every_parameter_is_in_the_table():
-    assert {field.name for field in fields(SamplingParams)} - GOOD.keys() == {"ignore_eos", "logits_processors"}
+    assert {field.name for field in fields(SamplingParams)} - GOOD.keys() == {"ignore_eos", "logits_processors", "structured"}
 
 
 def test_stops_become_tuples():
