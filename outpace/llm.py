@@ -15,7 +15,7 @@ import numpy as np
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of, measure_verify_cost
 from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive, parse_specs, prefixed
+from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, check_specs, create_drafter, is_adaptive, parse_specs, prefixed
 from outpace.drafters.base import HelperModel
 from outpace.engine import Engine
 from outpace.errors import BadInputError
@@ -144,7 +144,7 @@ class LLM:
             self.speculative = replace(self.speculative, num_draft_tokens=num_draft_tokens)
         if verifier != "exact":
             self.speculative = replace(self.speculative, verifier=verifier)
-        parse_specs(self.speculative.method)  # a wrong name is told before the model loads
+        check_specs(self.speculative.method)  # what is wrong with it is told before the model loads
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded

@@ -264,13 +264,13 @@ def test_errors_while_loading(toy_llm, monkeypatch, error, exit_code, line):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "load", fail)
+    monkeypatch.setattr(cli.answer, "load", fail)
     result = call("generate", "hi")
     assert (result.exit_code, result.stdout, result.stderr) == (exit_code, "", line + "\n")
 
 
 def test_a_bug_is_not_hidden(toy_llm, monkeypatch):
-    monkeypatch.setattr(cli, "load", lambda *_: 1 / 0)
+    monkeypatch.setattr(cli.answer, "load", lambda *_: 1 / 0)
     assert isinstance(call("generate", "hi").exception, ZeroDivisionError)
 
 
@@ -337,8 +337,8 @@ def test_the_prompt_from_a_file(files, toy_llm):
 )
 def test_how_to_guess(files, toy_llm, arguments, drafter, drafted, monkeypatch):
     seen = []
-    original = cli._document
-    monkeypatch.setattr(cli, "_document", lambda output, seconds: seen.append(output) or original(output, seconds))
+    original = cli.answer._document
+    monkeypatch.setattr(cli.answer, "_document", lambda output, seconds: seen.append(output) or original(output, seconds))
     document = json.loads(call("generate", "abcabcabc", "--raw", "--json", "--max-tokens", "30", *arguments).stdout)
     assert document["drafter"] == drafter
     assert (seen[0].stats.num_draft_tokens > 0) == drafted
@@ -561,7 +561,8 @@ def fresh() -> SimpleNamespace:
 @pytest.fixture
 def loaded(llm, monkeypatch):
     """Commands use the default model that is loaded already."""
-    monkeypatch.setattr("outpace.cli.load", lambda *_: llm)
+    for part in ("answer", "measure"):
+        monkeypatch.setattr(f"outpace.cli.{part}.load", lambda *_: llm)
     yield llm
     assert llm.engine.scheduler.running == []
 

@@ -55,7 +55,7 @@ def parse_spec(text: str) -> DrafterSpec:
     else:
         plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
         if name not in plugins:
-            known = ", ".join([*DRAFTERS, *plugins])
+            known = ", ".join([*DRAFTERS, AUTO, *plugins])
             raise BadInputError(f"unknown drafter {text!r}; known: {known}, or module:Class")
         location = plugins[name]
     options: dict[str, str] = {}
@@ -97,6 +97,12 @@ def parse_specs(text: str) -> list[DrafterSpec]:
     if is_adaptive(text):
         text = text.strip().partition(":")[2] or AUTO_DRAFTERS
     return [parse_spec(part) for part in text.split("+")]
+
+
+def check_specs(text: str) -> None:
+    """Raise BadInputError for a spec that no target could run: unknown names, unknown or malformed options, a missing argument."""
+    for spec in parse_specs(text):
+        _typed_options(spec, load_class(spec))
 
 
 def create_drafter(text: str, context: DrafterContext) -> Drafter:
@@ -152,13 +158,15 @@ def _parameters(found: type[Drafter]) -> dict[str, inspect.Parameter]:
 
 def usage(name: str) -> str:
     """How a spec of this drafter starts: its name, and the argument it cannot do without, as in `draft_model:PATH`."""
+    if name == AUTO:
+        return f"{AUTO}[:SPEC]"
     needed = [key for key, p in _parameters(load_class(parse_spec(name))).items() if p.default is inspect.Parameter.empty]
     return ":".join([name, *(key.upper() for key in needed)])
 
 
 def ready_drafters() -> list[str]:
-    """The names in the table that are whole specs: those that need no argument. This is what "all drafters" means."""
-    return [name for name in DRAFTERS if usage(name) == name]
+    """The specs that need no argument: those of the table, and auto. This is what "all drafters" means."""
+    return [*(name for name in DRAFTERS if usage(name) == name), AUTO]
 
 
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
@@ -169,7 +177,7 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
         parameters = _parameters(load_class(parse_spec(name))).values()
         options = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         entries.append((name, (module.__doc__ or "").strip().splitlines()[0], options))
-    return entries
+    return [*entries, (AUTO, f"As much as pays on this machine, from all the drafters of SPEC (default {AUTO_DRAFTERS}).", {})]
 
 
 __all__ = [
@@ -179,6 +187,7 @@ __all__ = [
     "DrafterContext",
     "DrafterSpec",
     "catalogue",
+    "check_specs",
     "create_drafter",
     "is_adaptive",
     "load_class",

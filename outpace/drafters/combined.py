@@ -101,15 +101,17 @@ class CombinedDrafter(Drafter):
         return Draft(token_ids, parents, None, 0, chances, sources)
 
     def _successors(self, extending: Parts, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
-        """token -> (chance, who guesses it) after a path; claims of several add up as if independent."""
+        """token -> (chance, who guesses it) after a path; a later drafter shares what the earlier ones leave of the chance."""
         found: dict[int, tuple[float, str]] = {}
+        left = 1.0
         for part, name in extending:
             started = time.perf_counter()
             successors = part.successors(request, path)
             self.milliseconds[name] += 1e3 * (time.perf_counter() - started)
             for token, chance in successors:
                 other, source = found.get(token, (0.0, ""))
-                found[token] = (1.0 - (1.0 - other) * (1.0 - chance), f"{source}+{name}" if source else name)
+                found[token] = (other + left * chance, f"{source}+{name}" if source else name)
+            left = max(0.0, left - left * sum(chance for _, chance in successors))
         return found
 
 

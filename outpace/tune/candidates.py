@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from outpace.config import SpeculativeConfig
-from outpace.drafters import parse_specs
+from outpace.drafters import check_specs
 from outpace.errors import BadInputError
 from outpace.llm import LLM
 
@@ -42,7 +42,7 @@ def named_methods(names: str | None, config: Any = None) -> list[SpeculativeConf
         raise BadInputError("--drafters names no drafter")
     configs = [SpeculativeConfig(name) for name in chosen] + ([] if config is None else [SpeculativeConfig.of(config)])
     for entry in configs:
-        parse_specs(entry.method)
+        check_specs(entry.method)
     return [entry for entry in dict.fromkeys(configs) if entry.method != PLAIN.method]
 
 

@@ -1,0 +1,44 @@
+"""The command line: one thin function per command. Results go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Heavy imports happen inside the commands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outpace import __version__
+from outpace.cli.answer import chat, demo, generate
+from outpace.cli.lists import drafters, models
+from outpace.cli.measure import bench, tune, verify
+from outpace.shell import Commands, reported
+
+COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models)
+
+app = typer.Typer(
+    name="outpace",
+    cls=Commands,
+    help="Make a language model answer faster without changing one token of its answer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in COMMANDS:
+    app.command()(reported(command))
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Make a language model answer faster without changing one token of its answer."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the shell command."""
+    app()
