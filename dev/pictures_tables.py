@@ -17,9 +17,9 @@ from outpace.drafters.base import Drafter
 from outpace.targets.base import TargetOutput
 
 OUT = Path(__file__).parent.parent / "docs" / "drafters"
-COPYING = """Correct the spelling mistakes and repeat the whole text:
+COPYING = """Repeat the following text twice, word by word:
 
-The harbour master wrote every ship that came into the harbuor in a long book. When a ship left the harbour, the harbour master
+The harbour master wrote every ship that came into the harbour in a long book. When a ship left the harbour, the harbour master
 wrote that down too, so that every ship in the long book had two lines."""
 ASKING = [
     f"Explain in three sentences why {what}." for what in ("the sky is blue", "the sea is blue", "the sea is salty", "the grass is green")
