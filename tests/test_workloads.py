@@ -250,14 +250,14 @@ class Spy:
     def chat(self, messages, params, speculative):
         self.order.append(speculative)
         tokens, seconds = self.answers(speculative, len(self.order))
-        return [answer(tokens, len(tokens), 0, 0, seconds)]
+        return [answer(tokens, len(tokens), 0, 0, seconds) for _ in messages[: 1 if isinstance(messages[0], dict) else None]]
 
 
 def test_drafters_take_turns_in_being_first():
     firsts = Counter()
     for index in range(3):
         spy = Spy(lambda name, n: ([1], 1.0))
-        runner._run_prompt(spy, WORKLOADS[0], {"none": "none", "a": {"method": "a"}, "b": "b"}, SamplingParams(), 2, index)
+        runner._run_group(spy, WORKLOADS[:1], {"none": "none", "a": {"method": "a"}, "b": "b"}, SamplingParams(), 2, index)
         spy.order = [asked["method"] if isinstance(asked, dict) else asked for asked in spy.order]  # the settings, not the label
         assert [sorted(spy.order[:3]), sorted(spy.order[3:])] == [["a", "b", "none"]] * 2  # interleaved: each once a round
         firsts.update([spy.order[0], spy.order[3]])
@@ -266,12 +266,22 @@ def test_drafters_take_turns_in_being_first():
 
 def test_seconds_are_the_median_of_the_repeats_and_every_repeat_must_be_identical():
     spy = Spy(lambda name, n: ([1, 2] if name != "a" or n < 5 else [1, 3], {"none": 2.0, "a": float(n)}[name]))
-    cells = runner._run_prompt(spy, WORKLOADS[0], {"none": "none", "a": "a"}, SamplingParams(), 3, 0)
+    cells = {
+        name: cell for name, (cell,) in runner._run_group(spy, WORKLOADS[:1], {"none": "none", "a": "a"}, SamplingParams(), 3, 0).items()
+    }
     assert spy.order == ["none", "a", "a", "none", "none", "a"]
     assert (cells["none"].decode_seconds, cells["none"].is_identical) == (2.0, True)
     assert cells["a"].decode_seconds == pytest.approx(3.0)
     assert not cells["a"].is_identical  # the last one was [1, 3]
     assert cells["a"].output.token_ids == [1, 2]
+
+
+def test_prompts_that_run_at_once_share_the_time_by_their_tokens(monkeypatch):
+    spy, clock = Spy(lambda name, n: ([1, 2], 9.0)), iter(range(100))
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: float(next(clock)))
+    cells = runner._run_group(spy, WORKLOADS[:2], {"none": "none", "a": "a"}, SamplingParams(), 1, 0)
+    assert spy.order == ["none", "none", "a"], "the first puts the prompts into the prefix cache"
+    assert [[cell.decode_seconds for cell in found] for found in cells.values()] == [[0.5, 0.5], [0.5, 0.5]]
 
 
 DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +41,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Cell:
-    """One drafter on one prompt; seconds are the median of the repeats."""
+    """One drafter on one prompt; seconds are the median of the repeats, and of prompts run at once a share of the whole by tokens."""
 
     output: RequestOutput
     decode_seconds: float
@@ -48,42 +49,62 @@ class _Cell:
 
 
 def run(
-    llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], params: SamplingParams, repeats: int = 1
+    llm: LLM,
+    workloads: Sequence[Workload],
+    drafters: Mapping[str, Speculative],
+    params: SamplingParams,
+    repeats: int = 1,
+    concurrency: int = 1,
 ) -> dict[str, Any]:
-    """Run every drafter (label -> settings) and plain decoding on every prompt; returns one JSON-ready document."""
+    """Run every drafter (label -> settings) and plain decoding on every prompt, `concurrency` prompts at once; returns one JSON-ready
+    document. Seconds are decoding only; with several prompts at once they start with the prompts in the prefix cache."""
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
         llm.speculation(setting)  # a wrong name is told before any work
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[_Cell]] = {name: [] for name in settings}
-    for index, workload in enumerate(track(workloads, len(workloads), "prompts")):
-        for name, cell in _run_prompt(llm, workload, settings, params, repeats, index).items():
-            cells[name].append(cell)
+    groups = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]
+    for index, group in enumerate(track(groups, len(groups), "prompts" if concurrency == 1 else f"groups of {concurrency} prompts")):
+        for name, found in _run_group(llm, group, settings, params, repeats, index).items():
+            cells[name] += found
     return {
         "model": llm.name,
         "machine": machine(),
-        "settings": _settings(llm, params, len(workloads), repeats),
+        "settings": {**_settings(llm, params, len(workloads), repeats), "concurrency": concurrency},
         "verify_cost": [asdict(entry) for entry in cost],
         "results": [asdict(result) for name in settings for result in _summarise(name, workloads, cells)],
         "peers": [],
     }
 
 
-def _run_prompt(
-    llm: LLM, workload: Workload, settings: Mapping[str, Speculative], params: SamplingParams, repeats: int, index: int
-) -> dict[str, _Cell]:
-    """Every drafter on one prompt, in an order that rotates with prompt and repeat."""
-    names = list(settings)
-    outputs: dict[str, list[RequestOutput]] = {name: [] for name in names}
+def _run_group(
+    llm: LLM, group: Sequence[Workload], settings: Mapping[str, Speculative], params: SamplingParams, repeats: int, index: int
+) -> dict[str, list[_Cell]]:
+    """Every drafter on some prompts at once, in an order that rotates with group and repeat."""
+    messages = [workload.messages for workload in group]
+    if len(group) > 1:
+        llm.chat(messages, replace(params, max_tokens=1, min_tokens=0), speculative=BASELINE)
+    runs: dict[str, list[list[tuple[RequestOutput, float]]]] = {name: [] for name in settings}
     for repeat in range(repeats):
-        for name in rotated(names, index + repeat):
-            outputs[name] += llm.chat(workload.messages, params, speculative=settings[name])
-    plain = outputs[BASELINE][0].token_ids
-    return {
-        name: _Cell(runs[0], median([run.stats.decode_seconds for run in runs]), all(run.token_ids == plain for run in runs))
-        for name, runs in outputs.items()
-    }
+        for name in rotated(list(settings), index + repeat):
+            started = time.perf_counter()
+            outputs = llm.chat(messages, params, speculative=settings[name])
+            runs[name].append(_timed(outputs, time.perf_counter() - started))
+    plain = [output.token_ids for output, _ in runs[BASELINE][0]]
+    return {name: [_cell([turn[i] for turn in turns], plain[i]) for i in range(len(group))] for name, turns in runs.items()}
+
+
+def _timed(outputs: Sequence[RequestOutput], wall_seconds: float) -> list[tuple[RequestOutput, float]]:
+    """Each output with its seconds: of decoding if it ran alone, else its share of the time all took together."""
+    if len(outputs) == 1:
+        return [(outputs[0], outputs[0].stats.decode_seconds)]
+    total = sum(len(output.token_ids) for output in outputs)
+    return [(output, wall_seconds * len(output.token_ids) / total) for output in outputs]
+
+
+def _cell(turns: Sequence[tuple[RequestOutput, float]], plain: Sequence[int]) -> _Cell:
+    return _Cell(turns[0][0], median([seconds for _, seconds in turns]), all(output.token_ids == plain for output, _ in turns))
 
 
 def rotated(entries: Sequence[T], turn: int) -> list[T]:

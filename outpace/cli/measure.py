@@ -22,6 +22,7 @@ def bench(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each prompt and drafter; medians count.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Prompts that run at once.")] = 1,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the document here; - prints it.")] = None,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -42,7 +43,7 @@ def bench(
     check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
     settings = _drafter_settings(drafters, config)
-    document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats)
+    document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats, concurrency)
     if str(json_out) == "-":
         typer.echo(json.dumps(document))
         return
