@@ -26,7 +26,7 @@ from outpace.drafters import DRAFTERS, ready_drafters
 from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
-KNOWN = ", ".join(DRAFTERS)
+KNOWN = ", ".join([*DRAFTERS, "auto"])
 COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models"]
 OUTPACE = [sys.executable, "-m", "outpace.cli"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
@@ -372,7 +372,7 @@ def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
 def test_drafters_and_models(tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
     entries = json.loads(call("drafters", "--json").stdout)
-    assert [entry["name"] for entry in entries] == list(DRAFTERS)
+    assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
     assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
     assert entries[1]["options"] == {"tokens": "random", "seed": 0}
     assert {entry["name"]: entry["usage"] for entry in entries}["draft_model"] == "draft_model:PATH"
@@ -627,7 +627,7 @@ def test_demo_is_identical(loaded):
     assert document["plain"]["mean_acceptance_length"] == 1
     assert document["speculative"]["mean_acceptance_length"] > 1.2
     assert document["speedup"] > 0
-    assert len(document["text"].split()) > 15
+    assert len(document["text"].split()) > 10
 
 
 @pytest.mark.real
