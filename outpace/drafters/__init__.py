@@ -131,7 +131,7 @@ def _typed_options(spec: DrafterSpec, found: type[Drafter]) -> dict[str, Any]:
     if spec.argument:
         first = next(iter(known), None)
         default = known[first].default if first else 0
-        if first is None or first in options or not (default is inspect.Parameter.empty or isinstance(default, str)):
+        if first is None or first in options or default not in (inspect.Parameter.empty, ""):
             raise BadInputError(f"drafter {spec.text!r}: {spec.argument!r} is not of the form key=value")
         options[first] = spec.argument
     for key, parameter in known.items():
