@@ -40,7 +40,7 @@ VARIANTS = [
     "suffix:memory=20:scopes=1+recycling:pairs=7:scopes=1",
     "prompt_lookup+blind:tokens=frequent",
     "auto",
-    "+".join(ready_drafters()),
+    "+".join(name for name in ready_drafters() if name != "auto"),
 ]
 NEEDS_MORE = {name for name in DRAFTERS if name not in ("none", "blind", "prompt_lookup")}
 
@@ -239,16 +239,21 @@ def test_every_name_has_a_class(name):
 
 def test_the_catalogue_describes_every_name():
     entries = catalogue()
-    assert [name for name, _, _ in entries] == list(DRAFTERS)
+    assert [name for name, _, _ in entries] == [*DRAFTERS, "auto"]
     assert all(len(line) > 10 for _, line, _ in entries)
     assert {name: options for name, _, options in entries}["prompt_lookup"]["max_ngram"] == 3
+
+
+def test_auto_stands_in_front():
+    with pytest.raises(BadInputError, match="auto:a"):
+        create_drafter("suffix+auto", DrafterContext(ToyTarget()))
 
 
 def test_drafters_that_need_an_argument_are_no_whole_specs(plugin):
     assert usage("prompt_lookup") == "prompt_lookup"
     assert usage("draft_model") == "draft_model:PATH"
     assert "path" not in {name: options for name, _, options in catalogue()}["draft_model"]
-    assert {"none", "suffix"} <= set(ready_drafters()) <= DRAFTERS.keys() - {"draft_model"}
+    assert {"none", "suffix"} <= set(ready_drafters()) <= DRAFTERS.keys() - {"draft_model"} | {"auto"}
 
     def init(self, context, path, depth=2):
         self.options = (path, depth)

@@ -48,6 +48,8 @@ class DrafterSpec:
 def parse_spec(text: str) -> DrafterSpec:
     """Read a drafter spec. Raises BadInputError for an unknown name; imports nothing."""
     name, *rest = text.strip().split(":")
+    if name == AUTO:
+        raise BadInputError(f"drafter {text!r}: auto is no part of a combination but chooses from one, as in auto:a+b")
     if name in DRAFTERS:
         location = DRAFTERS[name]
     elif rest and rest[0].isidentifier() and all(part.isidentifier() for part in name.split(".")):
