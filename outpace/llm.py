@@ -28,6 +28,7 @@ from outpace.verifiers import create_verifier
 
 Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
+MAX_SPECULATIONS = 32  # drafters hold tables; a server's clients may name any number of them
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class LLM:
         return self.generate(prompts, params, speculative=speculative, streamer=streamer)
 
     def speculation(self, speculative: Speculative) -> Speculation:
-        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+        """The drafter, verifier and controller for these settings; the latest MAX_SPECULATIONS are kept. Raises BadInputError."""
         if isinstance(speculative, Speculation):
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
@@ -235,7 +236,10 @@ class LLM:
             drafter = create_drafter(config.method, DrafterContext(self.target))
             count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
-        return self._speculations[config]
+        self._speculations[config] = found = self._speculations.pop(config)  # the latest one stands last
+        if len(self._speculations) > MAX_SPECULATIONS:
+            del self._speculations[next(iter(self._speculations))]
+        return found
 
     def submit(
         self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, memory_scope: str = ""

@@ -84,7 +84,8 @@ class Tokenizer:
     def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """Token ids of a conversation in the model's chat format, ready for the assistant's answer.
 
-        `tools` are function descriptions in OpenAI's form, for templates that know them (`has_tools`). A model without a chat template gets the contents as plain text, one paragraph a message.
+        `tools` are function descriptions in OpenAI's form, for templates that know them (`has_tools`). A model without a chat template
+        gets the contents as plain text, one paragraph a message.
         """
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
             raise BadInputError("a conversation is a list of messages")
