@@ -57,8 +57,11 @@ class Tokenizer:
         )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text."""
-        ids: list[int] = self.fast.encode(text, add_special_tokens=add_special_tokens).ids
+        """Token ids of a text. Raises BadInputError for what is no text (half of a surrogate pair)."""
+        try:
+            ids: list[int] = self.fast.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError as error:
+            raise BadInputError("the text has half of a surrogate pair, which no character is made of") from error
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from outpace.llm import LLM
 from outpace.server import chat, completions, errors, info
 from outpace.server.answers import Server
 from outpace.server.auth import AuthMiddleware, Keys
+from outpace.server.limits import BodyLimitMiddleware
 from outpace.server.metrics import ServerMetrics
 from outpace.server.settings import ServerSettings
 from outpace.server.speculation import Policy
@@ -53,15 +54,14 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
         yield
         await asyncio.to_thread(worker.stop)
 
-    app = FastAPI(
-        title="outpace", version=__version__, lifespan=lifespan, max_body_size=settings.max_body_bytes, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="outpace", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = Server(llm, settings, worker, metrics, Policy(llm.speculative, settings.allowed_drafters))
     app.state.started_at = int(time.time())
     errors.install(app)
     for part in (chat, completions, info):
         app.include_router(part.router, responses=REFUSALS)
     app.mount("/static", StaticFiles(directory=info.STATIC), name="static")
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))
     if settings.cors_origins:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ from starlette.exceptions import HTTPException
 
 from outpace.errors import BadInputError
 from outpace.server.wire import json_response
-
-logger = logging.getLogger("outpace")
 
 KINDS = {  # OpenAI's error type of each status
     401: "authentication_error",
@@ -41,24 +38,24 @@ class ErrorAnswer(BaseModel):
     error: ErrorFacts
 
 
-class ApiError(Exception):
+class ApiError(HTTPException):
     """An answer other than 200. `code` is a word for programs, `param` the request's field that is wrong."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after: int | None = None):
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         if status == 401:
-            self.headers["WWW-Authenticate"] = "Bearer"
+            headers["WWW-Authenticate"] = "Bearer"
+        super().__init__(status, message, headers)
+        self.param, self.code = param, code
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON."""
-        kind = KINDS.get(self.status, "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        kind = KINDS.get(self.status_code, "invalid_request_error")
+        return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
         """The whole answer."""
-        return json_response(self.body(), self.status, self.headers)
+        return json_response(self.body(), self.status_code, self.headers or {})
 
 
 def internal_error() -> ApiError:
@@ -91,9 +88,8 @@ def install(app: FastAPI) -> None:
         return _http(request, error).response()
 
     @app.exception_handler(Exception)
-    async def of_a_bug(request: Request, error: Exception) -> Response:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return internal_error().response()
+    async def of_a_bug(_: Request, error: Exception) -> Response:
+        return internal_error().response()  # the ASGI server logs the error
 
 
 def _http(request: Request, error: HTTPException) -> ApiError:
@@ -101,10 +97,9 @@ def _http(request: Request, error: HTTPException) -> ApiError:
         400: "the body cannot be read: it must be JSON in UTF-8",
         404: f"there is nothing at {request.url.path}",
         405: f"{request.method} is not possible at {request.url.path}",
-        413: "the body is too large",
     }
     found = ApiError(error.status_code, messages.get(error.status_code, str(error.detail)))
-    found.headers |= dict(error.headers or {})
+    found.headers = error.headers
     return found
 
 

@@ -50,9 +50,7 @@ async def model(name: str, request: Request) -> Response:
 @router.get("/health")
 async def health(request: Request) -> Response:
     """200 while requests are taken."""
-    worker = _server(request).worker
-    if worker.is_dead or worker.is_draining:
-        raise ApiError(503, "the engine has stopped" if worker.is_dead else "the server is shutting down", code="unavailable")
+    _server(request).worker.check_health()
     return json_response({"status": "ok"})
 
 

@@ -97,14 +97,13 @@ class Worker:
 
     async def submit(self, works: Sequence[Work], memory_scope: str) -> Ticket:
         """Hand a request over. Raises ApiError when it is refused: 400, 429 when the queue is full, 503 when the server ends."""
-        if self.is_draining or self.is_dead:
-            raise ApiError(503, "the server is shutting down" if not self.is_dead else "the engine has stopped", code="unavailable")
-        if self._thread is None:
-            self._start()
         ticket = Ticket(self, sum(work.count for work in works), memory_scope, self.settings.request_timeout)
-        self.tickets.add(ticket)
-        self._commands.put(partial(self._accept, ticket, works))
+        self.tickets.add(ticket)  # before the look at is_dead, so that a dying thread sees it
         try:
+            self.check_health()
+            if self._thread is None:
+                self._start()
+            self._commands.put(partial(self._accept, ticket, works))
             answer = await ticket.inbox.get()  # None: accepted
             if isinstance(answer, ApiError):
                 raise answer
@@ -112,6 +111,11 @@ class Worker:
             ticket.close()
             raise
         return ticket
+
+    def check_health(self) -> None:
+        """Raises ApiError (503) when no more requests are taken."""
+        if self.is_dead or self.is_draining:
+            raise ApiError(503, "the engine has stopped" if self.is_dead else "the server is shutting down", code="unavailable")
 
     def release(self, ticket: Ticket) -> None:
         """Forget a ticket and free its slots."""
@@ -149,8 +153,7 @@ class Worker:
         except BaseException:
             logger.critical("the engine's thread ends", exc_info=True)
             self.is_dead = True
-            for ticket in self._choices:
-                self._outbox.append((ticket, internal_error()))
+            self._outbox = [(ticket, internal_error()) for ticket in list(self.tickets)]
             self._flush()
 
     def _obey(self) -> None:
