@@ -470,3 +470,26 @@ def test_mounted_in_another_application(toy_llm):
 def test_settings_are_checked(fields):
     with pytest.raises(BadInputError):
         ServerSettings(**fields)
+
+
+TEMPLATE = """{% if tools %}{{ tools[0].function.name }} {% endif %}{% for message in messages %}{{ message.content }}
+{%- if message.tool_calls %}calls {{ message.tool_calls[0].function.name }}{% endif %} {% endfor %}"""
+
+
+def test_tools_reach_a_chat_template_that_knows_them(make_toy):
+    llm = make_toy()
+    llm.tokenizer.chat_template = TEMPLATE
+    prompts = []
+    submit = llm.submit
+    llm.submit = lambda token_ids, *args, **options: prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather"}}]}
+    with TestClient(create_app(llm)) as client:
+        assert ask(client, tools=tools).status_code == 200
+        assert ask(client, tools=tools, tool_choice="none").status_code == 200
+        assert ask(client, messages=[*HELLO, call, {"role": "tool", "content": "sun"}]).status_code == 200
+        assert (
+            refusal(ask(client, messages=[{"role": "tool", "content": "sun", "tool_call_id": "a"}]))["param"] == "messages.0.tool_call_id"
+        )
+        refusal(ask(client, tools=[{"type": "function", "function": {"name": "f", "strict": True}}]))
+    assert prompts == ["weather abc abc abc ", "abc abc abc ", "abc abc abc calls weather sun "]

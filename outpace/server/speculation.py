@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outpace.config import SpeculativeConfig
-from outpace.drafters import DRAFTERS
+from outpace.drafters import DRAFTERS, parse_specs
 from outpace.server.errors import ApiError
 from outpace.server.protocol import SpeculativeRequest
 from outpace.verifiers import VERIFIERS
@@ -36,6 +36,8 @@ class Policy:
     """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are."""
 
     def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = ()):
+        for spec in allowed:
+            parse_specs(spec)  # a wrong name is told at the start
         self.default = default
         self.allowed = {part for spec in (default.method, *allowed) for part in (spec, *spec.split("+"))}
         self.verifiers = {*VERIFIERS, default.verifier}
