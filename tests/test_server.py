@@ -493,3 +493,19 @@ def test_tools_reach_a_chat_template_that_knows_them(make_toy):
         )
         refusal(ask(client, tools=[{"type": "function", "function": {"name": "f", "strict": True}}]))
     assert prompts == ["weather abc abc abc ", "abc abc abc ", "abc abc abc calls weather sun "]
+
+
+def test_one_answer_with_a_bug_behind_the_engine(server, monkeypatch):
+    """An error while a step's tokens become text ends that request with 500, and only that."""
+    from outpace.llm import Job
+
+    take = Job.take
+    monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.params.max_tokens == 19 else take(job))
+    assert refusal(ask(server, max_tokens=19), 500)["message"] == "the request failed inside the server"
+    assert ask(server).status_code == 200
+
+
+def test_a_format_that_cannot_be_enforced_is_refused(server):
+    for form in ({"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}):
+        assert refusal(ask(server, response_format=form))["param"] == "response_format"
+    assert ask(server, response_format={"type": "text"}).status_code == 200

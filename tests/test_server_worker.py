@@ -57,7 +57,10 @@ def test_a_client_that_hangs_up_frees_its_slot(slow, stream):
 
 
 def test_a_slow_reader_holds_nobody_up(slow, client):
-    with serving(create_app(slow)) as address, httpx.stream("POST", address + PATH, json={**BODY, "stream": True}, timeout=20) as reader:
+    with (
+        serving(create_app(slow)) as address,
+        httpx.stream("POST", address + PATH, json={**BODY, "max_tokens": 100, "stream": True}, timeout=20) as reader,
+    ):
         assert client.post(address + PATH, json={**BODY, "max_tokens": 5}).status_code == 200
         wait_for(lambda: is_empty(slow))  # the answer is complete although nobody has read it
         assert reader.read().endswith(b"data: [DONE]\n\n")
@@ -134,7 +137,8 @@ def test_a_request_that_fails_touches_no_other(toy_llm):
     async def scenario() -> tuple[str, str]:
         worker = Worker(toy_llm, ServerSettings(), ServerMetrics(toy_llm.engine))
         broken = SamplingParams(max_tokens=50, seed=1, ignore_eos=True, logits_processors=(bad,))
-        tickets = [await worker.submit([Work(prompt, params, toy_llm.speculative)], "") for params in (broken, fine)]
+        works = [Work(prompt, broken, toy_llm.speculative, count=2), Work(prompt, fine, toy_llm.speculative)]
+        tickets = [await worker.submit([work], "") for work in works]
         with pytest.raises(Exception, match="failed inside the server") as caught:
             [event async for event in tickets[0].events()]
         assert caught.value.status_code == 500

@@ -65,6 +65,5 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))
     if settings.cors_origins:
-        headers = ["Authorization", "Content-Type"]
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=headers)
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     return app

@@ -10,7 +10,7 @@ from outpace.server.protocol import ResponseFormat
 
 def build_grammar(response_format: ResponseFormat | None) -> Any | None:
     """What must hold for the answer, None for any text. Raises ApiError (400) for a form that cannot be enforced."""
-    if response_format is None or response_format.type == "text":
+    if response_format is None or (response_format.type == "text" and response_format.json_schema is None):
         return None
     raise ApiError(
         400, f"response_format {response_format.type!r} is not supported by this server", param="response_format", code="unsupported_field"

@@ -133,6 +133,7 @@ class Worker:
         if self._thread is not None:
             self.fail_all(ApiError(503, "the server is shutting down", code="unavailable"))
             self._thread.join()
+            atexit.unregister(self.stop)
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="outpace-engine", daemon=True)
@@ -230,16 +231,19 @@ class Worker:
         now = time.perf_counter()
         for choices in list(self._choices.values()):
             for choice in list(choices):
-                if choice.job is not None and id(choice.job) in jobs:
+                if choice.job is None or id(choice.job) not in jobs or choice.ticket not in self._choices:
+                    continue  # the last: another answer to the same request has just failed
+                try:
                     self._advance(choice, choice.job, now, 1e3 * (now - started))
+                except Exception:
+                    logger.exception("a request failed behind the engine")
+                    self._fail(choice.ticket)
 
     def _advance(self, choice: _Choice, job: Job, now: float, milliseconds: float) -> None:
         """Send what a step gave one choice, and let its siblings follow."""
         ticket, request = choice.ticket, job.request
         if request.finish_reason == "error":
-            self._drop(ticket)
-            self._outbox.append((ticket, internal_error()))
-            self.metrics.requests.labels("error").inc()
+            self._fail(ticket)
             return
         piece = job.take()
         self._measure(choice, job, len(piece.token_ids), now)
@@ -254,6 +258,12 @@ class Worker:
         siblings, choice.siblings = choice.siblings, []
         for sibling in siblings:
             self._begin(sibling)
+
+    def _fail(self, ticket: Ticket) -> None:
+        """End one request by an error that is ours; the log has it."""
+        self._drop(ticket)
+        self._outbox.append((ticket, internal_error()))
+        self.metrics.requests.labels("error").inc()
 
     def _measure(self, choice: _Choice, job: Job, num_tokens: int, now: float) -> None:
         arrived_at, stats = choice.ticket.arrived_at, job.request.stats
