@@ -27,7 +27,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join(DRAFTERS)
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "drafters", "models"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "drafters", "models", "serve"]
 OUTPACE = [sys.executable, "-m", "outpace.cli"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 

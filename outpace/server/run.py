@@ -69,6 +69,8 @@ class _Server(uvicorn.Server):
 def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: bool = False) -> None:
     """Serve until told to stop; requests then have `patience` seconds to finish. Raises OutpaceError when the engine has died."""
     worker: Worker = app.state.server.worker
+    if access_log:
+        logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     config = uvicorn.Config(app, log_config=None, access_log=access_log, timeout_graceful_shutdown=LINGER, server_header=False)
     server = _Server(config, worker, patience)
     server.run(sockets=[bound])
