@@ -72,7 +72,7 @@ class Form(ABC):
 
 def sampling_params(body: SamplingRequest, max_tokens: int, logprobs: int | None, structured: Any | None = None) -> SamplingParams:
     """The engine's parameters of a request, with OpenAI's defaults. Raises BadInputError."""
-    given = {
+    given: dict[str, Any] = {
         "top_p": body.top_p,
         "top_k": body.top_k,
         "min_p": body.min_p,
