@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from outpace.config import EngineConfig, SpeculativeConfig
     from outpace.core import SamplingParams, StructuredOutput
     from outpace.errors import BadInputError, OutpaceError
-    from outpace.llm import LLM, RequestOutput
+    from outpace.jobs import RequestOutput
+    from outpace.llm import LLM
 
 _WHERE = {
     "LLM": "outpace.llm",
     "BadInputError": "outpace.errors",
     "EngineConfig": "outpace.config",
     "OutpaceError": "outpace.errors",
-    "RequestOutput": "outpace.llm",
+    "RequestOutput": "outpace.jobs",
     "SamplingParams": "outpace.core",
     "SpeculativeConfig": "outpace.config",
     "StructuredOutput": "outpace.core",

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from outpace.core import SamplingParams
 from outpace.errors import BadInputError
-from outpace.llm import LLM, RequestOutput
+from outpace.jobs import RequestOutput
+from outpace.llm import LLM
 
 
 def converse(llm: LLM, params: SamplingParams) -> None:

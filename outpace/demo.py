@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from outpace.core import SamplingParams
-from outpace.llm import LLM, RequestOutput
+from outpace.jobs import RequestOutput
+from outpace.llm import LLM
 
 INSTRUCTION = "Summarize the following text.\n\n"
 GUESSED = "bold black on green"

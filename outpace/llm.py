@@ -1,120 +1,33 @@
-"""LLM: text in, text out. Builds target, drafters and verifiers, runs the engine, and is the only place that knows both text and tokens."""
+"""LLM: text in, text out. Puts target, engine and speculation together, and is the only place that knows both text and tokens."""
 
 from __future__ import annotations
 
 import itertools
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of, measure_verify_cost
-from outpace.core import Request, RequestStats, SamplingParams, StepOutput
-from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, check_specs, create_drafter, is_adaptive, parse_specs, prefixed
-from outpace.drafters.base import HelperModel
+from outpace.controller import Speculation
+from outpace.core import Request, SamplingParams
+from outpace.drafters import check_specs, parse_specs, prefixed
 from outpace.engine import Engine
 from outpace.errors import BadInputError
 from outpace.grammar import GrammarCompiler
-from outpace.metrics import acceptance_rate, mean_acceptance_length
-from outpace.models import DEFAULT_MODEL, PRECISIONS, converted, locate
-from outpace.models.store import home
+from outpace.jobs import Job, RequestOutput, StreamPiece
+from outpace.loading import kind_of, load
+from outpace.models import DEFAULT_MODEL, PRECISIONS
 from outpace.processors import build_processors
-from outpace.progress import stages
 from outpace.sampling import RequestSampler
-from outpace.targets import create_target
+from outpace.speculations import Speculations
 from outpace.targets.base import TargetModel
 from outpace.tokenizer import Messages, TextBuilder, Tokenizer
-from outpace.verifiers import create_verifier
 
-MAX_NODES = 24  # that `auto` drafts in a step, where nothing else is said
 Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
-
-
-@dataclass(frozen=True)
-class RequestOutput:
-    """One finished answer. `from_draft[i]`: was token i a guess that was kept? `sources[i]`: whose, "" if it is the model's own.
-    `pieces[i]`: the text it added."""
-
-    text: str
-    token_ids: list[int]
-    from_draft: list[bool]
-    pieces: list[str]
-    finish_reason: str  # stop, length, abort or error
-    prompt_token_ids: list[int]
-    drafter: str
-    seed: int
-    stats: RequestStats
-    logprobs: list[dict[int, float]] | None = None
-    error: Exception | None = None
-    sources: list[str] = field(default_factory=list)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Decoding only; prefill is not counted."""
-        return len(self.token_ids) / self.stats.decode_seconds if self.stats.decode_seconds else 0.0
-
-    @property
-    def mean_acceptance_length(self) -> float:
-        return mean_acceptance_length(len(self.token_ids), self.stats.num_steps)
-
-    @property
-    def acceptance_rate(self) -> float:
-        return acceptance_rate(self.stats.num_accepted_tokens, self.stats.num_draft_tokens)
-
-
-@dataclass(frozen=True)
-class StreamPiece:
-    """What one step added: text that is final, and the tokens behind it. The last piece carries the whole `output`."""
-
-    text: str
-    token_ids: list[int]
-    from_draft: list[bool]
-    finish_reason: str | None
-    output: RequestOutput | None
-
-
-class _Job:
-    """A request on its way, with its text."""
-
-    def __init__(self, request: Request, builder: TextBuilder, seed: int):
-        self.request, self.builder, self.seed = request, builder, seed
-        self.num_streamed = 0
-        self.steps: list[StepOutput] = []
-
-    def take(self) -> StreamPiece:
-        """Everything since the last call."""
-        done = self.request.finish_reason is not None
-        if done:
-            self.builder.finish()
-        end = len(self.builder.text) if done else self.builder.num_streamable
-        text, self.num_streamed = self.builder.text[self.num_streamed : end], max(end, self.num_streamed)
-        steps, self.steps = self.steps, []
-        token_ids = [token for step in steps for token in step.token_ids]
-        from_draft = [bool(source) for step in steps for source in step.sources]
-        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, self.output() if done else None)
-
-    def output(self) -> RequestOutput:
-        request = self.request
-        return RequestOutput(
-            text=self.builder.finish(),
-            token_ids=request.output_token_ids,
-            from_draft=request.from_draft,
-            sources=request.sources,
-            pieces=self.builder.pieces,
-            finish_reason=request.finish_reason or "abort",
-            prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
-            drafter=request.speculation.name,
-            seed=self.seed,
-            stats=request.stats,
-            logprobs=request.logprobs,
-            error=request.error,
-        )
 
 
 class LLM:
@@ -148,12 +61,11 @@ class LLM:
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
-        self._load_arguments = (model, _kind_of(model, target), threads, config)
-        self._helpers: dict[tuple[str, int | None], HelperModel] = {}
+        self._load_arguments = (model, kind_of(model, target), threads, config)
         self.engine = Engine(self.target, config)
         self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
-        self._speculations: dict[SpeculativeConfig, Speculation] = {}
-        self._jobs: dict[str, _Job] = {}
+        self.speculations = Speculations(self.target, self.tokenizer, self._load_helper)
+        self._jobs: dict[str, Job] = {}
         self._ids = itertools.count()
         self.speculation(self.speculative)  # wrong options are told now, not at the first prompt
 
@@ -168,44 +80,44 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete raw texts (or token ids), all in one batch; outputs in the order of the prompts.
 
-        `prediction`: a text (or token ids) that much of the answer probably repeats, such as a file to edit; the model never sees it.
         `streamer` is a transformers TextStreamer (one prompt only). A request that fails ends with finish_reason "error".
         """
         batch = _as_batch(prompts)
         if streamer is not None and len(batch) != 1:
             raise BadInputError("a streamer takes one prompt at a time")
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         try:
             for prompt in batch:
-                jobs.append(self._submit(prompt, params, speculative, prediction))
+                jobs.append(self.submit(prompt, params, speculative=speculative, prediction=prediction))
             if streamer is not None:
                 streamer.put(np.array([jobs[0].request.token_ids]))
-            while any(job.request.finish_reason is None for job in jobs):
-                self._step()
+            while not all(job.is_done for job in jobs):
+                self.step()
                 if streamer is not None and (token_ids := jobs[0].take().token_ids):
                     streamer.put(np.array(token_ids))
             if streamer is not None:
                 streamer.end()
             return [job.output() for job in jobs]
         finally:
-            self._forget(jobs)
+            for job in jobs:
+                self.abort(job)
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, prediction: Prompt | None = None
     ) -> Iterator[StreamPiece]:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
-        job = self._submit(prompt, params, speculative, prediction)
+        job = self.submit(prompt, params, speculative=speculative, prediction=prediction)
         try:
             is_done = False
             while not is_done:
-                if job.request.finish_reason is None:  # else another call's steps have finished it
-                    self._step()
+                if not job.is_done:  # else another call's steps have finished it
+                    self.step()
                 piece = job.take()
                 is_done = piece.output is not None
                 if piece.token_ids or is_done:
                     yield piece
         finally:
-            self._forget([job])
+            self.abort(job)
 
     def chat(
         self,
@@ -233,38 +145,29 @@ class LLM:
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
         if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
             config = replace(config, method=prefixed("prediction", config.method))
-        if config not in self._speculations:
-            drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self._load_helper))
-            controller = self._controller(config, drafter)
-            self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), controller)
-        return self._speculations[config]
+        return self.speculations.of(config)
 
-    def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
-        if isinstance(drafter, CombinedDrafter) and is_adaptive(config.method):
-            return AdaptiveController(self.costs, drafter, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
-        return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
+    def _load_helper(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
+        """A further model on the same kind of target; "self" is this model (live ones share their weights)."""
+        model, kind, threads, config = self._load_arguments
+        source, tokenizer = (getattr(self.target, "model", model), self.tokenizer) if name == "self" else (name, None)
+        precision = self.precision if kind == "openvino" or self.precision in PRECISIONS else "auto"
+        _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers)
+        return target, tokenizer
 
-    @cached_property
-    def costs(self) -> CostTable:
-        """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
-        with stages("measuring the cost of a pass (once)") as show:
-            show("a few seconds")
-            return cost_of(self.target, home() / "costs")
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        speculative: Speculative = None,
+        prediction: Prompt | None = None,
+        memory_scope: str = "",
+    ) -> Job:
+        """Queue one prompt for `step` to work on; end every job with `abort`. For callers that drive the loop, such as the server.
 
-    def _load_helper(self, name: str, num_layers: int | None) -> HelperModel:
-        """A model that drafts, on the same kind of target; "self" is this model (live ones share their weights). Loaded once."""
-        if (name, num_layers) not in self._helpers:
-            model, kind, threads, config = self._load_arguments
-            is_self = name == "self"
-            source = getattr(self.target, "model", model) if is_self else name
-            tokenizer = self.tokenizer if is_self else None
-            precision = self.precision if kind == "openvino" or self.precision in PRECISIONS else "auto"
-            _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers)
-            cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))
-            self._helpers[name, num_layers] = HelperModel(target, tokenizer, cost / own)
-        return self._helpers[name, num_layers]
-
-    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative, prediction: Prompt | None = None) -> _Job:
+        Requests of different `memory_scope` teach drafters nothing about each other and take turns at being admitted.
+        """
         params = params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
@@ -281,24 +184,36 @@ class LLM:
         sampler = RequestSampler(params, seed, processors)
         builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
         name = f"request-{next(self._ids)}"
-        prediction = [] if prediction is None else prediction
-        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction)
-        if expected and not 0 <= min(expected) <= max(expected) < vocab_size:
-            raise BadInputError(f"the prediction has a token outside the vocabulary of {vocab_size}")
+        expected = self._expected(prediction)
         speculation = self.speculation(speculative, bool(expected))
-        request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected)
+        request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected, memory_scope=memory_scope)
         self.engine.add(request)
-        self._jobs[name] = job = _Job(request, builder, seed)
+        self._jobs[name] = job = Job(request, builder, seed)
         return job
 
-    def _step(self) -> None:
-        for output in self.engine.step():
-            self._jobs[output.request.id].steps.append(output)
+    def _expected(self, prediction: Prompt | None) -> list[int]:
+        """The tokens of a prediction. Raises BadInputError."""
+        if prediction is None:
+            return []
+        expected = self.tokenizer.encode(prediction, False) if isinstance(prediction, str) else _as_token_ids(prediction)
+        vocab_size = self.target.capabilities.vocab_size
+        if expected and not 0 <= min(expected) <= max(expected) < vocab_size:
+            raise BadInputError(f"the prediction has a token outside the vocabulary of {vocab_size}")
+        return expected
 
-    def _forget(self, jobs: Sequence[_Job]) -> None:
-        for job in jobs:
-            self.engine.abort(job.request)
-            self._jobs.pop(job.request.id, None)
+    def step(self) -> list[Job]:
+        """One pass of the model for all jobs; returns those that got something."""
+        advanced = []
+        for output in self.engine.step():
+            job = self._jobs[output.request.id]
+            job.steps.append(output)
+            advanced.append(job)
+        return advanced
+
+    def abort(self, job: Job) -> None:
+        """Forget a job, finished or not; its slot is free when this returns."""
+        self.engine.abort(job.request)
+        self._jobs.pop(job.request.id, None)
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -317,63 +232,3 @@ def _as_token_ids(prompt: Any) -> list[int]:
     if not isinstance(prompt, (Sequence, np.ndarray)) or not all(isinstance(token, (int, np.integer)) for token in prompt):
         raise BadInputError("a prompt is a text or a list of token ids (integers)")
     return [int(token) for token in prompt]
-
-
-def load(
-    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
-) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
-    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object, or of its first layers."""
-    if threads is not None and threads < 1:
-        raise BadInputError(f"threads must be at least 1, not {threads}")
-    target = _kind_of(model, target)
-    if target == "hf":
-        return _load_hf(model, tokenizer, precision, threads, config, num_layers)
-    if not isinstance(model, (str, Path)):
-        raise BadInputError(f"a live model object needs target hf, not {target!r}")
-    if target != "openvino":
-        raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
-    precision = "int8" if precision == "auto" else precision
-    found = converted(str(model), precision, num_layers)
-    options = {"vocab_size": found.vocab_size, "max_len": found.max_len, "precision": precision, "threads": threads}
-    built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
-    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
-    return found.name, built, text, frozenset(found.eos_token_ids), precision
-
-
-def _kind_of(model: Any, target: str) -> str:
-    """What target `auto` means for this model."""
-    if target != "auto":
-        return target
-    return "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
-
-
-def _load_hf(
-    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
-) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
-    from outpace.models import transformers_io
-
-    name = "live model"
-    if isinstance(model, (str, Path)):
-        source = locate(str(model))
-        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads)
-        tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
-    else:
-        live = model
-    if tokenizer is None:
-        raise BadInputError("pass the tokenizer that belongs to the live model: LLM(model, tokenizer=…)")
-    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
-    if num_layers:
-        live = transformers_io.first_layers(live, num_layers)
-    built = create_target("hf", live, max_len=config.max_model_len)
-    return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
-
-
-def _has_cuda() -> bool:
-    """Is an NVIDIA device in use by torch? Looks at the driver first, so that machines without one never import torch."""
-    if not Path("/proc/driver/nvidia/version").exists():
-        return False
-    try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())

@@ -14,7 +14,8 @@ from outpace.bench.workloads import Workload
 from outpace.controller import FixedController, Speculation
 from outpace.core import SamplingParams
 from outpace.drafters import DrafterContext, create_drafter
-from outpace.llm import LLM, RequestOutput, Speculative
+from outpace.jobs import RequestOutput
+from outpace.llm import LLM, Speculative
 from outpace.progress import track
 from outpace.testing import AcceptEverythingVerifier, SampledDrafter, distribution_test
 from outpace.verifiers import VERIFIERS, create_verifier

@@ -21,6 +21,17 @@ def llm() -> LLM:
     return LLM("default", "prompt_lookup")
 
 
+def toy_parts(**options: Any) -> tuple[Any, ...]:
+    """What `outpace.llm.load` gives for a toy model; options are those of ToyTarget."""
+    letters = "abcdefghijklmnopqrstuvwxyz .,:[]/\n"
+    vocab = {letter: i for i, letter in enumerate(letters)} | {"<end>": len(letters)}
+    fast = FastTokenizer(BPE(vocab=vocab, merges=[]))
+    fast.add_special_tokens(["<end>"])
+    fast.decoder = decoders.Fuse()
+    target = ToyTarget(**{"vocab_size": len(vocab), "max_len": 400, **options})
+    return "toy", target, Tokenizer(fast, special={"eos_token": "<end>"}), frozenset({len(letters)}), "f32"
+
+
 @pytest.fixture
 def make_toy(monkeypatch) -> Callable[..., LLM]:
     """Builds an LLM over a toy target: a token is a character, and loading it costs nothing.
@@ -28,16 +39,10 @@ def make_toy(monkeypatch) -> Callable[..., LLM]:
     While this fixture lives every LLM is such a one, those of the command line too. `make_toy(drafter, **options)` takes the
     options of LLM, and those of ToyTarget in a dict `toy`.
     """
-    letters = "abcdefghijklmnopqrstuvwxyz .,:[]/\n"
     options: dict[str, Any] = {}
 
     def load(*_: Any) -> tuple[Any, ...]:
-        vocab = {letter: i for i, letter in enumerate(letters)} | {"<end>": len(letters)}
-        fast = FastTokenizer(BPE(vocab=vocab, merges=[]))
-        fast.add_special_tokens(["<end>"])
-        fast.decoder = decoders.Fuse()
-        target = ToyTarget(**{"vocab_size": len(vocab), "max_len": 400, **options})
-        return "toy", target, Tokenizer(fast, special={"eos_token": "<end>"}), frozenset({len(letters)}), "f32"
+        return toy_parts(**options)
 
     def build(drafter: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
         options.update(toy or {})

@@ -23,7 +23,8 @@ LEVELS = [
     ["scheduler"],
     ["engine"],
     ["tokenizer", "models", "grammar"],
-    ["llm", "shell"],
+    ["loading", "jobs", "speculations", "shell"],
+    ["llm"],
     ["bench", "server", "training", "export", "testing", "chat", "demo", "explain"],
     ["verify", "tune"],  # the proof for users needs bench (prompts) and testing (the distribution test); tuning needs bench
     ["cli"],

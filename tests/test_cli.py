@@ -27,7 +27,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join([*DRAFTERS, "auto"])
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve"]
 OUTPACE = [sys.executable, "-m", "outpace.cli"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 

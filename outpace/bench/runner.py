@@ -15,7 +15,8 @@ import outpace
 from outpace.bench.workloads import Workload
 from outpace.controller import measure_verify_cost
 from outpace.core import SamplingParams
-from outpace.llm import LLM, RequestOutput, Speculative
+from outpace.jobs import RequestOutput
+from outpace.llm import LLM, Speculative
 from outpace.metrics import acceptance_rate, mean_acceptance_length, median
 from outpace.progress import track
 

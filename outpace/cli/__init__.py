@@ -13,9 +13,10 @@ from outpace import __version__
 from outpace.cli.answer import chat, demo, generate
 from outpace.cli.lists import drafters, models
 from outpace.cli.measure import bench, tune, verify
+from outpace.cli.serve import serve
 from outpace.shell import Commands, reported
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models)
+COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve)
 
 app = typer.Typer(
     name="outpace",

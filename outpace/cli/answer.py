@@ -28,7 +28,8 @@ from outpace.cli.options import (
 from outpace.errors import BadInputError, OutpaceError
 
 if TYPE_CHECKING:
-    from outpace.llm import LLM, RequestOutput
+    from outpace.jobs import RequestOutput
+    from outpace.llm import LLM
 
 
 def demo(
