@@ -1,4 +1,4 @@
-"""A server that speaks the playground's half of the API from a script: no model, slow enough to press stop, strict about its page."""
+"""A server that speaks the playground's half of the API from a script: no model, slow enough to press stop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 STATIC = Path(__file__).parents[1] / "outpace" / "server" / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'"
-TEXT = "The first lighthouse was built of wood. The second lighthouse was built like a ship, of oak. The third lighthouse was built of stone."
+TEXT = (
+    "The first lighthouse was built of wood. The second lighthouse was built like a ship, of oak. The third lighthouse was built of stone."
+)
 DRAFTERS = ("none", "blind", "prompt_lookup", "suffix", "recycling")
 
 
@@ -27,6 +28,7 @@ class Script:
     key: str = ""
     status: int = 0  # answer chat requests with this error
     message: str = "no"
+    is_away: bool = False  # refuse the lists of models and drafters with 503
     break_after: int | None = None  # cut the connection after so many steps
     other_text: str = ""  # what drafters other than none answer
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -70,8 +72,6 @@ def drafted_steps(text: str, limit: int, name: str) -> Iterator[dict[str, Any]]:
 class Handler(BaseHTTPRequestHandler):
     """One connection; the script hangs on the server."""
 
-    protocol_version = "HTTP/1.1"
-
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -85,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, file.read_bytes(), TYPES[file.suffix])
         elif path.startswith("/v1/") and not self.is_allowed():
             self.error(401, "a key is needed")
+        elif path.startswith("/v1/") and self.script.is_away:
+            self.error(503, "starting")
         elif path == "/v1/models":
             self.json({"object": "list", "data": [{"id": "toy-1b", "object": "model"}]})
         elif path == "/v1/outpace/drafters":
@@ -108,7 +110,6 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, body: dict[str, Any]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
         self.end_headers()
         method, limit, script = body["speculative"]["method"], body["max_completion_tokens"], self.script
         text = script.text if method == "none" or not script.other_text else script.other_text
@@ -130,8 +131,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"data: [DONE]\n\n")
         except (BrokenPipeError, ConnectionResetError):
             script.num_hung_up += 1
-        finally:
-            self.close_connection = True
 
     def event(self, document: dict[str, Any]) -> None:
         self.wfile.write(f"data: {json.dumps({'object': 'chat.completion.chunk', **document})}\n\n".encode())
@@ -147,7 +146,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY)
         self.end_headers()
         self.wfile.write(body)
 

@@ -41,7 +41,7 @@ export class Ask {
   read() {
     const prompt = byId("prompt").value;
     if (!prompt.trim()) return this.#refuse("prompt", "Write a prompt first, or pick an example.");
-    for (const [id, name] of [["length", "The length"], ["temperature", "The temperature"], ["seed", "The seed"]]) {
+    for (const [id, name] of [["length", "The number of tokens"], ["temperature", "The temperature"], ["seed", "The seed"]]) {
       const { min, max, validity } = byId(id);
       if (!validity.valid) return this.#refuse(id, `${name} must be a number from ${min} to ${max}${id === "temperature" ? "" : ", without decimals"}.`);
     }

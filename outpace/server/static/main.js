@@ -72,10 +72,7 @@ async function start() {
   if (running) return; // a second click
   const wish = ask.read();
   if (!wish) return;
-  running = new AbortController();
-  document.body.classList.add("busy");
-  byId("run").setAttribute("aria-disabled", "true");
-  byId("stop").hidden = false;
+  begin();
   try {
     if (!model) await connect();
     await (ask.isRace ? race(wish, running.signal) : single(wish, running.signal));
@@ -84,6 +81,13 @@ async function start() {
   } finally {
     end();
   }
+}
+
+function begin() {
+  running = new AbortController();
+  document.body.classList.add("busy");
+  byId("run").setAttribute("aria-disabled", "true");
+  byId("stop").hidden = false;
 }
 
 function stop() {
@@ -157,9 +161,7 @@ function showVerdict({ isSame, headline, details }) {
 
 async function watch() {
   if (running) return;
-  running = new AbortController();
-  byId("stop").hidden = false;
-  byId("run").setAttribute("aria-disabled", "true");
+  begin();
   viewer.hide();
   try {
     await replay(lanes, running.signal);
@@ -186,6 +188,8 @@ function lay(names) {
   byId("chart-card").hidden = true;
   byId("legend").hidden = true;
   viewer.hide();
+  const { top } = byId("results").getBoundingClientRect();
+  if (top > 0.7 * innerHeight) byId("results").scrollIntoView(); // below the form on a phone
   return lanes;
 }
 
