@@ -204,8 +204,9 @@ def test_traces_are_read_as_the_engine_means_them(page):
     )
     step, words = page.evaluate(read, held)
     assert [node["state"] for node in step["nodes"]] == ["rejected", "accepted", "held"]
-    assert words == "3 guesses, 1 kept; 1 more right, to be checked again. 1 token in 1.0 ms."
-    step, _ = page.evaluate(read, again)
+    assert words == "2 guesses, 1 kept; 1 more right, to be checked again. 1 token in 1.0 ms."
+    step, words = page.evaluate(read, again)
+    assert words == "2 guesses, 0 kept; 1 of the step before held again; bonus token “z”. 2 tokens in 1.0 ms."
     assert [token["kind"] for token in step["tokens"]] == ["again", "bonus"]
 
 
@@ -421,7 +422,7 @@ def test_prompt_and_settings_outlive_a_reload(page):
 
 def test_examples_never_eat_the_reader_s_text(page):
     page.locator("#prompt").fill("my own words")
-    for name, start in [("Summarise", "Summarize"), ("Edit", "Rename"), ("Chat", "I would"), ("Math", "A baker")]:
+    for name, start in [("Summarise", "Summarize"), ("Edit", "Correct"), ("Chat", "I would"), ("Math", "A baker")]:
         page.get_by_role("button", name=name).click()
         expect(page.locator("#prompt")).to_have_value(re.compile(f"^{start}"))
     page.reload()

@@ -91,7 +91,7 @@ export class Lane {
     this.steps.push(step);
     for (const { text, source, kind } of step.tokens) {
       const token = document.createElement("span");
-      token.className = `token ${kind}`;
+      token.className = text.trim() ? `token ${kind}` : `token blank ${kind}`;
       token.textContent = text;
       if (source) this.palette.paint(token, source);
       span.append(token);

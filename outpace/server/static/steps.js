@@ -8,18 +8,21 @@
  *   bonus      the model's own token after guesses that were all right
  *   again      the model's own token of the step before, checked again
  *   plain      the model's own token of a step without guesses
- * nodes: [{text, parent, chance, source, state}], state one of accepted, held (right, but not in the text with this step), rejected.
+ * nodes: [{text, parent, chance, source, isAgain, state}], state one of accepted, held (right, but not in the text with this step),
+ *   rejected. isAgain: not a guess but a token the step before held, first in this draft to be checked once more.
  */
 export function readStep(trace) {
   const draft = trace.draft ?? { tokens: [], parents: [], chances: [], sources: [], accepted: [] };
   const path = draft.accepted;
   const used = new Set(path.slice(0, trace.tokens.length));
   const held = new Set(path.slice(trace.tokens.length));
+  const givenBy = new Map(path.map((node, i) => [node, trace.tokens[i]?.source])); // of held tokens only the text knows who guessed them
   const nodes = draft.tokens.map((text, i) => ({
     text,
     parent: draft.parents[i],
     chance: draft.chances?.[i] ?? null,
-    source: draft.sources?.[i] ?? "",
+    source: draft.sources?.[i] || givenBy.get(i) || "",
+    isAgain: !draft.sources?.[i],
     state: used.has(i) ? "accepted" : held.has(i) ? "held" : "rejected",
   }));
   const end = path.length ? path[path.length - 1] : -1;
@@ -43,11 +46,13 @@ export function rejectedBranches(step) {
 
 /** The step in one sentence. */
 export function describe(step) {
-  const guesses = step.nodes.length;
-  const kept = step.tokens.filter((token) => token.kind === "guess").length;
+  const guesses = step.nodes.filter((node) => !node.isAgain).length;
+  const kept = step.nodes.filter((node) => node.state === "accepted");
+  const again = kept.filter((node) => node.isAgain).length;
   const own = step.tokens.find((token) => ["corrected", "bonus", "plain"].includes(token.kind));
   const held = step.nodes.filter((node) => node.state === "held").length;
-  const parts = [guesses ? `${count(guesses, "guess", "guesses")}, ${kept} kept` : "no guess"];
+  const parts = [guesses ? `${count(guesses, "guess", "guesses")}, ${kept.length - again} kept` : "no guess"];
+  if (again) parts.push(`${again} of the step before held again`);
   if (own) parts.push(`${{ corrected: "corrected to", bonus: "bonus token", plain: "the model’s own" }[own.kind]} “${visible(own.text)}”`);
   if (held) parts.push(`${held} more right, to be checked again`);
   return `${parts.join("; ")}. ${count(step.tokens.length, "token", "tokens")} in ${step.milliseconds.toFixed(1)} ms.`;

@@ -6,6 +6,7 @@ const LETTER = 7.85; // width of a letter in the drawing's 13 px monospace font
 const MAX_LETTERS = 18;
 const HEIGHT = 28; // of a box, in pixels
 const ROW = 52;
+const SMALLEST = 0.8; // scale at which the drawing can still be read
 const GAP = 30; // between columns
 
 /** Draws `step` into `element`; `root` is the text of the token the guesses hang off. */
@@ -15,7 +16,8 @@ export function drawTree(element, step, root, palette) {
   const height = (Math.max(...nodes.map((node) => node.row)) + 1) * ROW;
   const edges = nodes.filter((node) => node.parent).map(edge);
   const boxes = nodes.map((node) => box(node, palette));
-  const picture = svg("svg", { width, height, viewBox: `-1 -1 ${width} ${height}`, role: "img", "aria-label": inWords(step) }, ...edges, ...boxes);
+  const scale = width * SMALLEST < element.clientWidth - 8 ? Math.min(1, (element.clientWidth - 8) / width) : 1; // else it scrolls
+  const picture = svg("svg", { width: width * scale, height: height * scale, viewBox: `-1 -1 ${width} ${height}`, role: "img", "aria-label": inWords(step) }, ...edges, ...boxes);
   element.replaceChildren(picture);
 }
 
@@ -75,7 +77,7 @@ function box(node, palette) {
   const group = svg("g", { class: `node ${state}`, transform: `translate(${x} ${row * ROW})` }, rect, word);
   if (source) palette.paint(group, source);
   const chances = chance === null || chance === undefined ? "" : `${Math.round(100 * chance)}%`;
-  const note = kind ?? chances;
+  const note = kind ?? (node.isAgain && state !== "root" ? "again" : chances);
   if (note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, note));
   const about = [JSON.stringify(text), state, kind, source && `guessed by ${source}`, chances && `chance ${chances}`];
   group.append(svg("title", {}, about.filter(Boolean).join(", ")));
