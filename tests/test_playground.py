@@ -204,9 +204,9 @@ def test_traces_are_read_as_the_engine_means_them(page):
     )
     step, words = page.evaluate(read, held)
     assert [node["state"] for node in step["nodes"]] == ["rejected", "accepted", "held"]
-    assert words == "2 guesses, 1 kept; 1 more right, to be checked again. 1 token in 1.0 ms."
+    assert words == "2 guesses, 1 kept; 1 more right, held over to the next step. 1 token in 1.0 ms."
     step, words = page.evaluate(read, again)
-    assert words == "2 guesses, 0 kept; 1 of the step before held again; bonus token “z”. 2 tokens in 1.0 ms."
+    assert words == "2 guesses, 0 kept; 1 held over from the step before; bonus token “z”. 2 tokens in 1.0 ms."
     assert [token["kind"] for token in step["tokens"]] == ["again", "bonus"]
 
 
@@ -361,8 +361,10 @@ def test_the_page_outlives_a_restart_of_the_server(page, server, complaints):
     page.locator("#prompt").fill("still here")
     page.locator("#run").click()
     expect(page.locator("#problem")).to_contain_text("cannot be reached")
+    expect(page.locator("#server")).to_contain_text("trying again")
     reborn = FakeServer(port=server.port)
     try:
+        expect(page.locator("#server")).to_have_text("toy-1b")
         page.locator("#run").click()
         wait_for_end(page)
         assert page.locator("#problem").is_hidden()
@@ -389,6 +391,9 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, complaints):
     page = context.new_page()
     page.goto(server.url)
     expect(page.locator("#key")).to_be_visible()
+    page.locator("#key").fill("wrong")
+    page.locator("#key").press("Tab")
+    expect(page.locator("#server")).to_have_text("needs a key")
     page.locator("#key").fill("secret")
     page.locator("#key").press("Tab")
     expect(page.locator("#server")).to_have_text("toy-1b")
@@ -431,15 +436,36 @@ def test_examples_never_eat_the_reader_s_text(page):
 
 
 def test_a_huge_paste_is_survived(page, server, complaints):
-    page.evaluate("document.querySelector('#prompt').value = 'lorem ipsum '.repeat(700000)")
-    page.locator("#prompt").press("End")
-    page.keyboard.type("!")
-    expect(page.locator("#count")).to_contain_text("too long to outlive a reload")
+    paste = """(length) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.setData('text/plain', 'x'.repeat(length));
+      const event = new ClipboardEvent('paste', { clipboardData, cancelable: true, bubbles: true });
+      return document.querySelector('#prompt').dispatchEvent(event); }"""
+    page.locator("#prompt").fill("my text")
+    assert page.evaluate(paste, 8_000_000) is False  # the browser was told not to insert it
+    assert page.locator("#problem").inner_text().startswith("That text has 8,000,000 characters")
+    assert page.locator("#prompt").input_value() == "my text"
+    assert page.evaluate(paste, 1000) is True
+
+    page.locator("#prompt").fill("lorem ipsum " * 50_000)
     server.script.status, server.script.message = 413, "at most 1000 characters"
     page.locator("#run").click()
     expect(page.locator("#problem")).to_contain_text("at most 1000 characters")
-    assert len(page.locator("#prompt").input_value()) > 8_000_000
+    assert len(page.locator("#prompt").input_value()) == 600_000
     forget(complaints, REFUSED)
+
+
+def test_a_page_without_storage_works(browser, server, complaints):
+    context = browser.new_context()
+    context.add_init_script(
+        "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, { get() { throw Error() } })"
+    )
+    page = open_page(context, server.url, complaints)
+    run(page)
+    page.get_by_role("button", name="light and dark").click()
+    expect(page.locator("#count")).to_contain_text("lost on reload")
+    context.close()
+    assert complaints == []
 
 
 # ---- everybody can use it

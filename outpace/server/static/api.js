@@ -49,6 +49,7 @@ export async function* answer({ model, prompt, drafter, length, temperature, see
 async function call(path, key, options = {}) {
   const headers = { "Content-Type": "application/json" };
   if (key) headers.Authorization = `Bearer ${key}`;
+  if (/[^\x21-\x7e]/.test(key)) throw new ServerError("That is no key: a key is made of plain letters without spaces.", 401);
   let response;
   try {
     response = await fetch(path, { ...options, headers });

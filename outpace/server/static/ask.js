@@ -2,6 +2,7 @@
 import * as settings from "./settings.js";
 
 const OTHER = "other…"; // the choice that opens the field for a spec
+const MAX_PASTE = 1_000_000; // characters: beyond, a text field freezes for seconds, and no model reads that much
 const SAVE_AFTER = 300; // milliseconds without typing
 const byId = (id) => document.getElementById(id);
 
@@ -111,6 +112,8 @@ export class Ask {
       clearTimeout(timer);
       timer = setTimeout(saveNow, SAVE_AFTER);
     });
+    byId("prompt").addEventListener("paste", (event) => this.#checkSize(event, event.clipboardData));
+    byId("prompt").addEventListener("drop", (event) => this.#checkSize(event, event.dataTransfer));
     addEventListener("pagehide", saveNow);
     document.addEventListener("visibilitychange", saveNow);
     byId("key").addEventListener("change", () => settings.saveKey(this.key));
@@ -119,6 +122,13 @@ export class Ask {
       byId("prompt").value = this.mine;
       this.#changed();
     });
+  }
+
+  #checkSize(event, data) {
+    const { length } = data.getData("text");
+    if (byId("prompt").value.length + length <= MAX_PASTE) return;
+    event.preventDefault();
+    this.problem(`That text has ${length.toLocaleString("en")} characters; the prompt takes ${MAX_PASTE.toLocaleString("en")}. Nothing was changed.`);
   }
 
   async #pick(name) {
@@ -152,7 +162,7 @@ export class Ask {
   #showCount() {
     const { length } = byId("prompt").value;
     const characters = length ? `${length.toLocaleString("en")} characters` : "";
-    byId("count").textContent = this.isKept === false ? `${characters}, too long to outlive a reload` : characters;
+    byId("count").textContent = this.isKept === false ? `${characters}, lost on reload` : characters;
   }
 }
 

@@ -19,6 +19,7 @@ export class Lane {
   /** Empties the lane for another answer. */
   reset(drafter) {
     Object.assign(this, { drafter, text: "", steps: [], record: [], summary: null, finishReason: null, seconds: 0, selected: -1 });
+    this.totals = { tokens: 0, guesses: 0, kept: 0, milliseconds: 0 };
     this.element.querySelector("h2").textContent = drafter;
     this.area.replaceChildren();
     this.area.setAttribute("aria-label", `Answer by ${drafter}. Left and right arrow keys walk through its steps.`);
@@ -65,7 +66,8 @@ export class Lane {
   finish(note = "") {
     this.element.classList.remove("running");
     this.showClock(this.seconds);
-    this.note.textContent = note || (this.finishReason === "length" ? "Ended at the length you asked for." : "");
+    const reason = this.finishReason === "length" ? "Ended at the length you asked for." : this.text ? "" : "The answer is empty.";
+    this.note.textContent = note || reason;
     this.#showFigures();
   }
 
@@ -74,7 +76,7 @@ export class Lane {
   }
 
   get numTokens() {
-    return this.steps.reduce((sum, step) => sum + step.tokens.length, 0);
+    return this.totals.tokens;
   }
 
   /** Marks a step in the text. */
@@ -89,6 +91,11 @@ export class Lane {
     span.className = "step";
     span.dataset.index = this.steps.length;
     this.steps.push(step);
+    const { totals } = this;
+    totals.tokens += step.tokens.length;
+    totals.guesses += step.nodes.filter((node) => !node.isAgain).length;
+    totals.kept += step.tokens.filter((token) => token.kind === "guess").length;
+    totals.milliseconds += step.milliseconds;
     for (const { text, source, kind } of step.tokens) {
       const token = document.createElement("span");
       token.className = text.trim() ? `token ${kind}` : `token blank ${kind}`;
@@ -100,10 +107,7 @@ export class Lane {
   }
 
   #showFigures() {
-    const tokens = this.numTokens;
-    const guesses = this.steps.reduce((sum, step) => sum + step.nodes.length, 0);
-    const kept = this.steps.reduce((sum, step) => sum + step.tokens.filter((token) => token.kind === "guess").length, 0);
-    const milliseconds = this.steps.reduce((sum, step) => sum + step.milliseconds, 0);
+    const { tokens, guesses, kept, milliseconds } = this.totals;
     const drafted = this.summary?.num_draft_tokens ?? guesses;
     const accepted = this.summary?.num_accepted_tokens ?? kept;
     const figures = {

@@ -27,6 +27,7 @@ let lanes = [];
 let model = null;
 let running = null; // the AbortController of what runs now
 let drawnAt = 0;
+let isConnecting = false;
 
 connectTheme(byId("theme"));
 byId("ask").addEventListener("submit", (event) => {
@@ -34,9 +35,12 @@ byId("ask").addEventListener("submit", (event) => {
   start();
 });
 byId("stop").addEventListener("click", stop);
-byId("key").addEventListener("change", () => connect());
+byId("key").addEventListener("change", reconnect);
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
+  if (event.key === "Escape") {
+    stop();
+    lanes.forEach((lane) => lane.card.hide());
+  }
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
 addEventListener("resize", draw);
@@ -53,17 +57,28 @@ async function connect() {
   byId("server").classList.remove("away");
 }
 
+/** Asks the server anew: it may be another one now. */
+function reconnect() {
+  model = null;
+  if (!isConnecting) keepConnecting();
+}
+
 async function keepConnecting() {
+  isConnecting = true;
   for (let tries = 0; !model; tries += 1) {
     try {
       await connect();
     } catch (error) {
       byId("server").textContent = error.status === 401 ? "needs a key" : "server not reached, trying again";
       byId("server").classList.add("away");
-      if (error.status === 401) return ask.askForKey();
+      if (error.status === 401) {
+        ask.askForKey();
+        break;
+      }
       await new Promise((resolve) => setTimeout(resolve, 1000 * RETRY_AFTER[Math.min(tries, RETRY_AFTER.length - 1)]));
     }
   }
+  isConnecting = false;
 }
 
 // ---- running
@@ -98,6 +113,7 @@ function report(error) {
   if (!(error instanceof api.ServerError)) console.error(error);
   ask.problem(error instanceof api.ServerError ? error.message : `Something in this page failed: ${error.message}`);
   if (error.status === 401 || error.status === 403) ask.askForKey();
+  if (error.status === 0 || error.status === 404) reconnect();
 }
 
 function end() {

@@ -4,7 +4,7 @@ const NUM_COLOURS = 6;
 const MARKS = [
   ["corrected", "corrected", "The model’s own token where it turned down the guesses"],
   ["bonus", "bonus", "The model’s own token after guesses that were all right"],
-  ["again", "checked again", "The model’s own token of the step before, checked once more"],
+  ["again", "held over", "The model’s own token of the step before, checked once more in this step"],
 ];
 
 /** Colours by name of drafter, given out in order of appearance; `none` never guesses and has none. */

@@ -12,7 +12,7 @@ export function load() {
   }
 }
 
-/** Saves the values; false when they do not fit (browsers keep about 5 MB) or storage is off. */
+/** Saves the values; false when storage is full (browsers give about 5 MB) or switched off. */
 export function save(values) {
   try {
     localStorage.setItem(PLACE, JSON.stringify(values));

@@ -52,9 +52,9 @@ export function describe(step) {
   const own = step.tokens.find((token) => ["corrected", "bonus", "plain"].includes(token.kind));
   const held = step.nodes.filter((node) => node.state === "held").length;
   const parts = [guesses ? `${count(guesses, "guess", "guesses")}, ${kept.length - again} kept` : "no guess"];
-  if (again) parts.push(`${again} of the step before held again`);
+  if (again) parts.push(`${again} held over from the step before`);
   if (own) parts.push(`${{ corrected: "corrected to", bonus: "bonus token", plain: "the model’s own" }[own.kind]} “${visible(own.text)}”`);
-  if (held) parts.push(`${held} more right, to be checked again`);
+  if (held) parts.push(`${held} more right, held over to the next step`);
   return `${parts.join("; ")}. ${count(step.tokens.length, "token", "tokens")} in ${step.milliseconds.toFixed(1)} ms.`;
 }
 

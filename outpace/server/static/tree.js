@@ -77,7 +77,7 @@ function box(node, palette) {
   const group = svg("g", { class: `node ${state}`, transform: `translate(${x} ${row * ROW})` }, rect, word);
   if (source) palette.paint(group, source);
   const chances = chance === null || chance === undefined ? "" : `${Math.round(100 * chance)}%`;
-  const note = kind ?? (node.isAgain && state !== "root" ? "again" : chances);
+  const note = kind ?? (node.isAgain && state !== "root" ? "held over" : chances);
   if (note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, note));
   const about = [JSON.stringify(text), state, kind, source && `guessed by ${source}`, chances && `chance ${chances}`];
   group.append(svg("title", {}, about.filter(Boolean).join(", ")));
