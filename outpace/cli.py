@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace import __version__
+from outpace import __version__, cli_serve
 from outpace.errors import BadInputError, OutpaceError
-from outpace.shell import Commands, reported
+from outpace.shell import Commands, read_config, reported
 
 if TYPE_CHECKING:
     from outpace.llm import LLM, RequestOutput
@@ -52,17 +52,8 @@ def load(
     """Build the LLM that a command asked for; `--drafter` wins over `--config`."""
     from outpace.llm import LLM
 
-    speculative: Any = drafter if drafter is not None or config is None else _read_config(config)
+    speculative: Any = drafter if drafter is not None or config is None else read_config(config)
     return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
-
-
-def _read_config(config: Path) -> Any:
-    try:
-        return json.loads(config.read_text("utf-8"))
-    except OSError as error:
-        raise BadInputError(f"cannot read {config}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInputError(f"{config} is not JSON: {error}") from error
 
 
 @app.callback(invoke_without_command=True)
@@ -271,7 +262,7 @@ def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, An
     names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else list(DRAFTERS)
     settings: dict[str, Any] = {name: name for name in names}
     if config is not None:
-        settings[str(config)] = SpeculativeConfig.of(_read_config(config))
+        settings[str(config)] = SpeculativeConfig.of(read_config(config))
     return settings
 
 
@@ -363,6 +354,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     for entry in entries:
         typer.echo(f"  {entry['megabytes']:>8.1f} MB  {entry['name']}")
     typer.echo("--model takes: default (SmolLM2-135M-Instruct), a hub id such as org/name, a model folder, or a .gguf file")
+
+
+app.command()(reported(cli_serve.serve))
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from outpace.verifiers import create_verifier
 
 Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
+MAX_SPECULATIONS = 32  # drafters hold tables; a server's clients may name any number of them
 
 
 @dataclass(frozen=True)
@@ -64,26 +65,37 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamPiece:
-    """What one step added: text that is final, and the tokens behind it. The last piece carries the whole `output`."""
+    """What one step added: text that is final, and the tokens behind it. The last piece carries the whole `output`.
+
+    `pieces[i]` is the text of token i (of a stop string it may show what `text` holds back), `logprobs[i]` its log-probabilities.
+    """
 
     text: str
     token_ids: list[int]
     from_draft: list[bool]
     finish_reason: str | None
     output: RequestOutput | None
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[dict[int, float]] | None = None
+    steps: list[StepOutput] = field(default_factory=list)
 
 
-class _Job:
+class Job:
     """A request on its way, with its text."""
 
     def __init__(self, request: Request, builder: TextBuilder, seed: int):
         self.request, self.builder, self.seed = request, builder, seed
         self.num_streamed = 0
+        self.num_taken = 0  # tokens
         self.steps: list[StepOutput] = []
+
+    @property
+    def is_done(self) -> bool:
+        return self.request.finish_reason is not None
 
     def take(self) -> StreamPiece:
         """Everything since the last call."""
-        done = self.request.finish_reason is not None
+        done = self.is_done
         if done:
             self.builder.finish()
         end = len(self.builder.text) if done else self.builder.num_streamable
@@ -91,9 +103,14 @@ class _Job:
         steps, self.steps = self.steps, []
         token_ids = [token for step in steps for token in step.token_ids]
         from_draft = [bool(source) for step in steps for source in step.sources]
-        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, self.output() if done else None)
+        start, self.num_taken = self.num_taken, self.num_taken + len(token_ids)
+        logprobs = None if self.request.logprobs is None else self.request.logprobs[start : self.num_taken]
+        output = self.output() if done else None
+        pieces = self.builder.pieces_from(start, self.num_taken)
+        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, output, pieces, logprobs, steps)
 
     def output(self) -> RequestOutput:
+        """The answer so far; finish_reason "abort" while it is not done."""
         request = self.request
         return RequestOutput(
             text=self.builder.finish(),
@@ -144,7 +161,7 @@ class LLM:
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
         self.engine = Engine(self.target, config)
         self._speculations: dict[SpeculativeConfig, Speculation] = {}
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._ids = itertools.count()
         self.speculation(self.speculative)  # wrong options are told now, not at the first prompt
 
@@ -163,36 +180,37 @@ class LLM:
         batch = _as_batch(prompts)
         if streamer is not None and len(batch) != 1:
             raise BadInputError("a streamer takes one prompt at a time")
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         try:
             for prompt in batch:
-                jobs.append(self._submit(prompt, params, speculative))
+                jobs.append(self.submit(prompt, params, speculative=speculative))
             if streamer is not None:
                 streamer.put(np.array([jobs[0].request.token_ids]))
-            while any(job.request.finish_reason is None for job in jobs):
-                self._step()
+            while not all(job.is_done for job in jobs):
+                self.step()
                 if streamer is not None and (token_ids := jobs[0].take().token_ids):
                     streamer.put(np.array(token_ids))
             if streamer is not None:
                 streamer.end()
             return [job.output() for job in jobs]
         finally:
-            self._forget(jobs)
+            for job in jobs:
+                self.abort(job)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None) -> Iterator[StreamPiece]:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
-        job = self._submit(prompt, params, speculative)
+        job = self.submit(prompt, params, speculative=speculative)
         try:
             is_done = False
             while not is_done:
-                if job.request.finish_reason is None:  # else another call's steps have finished it
-                    self._step()
+                if not job.is_done:  # else another call's steps have finished it
+                    self.step()
                 piece = job.take()
                 is_done = piece.output is not None
                 if piece.token_ids or is_done:
                     yield piece
         finally:
-            self._forget([job])
+            self.abort(job)
 
     def chat(
         self,
@@ -210,7 +228,7 @@ class LLM:
         return self.generate(prompts, params, speculative=speculative, streamer=streamer)
 
     def speculation(self, speculative: Speculative) -> Speculation:
-        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones."""
+        """The drafter, verifier and controller for these settings; the latest MAX_SPECULATIONS are kept. Raises BadInputError."""
         if isinstance(speculative, Speculation):
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
@@ -218,9 +236,18 @@ class LLM:
             drafter = create_drafter(config.method, DrafterContext(self.target))
             count = drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens
             self._speculations[config] = Speculation(config.method, drafter, create_verifier(config.verifier), FixedController(count))
-        return self._speculations[config]
+        self._speculations[config] = found = self._speculations.pop(config)  # the latest one stands last
+        if len(self._speculations) > MAX_SPECULATIONS:
+            del self._speculations[next(iter(self._speculations))]
+        return found
 
-    def _submit(self, prompt: Prompt, params: SamplingParams | None, speculative: Speculative) -> _Job:
+    def submit(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, memory_scope: str = ""
+    ) -> Job:
+        """Queue one prompt for `step` to work on; end every job with `abort`. For callers that drive the loop, such as the server.
+
+        Requests of different `memory_scope` teach drafters nothing about each other and take turns at being admitted.
+        """
         params = params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
@@ -235,18 +262,24 @@ class LLM:
         builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
         name = f"request-{next(self._ids)}"
         request = Request(name, token_ids, params, sampler, self.speculation(speculative), ends, builder.feed)
+        request.memory_scope = memory_scope
         self.engine.add(request)
-        self._jobs[name] = job = _Job(request, builder, seed)
+        self._jobs[name] = job = Job(request, builder, seed)
         return job
 
-    def _step(self) -> None:
+    def step(self) -> list[Job]:
+        """One pass of the model for all jobs; returns those that got something."""
+        advanced = []
         for output in self.engine.step():
-            self._jobs[output.request.id].steps.append(output)
+            job = self._jobs[output.request.id]
+            job.steps.append(output)
+            advanced.append(job)
+        return advanced
 
-    def _forget(self, jobs: Sequence[_Job]) -> None:
-        for job in jobs:
-            self.engine.abort(job.request)
-            self._jobs.pop(job.request.id, None)
+    def abort(self, job: Job) -> None:
+        """Forget a job, finished or not; its slot is free when this returns."""
+        self.engine.abort(job.request)
+        self._jobs.pop(job.request.id, None)
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from outpace.config import EngineConfig
@@ -24,10 +24,12 @@ class Scheduler:
         return request.num_prompt_tokens + request.params.max_tokens + self.config.max_draft_rows
 
     def admit(self) -> list[Request]:
-        """Move waiting requests into the running set while there is room; returns the new ones."""
+        """Move waiting requests into the running set while there is room; returns the new ones. First come, first served, among
+        the memory scopes (tenants) with the fewest running requests."""
         admitted = []
         while self.waiting and len(self.running) < self.config.max_num_seqs:
-            request = self.waiting[0]
+            running = Counter(request.memory_scope for request in self.running)
+            request = min(self.waiting, key=lambda waiting: running[waiting.memory_scope])
             prompt = request.token_ids if self.config.enable_prefix_caching else []
             try:
                 request.slot = self.target.allocate(self.rows_needed(request), prompt)
@@ -35,7 +37,8 @@ class Scheduler:
                 if not self.running:
                     raise
                 break
-            self.running.append(self.waiting.popleft())
+            self.waiting.remove(request)
+            self.running.append(request)
             admitted.append(request)
         return admitted
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from outpace.errors import OutpaceError
+from outpace.errors import BadInputError, OutpaceError
 
 
 class Commands(TyperGroup):
@@ -35,6 +37,16 @@ class Commands(TyperGroup):
                 typer.secho(f"error: {' '.join(error.format_message().split())}", err=True, fg="red")
             sys.exit(getattr(error, "exit_code", 2))
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def read_config(config: Path) -> Any:
+    """The JSON of a file that `outpace tune` wrote. Raises BadInputError."""
+    try:
+        return json.loads(config.read_text("utf-8"))
+    except OSError as error:
+        raise BadInputError(f"cannot read {config}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInputError(f"{config} is not JSON: {error}") from error
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

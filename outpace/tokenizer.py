@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,10 +66,26 @@ class Tokenizer:
         text: str = self.fast.decode(list(token_ids), skip_special_tokens=True)
         return text
 
-    def encode_chat(self, messages: Messages) -> list[int]:
+    @property
+    def has_tools(self) -> bool:
+        """Does the chat template show tools to the model?"""
+        return "tools" in (self.chat_template or "")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token: exact for byte-level vocabularies, for others those of its text."""
+        token = self.fast.id_to_token(token_id) or ""
+        table = _byte_table()
+        if type(self.fast.decoder).__name__ == "ByteLevel" and all(letter in table for letter in token):
+            return bytes(table[letter] for letter in token)
+        if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
+            return bytes([int(byte[1], 16)])
+        return token.replace("\u2581", " ").encode()
+
+    def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """Token ids of a conversation in the model's chat format, ready for the assistant's answer.
 
-        A model without a chat template gets the contents as plain text, one paragraph a message.
+        `tools` are function descriptions in OpenAI's form, for templates that know them (`has_tools`). A model without a chat template
+        gets the contents as plain text, one paragraph a message.
         """
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
             raise BadInputError("a conversation is a list of messages")
@@ -80,7 +99,7 @@ class Tokenizer:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag])
         environment.filters["tojson"] = _tojson
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
-        values = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **self.special}
+        values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True, **self.special}
         try:
             text = environment.from_string(self.chat_template).render(values)
         except Exception as error:  # a template is a small program: anything may go wrong in it
@@ -96,6 +115,14 @@ class GenerationTag(Extension):
     def parse(self, parser: Parser) -> Any:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=1)
+def _byte_table() -> dict[str, int]:
+    """The letter that stands for each byte in byte-level vocabularies (GPT-2): printable ones themselves, the others from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
@@ -169,6 +196,11 @@ class TextBuilder:
     def pieces(self) -> list[str]:
         """The text that each token added; a character made of several tokens belongs to the last of them."""
         return [self.text[start:end] for start, end in zip([0, *self.ends], self.ends, strict=False)]
+
+    def pieces_from(self, start: int, end: int) -> list[str]:
+        """The pieces of tokens start to end - 1; those that an error took back are missing."""
+        edges = [self.ends[start - 1] if 0 < start <= len(self.ends) else 0, *self.ends[start:end]]
+        return [self.text[left:right] for left, right in itertools.pairwise(edges)]
 
     @property
     def num_streamable(self) -> int:

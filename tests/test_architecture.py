@@ -25,7 +25,7 @@ LEVELS = [
     ["tokenizer", "models"],
     ["llm", "shell"],
     ["bench", "server", "training", "export", "testing", "chat", "demo"],
-    ["verify"],  # the proof for users: it needs bench (prompts) and testing (the distribution test)
+    ["verify", "cli_serve"],  # the proof for users: it needs bench (prompts) and testing (the distribution test)
     ["cli"],
     ["__main__"],
 ]

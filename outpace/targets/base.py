@@ -37,6 +37,11 @@ class TargetModel(ABC):
     capabilities: Capabilities
     max_rows: int = 1 << 60  # cache rows that the largest slot can have, drafts included
 
+    @property
+    def kv_usage(self) -> float:
+        """Share of the K/V cache that requests hold, 0 to 1; 0 where the cache has no fixed size."""
+        return 0.0
+
     @abstractmethod
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
         """A slot with room for `num_tokens` rows. Its `num_cached` may be above 0 where a prefix of the prompt is already stored

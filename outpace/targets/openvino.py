@@ -112,6 +112,10 @@ class OpenVINOTarget(TargetModel):
             arrays.append(rows)
         return arrays
 
+    @property
+    def kv_usage(self) -> float:
+        return 1.0 - len(self.pool.free) / self.pool.num_blocks
+
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
         num_blocks = -(-(num_tokens + MIN_ROWS) // BLOCK_SIZE)
         shared, identities = self.pool.find(prompt_token_ids[:-1])

@@ -1,0 +1,70 @@
+"""The parts put together: an ASGI application for one LLM."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
+
+from outpace import __version__
+from outpace.llm import LLM
+from outpace.server import chat, completions, errors, info
+from outpace.server.answers import Server
+from outpace.server.auth import AuthMiddleware, Keys
+from outpace.server.metrics import ServerMetrics
+from outpace.server.settings import ServerSettings
+from outpace.server.speculation import Policy
+from outpace.server.worker import Worker
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": errors.ErrorAnswer, "description": text}
+    for status, text in {
+        400: "A field is wrong, or asks for what cannot be done.",
+        401: "No valid API key.",
+        404: "There is no such model.",
+        413: "The body is too large.",
+        422: "Not used: wrong fields get 400.",
+        429: "The queue is full; Retry-After says when to come back.",
+        500: "The request failed inside the server.",
+        503: "The server is shutting down.",
+        504: "The request took too long.",
+    }.items()
+}
+
+
+def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
+    """The server for `llm`, which from now on belongs to it: nobody else may call the LLM.
+
+    Mount it anywhere (`app.mount("/llm", create_app(llm))`) or give it to an ASGI server. The engine's thread starts with the first request
+    and ends with the application's lifespan, or with the process where there is none.
+    """
+    settings = settings or ServerSettings()
+    metrics = ServerMetrics(llm.engine)
+    worker = Worker(llm, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(worker.stop)
+
+    app = FastAPI(
+        title="outpace", version=__version__, lifespan=lifespan, max_body_size=settings.max_body_bytes, docs_url=None, redoc_url=None
+    )
+    app.state.server = Server(llm, settings, worker, metrics, Policy(llm.speculative, settings.allowed_drafters))
+    app.state.started_at = int(time.time())
+    errors.install(app)
+    for part in (chat, completions, info):
+        app.include_router(part.router, responses=REFUSALS)
+    app.mount("/static", StaticFiles(directory=info.STATIC), name="static")
+    if settings.api_keys:
+        app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))
+    if settings.cors_origins:
+        headers = ["Authorization", "Content-Type"]
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=headers)
+    return app

@@ -1,0 +1,171 @@
+"""The requests, field by field. Strict: a field is applied, or it is refused; an unknown one is refused too.
+
+Fields that are accepted and change nothing, because they could not: `user`, `safety_identifier`, `metadata`, `prompt_cache_key` (the prefix
+cache needs no key), `store: false`, `service_tier: auto|default`, `modalities: ["text"]`, `parallel_tool_calls: true`,
+`stream_options.include_obfuscation: false`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_CHOICES = 16
+MAX_TOP_LOGPROBS = 20
+MAX_SPEC_LENGTH = 200
+
+Short = Annotated[str, Field(max_length=512)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+class Strict(BaseModel):
+    """No field too many, no type converted, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class SpeculativeRequest(Strict):
+    """How to guess for this request. `sources` and `trace` ask for the origin of each token, and for every step's draft."""
+
+    method: Annotated[str, Field(max_length=MAX_SPEC_LENGTH)] | None = None
+    num_draft_tokens: Annotated[int, Field(ge=0, le=64)] | None = None
+    verifier: Annotated[str, Field(max_length=MAX_SPEC_LENGTH)] | None = None
+    trace: bool = False
+    sources: bool = False
+
+
+class StreamOptions(Strict):
+    """`include_usage`: one more chunk with the token counts before the end."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class SamplingRequest(Strict):
+    """What chat and text completion share. `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids`: vLLM's."""
+
+    model: Short | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=1024)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    speculative: bool | Annotated[str, Field(max_length=MAX_SPEC_LENGTH)] | SpeculativeRequest | None = None
+    user: Short | None = None
+    safety_identifier: Short | None = None
+    prompt_cache_key: Short | None = None
+    service_tier: Literal["auto", "default"] | None = None
+
+
+class TextPart(Strict):
+    """A piece of a message; pieces are joined by line breaks."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Strict):
+    """One turn. `name`, `tool_calls` and `tool_call_id` need a chat template that shows them to the model."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    name: Short | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tool_call_id: Short | None = None
+    refusal: None = None  # these come back from clients that repeat our answers
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+
+
+class Function(Strict):
+    """A function the model may ask for. `strict: true` is refused: nothing would enforce it."""
+
+    name: Short
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Literal[False] | None = None
+
+
+class Tool(Strict):
+    """What the chat template shows as a tool."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class JsonSchema(Strict):
+    """OpenAI's wrapper of a JSON schema."""
+
+    name: Short
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ChatRequest(SamplingRequest):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: Literal[True] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    metadata: Annotated[dict[str, Short], Field(max_length=16)] | None = None
+    store: Literal[False] | None = None
+
+
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(SamplingRequest):
+    """POST /v1/completions."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=64)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1, max_length=64)]
+    )
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    suffix: Literal[""] | None = None
+
+
+class TokenizeRequest(Strict):
+    """POST /tokenize: a text, or a conversation in the model's chat format."""
+
+    model: Short | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
