@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -559,6 +561,53 @@ def test_nothing_is_loaded_from_elsewhere(browser, server, complaints):
     context.close()
     assert len(urls) > 10
     assert all(url.startswith(server.url) for url in urls)
+
+
+# ---- the real server
+
+
+@pytest.fixture
+def real_url() -> Iterator[str]:
+    """The address of `outpace serve` with the default model."""
+    pytest.importorskip("fastapi", reason="fastapi is missing: pip install 'outpace[server]'")
+    command = [sys.executable, "-m", "outpace.cli", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=STATIC.parents[2]) as process:
+        found = next((url for line in process.stderr if (url := re.search(r"http://[^\s]+:\d+", line))), None)
+        assert found, "the server has ended without an address"
+        yield found[0]
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.real
+def test_the_real_server_answers_and_races(browser, real_url, complaints):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(real_url)
+    page.get_by_role("button", name="Edit").click()
+    page.locator("#drafter").select_option("prompt_lookup")
+    page.locator("#length").fill("48")
+    page.locator("#run").click()
+    page.locator("#viewer").wait_for()
+    assert page.locator("#problem").is_hidden()
+    assert page.locator("[data-figure=tokens]").inner_text() == "48"
+    assert page.locator(".token.guess").count() > 0
+    joined = "".join(page.locator(".lane .token").all_text_contents())
+    assert joined == page.locator(".lane .text").text_content()
+
+    choose_race(page)
+    page.locator("#temperature").fill("0.8")
+    page.locator("#run").click()
+    page.locator(".headline").wait_for()
+    assert page.locator(".headline").inner_text().startswith("Identical text, ")
+    first, second = page.locator(".lane .text").all_text_contents()
+    assert first == second != joined
+    assert float(page.locator(".lane [data-figure=acceptance]").nth(1).inner_text()) > 1
+    context.close()
+    assert complaints == []
 
 
 def forget(complaints: list[str], words: str) -> int:
