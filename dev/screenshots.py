@@ -58,8 +58,11 @@ def answer(page: Any, example: str, length: int, drafter: str, race: bool = Fals
 def light(page: Any) -> None:
     """An answer, and the guesses at one place of it."""
     answer(page, "Summarise", 120, "prompt_lookup+recycling")
-    best = page.locator(".step.chosen").get_attribute("data-index")
-    page.locator(f".step[data-index='{best}'] .token").last.hover()
+    card = page.locator(".step-card")
+    for step in page.locator(".step").all()[5:]:
+        step.locator(".token").last.hover()
+        if card.locator(".rejected").count() > 1 and card.locator(".guess").count() > 1:
+            return
 
 
 def dark(page: Any) -> None:
@@ -106,10 +109,11 @@ def main(url: str) -> None:
             )
             page = context.new_page()
             page.goto(url)
-            page.locator("#server:not(.away):not(:empty)").wait_for()
+            page.locator("#server:not(.away)").wait_for(timeout=PATIENCE)
             prepare(page)
             if viewport is PHONE:
                 page.locator("#results").evaluate("e => e.scrollIntoView()")
+                page.mouse.move(0, 0)
             out = DOCS / f"playground-{name}.png"
             page.wait_for_timeout(300)
             (page.locator(part) if part else page).screenshot(path=out)

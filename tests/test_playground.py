@@ -387,6 +387,19 @@ def test_a_page_opened_too_early_finds_the_server(browser, server, complaints):
     context.close()
 
 
+def test_a_connection_that_hangs_is_given_up(browser, server, complaints):
+    context = browser.new_context()
+    page = context.new_page()
+    stuck = []
+    page.route("**/v1/models", lambda route: stuck.append(route) if not stuck else route.continue_())
+    page.goto(server.url)
+    expect(page.locator("#server")).to_have_text("loading…")
+    expect(page.locator("#server")).to_contain_text("trying again", timeout=15_000)
+    assert len(stuck) == 1
+    expect(page.locator("#server")).to_have_text("toy-1b")
+    context.close()
+
+
 def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, complaints):
     server = FakeServer(Script(key="secret"))
     context = browser.new_context()

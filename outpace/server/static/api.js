@@ -9,14 +9,16 @@ export class ServerError extends Error {
   }
 }
 
+const PATIENCE = 10_000; // milliseconds that the lists may take; a connection that hangs is given up and tried again
+
 /** Names of the models the server runs. */
 export async function models(key) {
-  return (await (await call("v1/models", key)).json()).data.map((model) => model.id);
+  return (await (await call("v1/models", key, { signal: AbortSignal.timeout(PATIENCE) })).json()).data.map((model) => model.id);
 }
 
 /** The ways of guessing: [{name, description, options}]. */
 export async function drafters(key) {
-  return (await call("v1/outpace/drafters", key)).json();
+  return (await call("v1/outpace/drafters", key, { signal: AbortSignal.timeout(PATIENCE) })).json();
 }
 
 /** Asks for one answer and yields its chunks as they come. `signal` stops it. Throws ServerError, or AbortError when stopped. */
