@@ -1,0 +1,155 @@
+// One answer as it appears: coloured text, a clock, four figures. A race has two lanes.
+import { StepCard } from "./card.js";
+import { readStep } from "./steps.js";
+
+/** `onSelect(lane, index)` is told which step the reader chose. */
+export class Lane {
+  constructor(template, palette, onSelect) {
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.palette = palette;
+    this.onSelect = onSelect;
+    this.area = this.element.querySelector(".text");
+    this.clock = this.element.querySelector(".clock");
+    this.note = this.element.querySelector(".note");
+    this.card = new StepCard(this.element, palette);
+    this.#listen();
+    this.reset("");
+  }
+
+  /** Empties the lane for another answer. */
+  reset(drafter) {
+    Object.assign(this, { drafter, text: "", steps: [], record: [], summary: null, finishReason: null, seconds: 0, selected: -1 });
+    this.totals = { tokens: 0, guesses: 0, kept: 0, milliseconds: 0 };
+    this.element.querySelector("h2").textContent = drafter;
+    this.area.replaceChildren();
+    this.area.setAttribute("aria-label", `Answer by ${drafter}. Left and right arrow keys walk through its steps.`);
+    this.card.hide();
+    this.note.textContent = "";
+    this.element.classList.remove("running", "empty");
+    this.#showFigures();
+    this.showClock(0);
+  }
+
+  /** Starts the clock. */
+  start() {
+    this.startedAt = performance.now();
+    this.element.classList.add("running");
+    const tick = () => {
+      if (!this.element.classList.contains("running")) return;
+      this.showClock((performance.now() - this.startedAt) / 1000);
+      requestAnimationFrame(tick);
+    };
+    tick();
+  }
+
+  /** Takes one chunk of the stream, and remembers when it came. */
+  add(chunk) {
+    const at = (performance.now() - this.startedAt) / 1000;
+    this.record.push({ at, chunk });
+    this.show(chunk);
+    if (chunk.trace || chunk.choices?.[0]?.delta?.content) this.seconds = at;
+  }
+
+  /** Shows one chunk. */
+  show(chunk) {
+    const choice = chunk.choices?.[0];
+    const content = choice?.delta?.content ?? "";
+    this.text += content;
+    if (chunk.trace) this.#append(readStep(chunk.trace));
+    else if (content) this.area.append(content);
+    if (choice?.finish_reason) this.finishReason = choice.finish_reason;
+    if (chunk.speculative) this.summary = chunk.speculative;
+    this.#showFigures();
+  }
+
+  /** Stops the clock at the last token. `note` says how it ended when it did not end by itself. */
+  finish(note = "") {
+    this.element.classList.remove("running");
+    this.showClock(this.seconds);
+    const reason = this.finishReason === "length" ? "Ended at the length you asked for." : this.text ? "" : "The answer is empty.";
+    this.note.textContent = note || reason;
+    this.#showFigures();
+  }
+
+  showClock(seconds) {
+    this.clock.textContent = `${seconds.toFixed(2)} s`;
+  }
+
+  get numTokens() {
+    return this.totals.tokens;
+  }
+
+  /** Marks a step in the text. */
+  select(index) {
+    this.area.querySelector(".step.chosen")?.classList.remove("chosen");
+    this.selected = index;
+    this.#span(index)?.classList.add("chosen");
+  }
+
+  #append(step) {
+    const span = document.createElement("span");
+    span.className = "step";
+    span.dataset.index = this.steps.length;
+    this.steps.push(step);
+    const { totals } = this;
+    totals.tokens += step.tokens.length;
+    totals.guesses += step.nodes.filter((node) => !node.isAgain).length;
+    totals.kept += step.tokens.filter((token) => token.kind === "guess").length;
+    totals.milliseconds += step.milliseconds;
+    for (const { text, source, kind } of step.tokens) {
+      const token = document.createElement("span");
+      token.className = text.trim() ? `token ${kind}` : `token blank ${kind}`;
+      token.textContent = text;
+      if (source) this.palette.paint(token, source);
+      span.append(token);
+    }
+    this.area.append(span);
+  }
+
+  #showFigures() {
+    const { tokens, guesses, kept, milliseconds } = this.totals;
+    const drafted = this.summary?.num_draft_tokens ?? guesses;
+    const accepted = this.summary?.num_accepted_tokens ?? kept;
+    const figures = {
+      speed: milliseconds ? (this.summary?.tokens_per_second ?? (1000 * tokens) / milliseconds).toFixed(0) : "–",
+      acceptance: tokens ? (this.summary?.mean_acceptance_length ?? tokens / this.steps.length).toFixed(2) : "–",
+      kept: drafted ? `${accepted} of ${drafted}` : "–",
+      tokens: tokens || "–",
+    };
+    for (const [name, value] of Object.entries(figures)) this.element.querySelector(`[data-figure=${name}]`).textContent = value;
+  }
+
+  #span(index) {
+    return this.area.querySelector(`.step[data-index="${index}"]`);
+  }
+
+  #preview(index) {
+    const span = this.#span(index);
+    if (span) this.card.show(this.steps[index], index, span);
+  }
+
+  #listen() {
+    const indexAt = (event) => event.target.closest?.(".step")?.dataset.index;
+    this.area.addEventListener("pointerover", (event) => {
+      const index = indexAt(event);
+      if (index !== undefined) this.#preview(Number(index));
+      else this.card.hide();
+    });
+    this.area.addEventListener("pointerleave", () => this.card.hide());
+    this.area.addEventListener("blur", () => this.card.hide());
+    this.area.addEventListener("click", (event) => {
+      const index = indexAt(event);
+      if (index !== undefined) this.onSelect(this, Number(index));
+    });
+    this.area.addEventListener("keydown", (event) => {
+      const last = this.steps.length - 1;
+      const goal = { ArrowLeft: this.selected - 1, ArrowRight: this.selected + 1, Home: 0, End: last }[event.key];
+      if (goal === undefined || last < 0) return;
+      event.preventDefault();
+      const index = Math.min(last, Math.max(0, goal));
+      this.onSelect(this, index);
+      this.#span(index).scrollIntoView({ block: "nearest" });
+      this.#preview(index);
+    });
+  }
+}
