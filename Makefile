@@ -5,7 +5,7 @@ STAMP := .venv/ready
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo test check bench results setup clean
 
 demo: $(STAMP)
 	$(BIN)/outpace demo
@@ -22,6 +22,10 @@ check: $(STAMP)
 # make bench PROMPTS=questions.jsonl
 bench: $(STAMP)
 	$(BIN)/outpace bench --prompts "$(PROMPTS)" --limit 48
+
+# make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
+results: $(STAMP)
+	$(BIN)/python dev/results.py measure "$(PROMPTS)"
 
 setup: $(STAMP)
 

@@ -1,48 +1,189 @@
-"""Write docs/results.md from a benchmark document. usage: python dev/results.py out.json   (made by outpace bench --json out.json)"""
+"""Measure all drafters and write the tables of the documents.
+
+usage: python dev/results.py measure PROMPTS.jsonl     runs `outpace bench` for every document of RUNS that docs/results/ lacks
+       python dev/results.py                           writes docs/results.md and the tables of docs/drafters/ from docs/results/
+
+A test compares the written pages with the documents.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-COMMAND = "outpace bench --prompts question_even.jsonl --limit 48 --drafters none,blind,prompt_lookup --max-tokens 128 --json out.json"
-WHAT = "(the even questions of Spec-Bench, 8 of each category; drafters interleaved prompt by prompt; decoding only)."
-OUT = Path(__file__).parent.parent / "docs" / "results.md"
+DOCS = Path(__file__).parent.parent / "docs"
+STORE = DOCS / "results"
+CATEGORIES = {
+    "all": "all",
+    "chat": "chat",
+    "translation": "translation",
+    "summarization": "summarization",
+    "qa": "QA",
+    "math_reasoning": "math",
+    "rag": "RAG",
+}
+ALL = (
+    "blind,prompt_lookup,suffix,recycling,lookahead,blanks,draft_model:self:8,prompt_lookup+recycling,suffix+recycling,"
+    "suffix+recycling+lookahead:window=0,auto"
+)
+DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
+RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
+    "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
+    "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0"],
+    "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
+    "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
+    "defeating-8": [
+        "--max-tokens",
+        "128",
+        "--drafters",
+        "suffix+recycling,auto",
+        "--temperature",
+        "1",
+        "--seed",
+        "0",
+        "--concurrency",
+        "8",
+    ],
+}
+PAGES = {  # page of docs/drafters/ -> rows of its table
+    "blind": ["blind"],
+    "prompt_lookup": ["prompt_lookup", "suffix"],
+    "suffix": ["prompt_lookup", "suffix"],
+    "recycling": ["recycling"],
+    "lookahead": ["lookahead", "prompt_lookup"],
+    "blanks": ["blanks"],
+    "draft_model": ["draft_model:self:8"],
+    "combination": ["prompt_lookup+recycling", "suffix+recycling", "suffix+recycling+lookahead:window=0"],
+    "auto": ["suffix+recycling", "auto"],
+}
 
 
-def page(document: dict[str, Any]) -> str:
-    """The whole page."""
-    machine, settings = document["machine"], document["settings"]
-    cost = document["verify_cost"]
-    parts = [
-        f"# Results\n\nWritten by `python dev/results.py out.json` from one run of\n\n```\n{COMMAND}\n```\n\n{WHAT}",
-        f"{document['model']} {settings['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO {machine['openvino']}, "
-        f"temperature {settings['temperature']:g}, at most {settings['max_tokens']} tokens. "
-        "The machine is noisy to 15%: trust the ratios.",
-        _table(
-            ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
-        ),
-    ]
-    rows = [
-        [
-            row["drafter"],
-            row["category"],
-            f"{row['tokens_per_second']:.1f}",
-            f"{row['mean_acceptance_length']:.2f}",
-            f"{row['speedup']:.2f}",
-            f"{row['num_identical']}/{row['num_prompts']}",
-        ]
-        for row in document["results"]
-    ]
-    parts.append(_table(["drafter", "category", "tokens/s", "tokens a step", "speedup", "identical"], rows))
-    return "\n\n".join(parts) + "\n"
+def measure(prompts: str) -> None:
+    """Run what is missing, each document whole or not at all."""
+    STORE.mkdir(exist_ok=True)
+    defeating = STORE / DEFEATING
+    if not defeating.exists():
+        text = subprocess.run([sys.executable, Path(__file__).parent / "defeating_prompts.py"], capture_output=True, text=True, check=True)
+        defeating.write_text(text.stdout, "utf-8")
+    for name, options in RUNS.items():
+        out = STORE / f"{name}.json"
+        if not out.exists():
+            source = str(defeating) if name.startswith("defeating") else prompts
+            print(command(name), flush=True)  # noqa: T201
+            subprocess.run([sys.executable, "-m", "outpace.cli", "bench", "--prompts", source, *options, "--json", out], check=True)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def command(name: str) -> str:
+    """The command that makes a document, as one types it."""
+    source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
+    return " ".join(["outpace bench --prompts", source, *RUNS[name], "--json", f"{name}.json"])
+
+
+def load(name: str) -> dict[str, Any]:
+    """A document, without the drafters' rows in a list but as drafter -> category -> row."""
+    document = json.loads((STORE / f"{name}.json").read_text("utf-8"))
+    rows: dict[str, dict[str, Any]] = {}
+    for row in document["results"]:
+        rows.setdefault(row["drafter"], {})[row["category"]] = row
+    return {**document, "rows": rows}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
 
 
+def grid(document: dict[str, Any], drafters: list[str], cell: Any) -> str:
+    """Drafters by category; `cell(row)` writes a field."""
+    categories = list(document["rows"]["none"])
+    head = ["drafter", *(CATEGORIES.get(category, category) for category in categories)]
+    return table(head, [[f"`{name}`", *(cell(document["rows"][name][category]) for category in categories)] for name in drafters])
+
+
+def speed(row: dict[str, Any]) -> str:
+    return f"{row['speedup']:.2f} ({row['tokens_per_second']:.0f})"
+
+
+def length(row: dict[str, Any]) -> str:
+    return f"{row['mean_acceptance_length']:.2f}"
+
+
+def identical(row: dict[str, Any]) -> str:
+    return f"{row['num_identical']}/{row['num_prompts']}"
+
+
+def section(title: str, name: str, note: str) -> list[str]:
+    """One document as three tables."""
+    document = load(name)
+    settings, drafters = document["settings"], list(document["rows"])
+    together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
+    about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, at most {settings['max_tokens']} tokens. {note}"
+    return [
+        f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
+        "Speedup over plain decoding (tokens/s):",
+        grid(document, drafters, speed),
+        "Tokens a step:",
+        grid(document, [drafter for drafter in drafters if drafter != "none"], length),
+        "Answers identical to plain decoding: "
+        + ", ".join(f"`{drafter}` {identical(rows['all'])}" for drafter, rows in document["rows"].items() if drafter != "none")
+        + ".",
+    ]
+
+
+def page() -> str:
+    """docs/results.md."""
+    document = load("greedy")
+    machine, cost = document["machine"], document["verify_cost"]
+    parts = [
+        "# Results\n\nWritten by `python dev/results.py` from the documents in `docs/results/`; `make results PROMPTS=question_even.jsonl` "
+        "measures what is missing there. The prompts are the even questions of Spec-Bench, 8 of each category.",
+        f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
+        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; decoding only. The machine is noisy to 15%: trust the ratios.",
+        table(
+            ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
+        ),
+        *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained."),
+        *section("Sampled", "sampled", "The same seed gives the same text."),
+        *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
+        *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
+        *section("The same, eight at once", "defeating-8", ""),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def figures(name: str) -> str:
+    """The table of a drafter's page, with the marks around it."""
+    document = load("greedy")
+    text = "\n\n".join(
+        [
+            "<!-- figures -->",
+            "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain decoding (tokens/s), then tokens a step.",
+            grid(document, ["none", *PAGES[name]], speed),
+            grid(document, PAGES[name], length),
+            "<!-- end of figures -->",
+        ]
+    )
+    return text
+
+
+def with_figures(name: str) -> str:
+    """A drafter's page with its table up to date."""
+    text = (DOCS / "drafters" / f"{name}.md").read_text("utf-8")
+    return re.sub(r"<!-- figures -->(.*<!-- end of figures -->)?", lambda _: figures(name), text, count=1, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Measure, if asked to, and write."""
+    if sys.argv[1:2] == ["measure"]:
+        measure(sys.argv[2])
+    (DOCS / "results.md").write_text(page(), "utf-8")
+    for name in PAGES:
+        (DOCS / "drafters" / f"{name}.md").write_text(with_figures(name), "utf-8")
+
+
 if __name__ == "__main__":
-    OUT.write_text(page(json.loads(Path(sys.argv[1]).read_text("utf-8"))), "utf-8")
+    main()
