@@ -107,8 +107,12 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
         cells = [Text(shown(llm, step.draft.token_ids[node]), ACCEPTED if node in step.path else WRONG) for node in chain]
         table.add_row(f"guess {number}", "", *cells[: width + height - 1])
     table.add_row("text", Text(shown(llm, step.text[-1]), TEXT), *[Text(shown(llm, token), TEXT) for token in step.gained])
-    columns = [[token for token, _ in column] for column in zip(*step.rows, [said[0] for said in step.said], strict=True)]
-    ngrams = Text("n-grams for the pool: ").append("; ".join(" ".join(shown(llm, token) for token in column) for column in columns), "cyan")
+    ngrams = Text("n-grams for the pool: ")
+    for number, column in enumerate(zip(*step.rows, [said[0] for said in step.said], strict=True)):
+        is_refuted = number == 0 and column[1][0] != step.gained[0]
+        is_kept = not is_refuted and not any(is_seed for _, is_seed in column[1:-1])
+        ngrams.append(" ".join(shown(llm, token) for token, _ in column), "cyan" if is_kept else "dim")
+        ngrams.append("; " if is_kept else " (refuted); " if is_refuted else " (has a seed); ")
     return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"gained {len(step.gained)} tokens in one pass"))
 
 

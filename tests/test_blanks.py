@@ -116,6 +116,8 @@ def test_many_guesses_leave_room_for_blanks():
 def test_names_texts_and_ids(toy_llm):
     context = DrafterContext(toy_llm.target, toy_llm.tokenizer)
     assert text_blanks(context, "last").token_ids(7, 3) == [7, 7, 7]
+    assert text_blanks(context, "auto").token_ids(7, 4) == toy_llm.tokenizer.encode(" the")
+    assert text_blanks(DrafterContext(toy_llm.target), "auto").token_ids(7, 2) == [7, 7]
     assert text_blanks(context, "abc").token_ids(7, 5) == [0, 1, 2, 0, 1]
     assert text_blanks(context, "newline").token_ids(7, 2) == toy_llm.tokenizer.encode("\n") * 2
     assert text_blanks(context, "eos").token_ids(7, 2) == [34, 34]

@@ -25,15 +25,16 @@ Level = list[tuple[int, float]]  # guesses for one position, likeliest first, wi
 WHERE = ("root", "end", "every")
 UNTRAINED_TRUST = 0.06  # measured: so much is left of what the model thinks of its guess at an untrained blank
 NEWLINE = "\n"
+BEST_TEXT = " the"  # measured, see docs/drafters/blanks.md
 
 
 class BlanksDrafter(Drafter):
-    """count: blanks in a row. blank: a text (its tokens take turns), eos, pad, newline or last (the token before again); without a
-    tokenizer a token id. branches: guesses for each position. after: root (the last token), end (also the last guess) or every guess."""
+    """count: blanks in a row. blank: a text (its tokens take turns), eos, pad, newline, last (the token before again) or auto; without
+    a tokenizer a token id. branches: guesses for each position. after: root (the last token), end (also the last guess) or every guess."""
 
     requires = Capabilities(tree=True, probes=True)
 
-    def __init__(self, context: DrafterContext, count: int = 3, blank: str = "last", branches: int = 1, after: str = "root"):
+    def __init__(self, context: DrafterContext, count: int = 3, blank: str = "auto", branches: int = 1, after: str = "root"):
         if count < 1 or branches < 1:
             raise BadInputError(f"blanks: count and branches must be at least 1, not {count} and {branches}")
         if after not in WHERE:
@@ -153,6 +154,8 @@ class Blanks:
 
 def text_blanks(context: DrafterContext, blank: str) -> Blanks:
     """Untrained blanks: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
+    if blank == "auto":
+        blank = "last" if context.tokenizer is None else BEST_TEXT
     if blank == "last":
         return Blanks()
     if context.tokenizer is None:
