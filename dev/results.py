@@ -121,7 +121,7 @@ def section(title: str, name: str, note: str) -> list[str]:
     document = load(name)
     settings, drafters = document["settings"], list(document["rows"])
     together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
-    about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, at most {settings['max_tokens']} tokens. {note}"
+    about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens. {note}"
     return [
         f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
         "Speedup over plain decoding (tokens/s):",
@@ -161,7 +161,7 @@ def figures(name: str) -> str:
     text = "\n\n".join(
         [
             "<!-- figures -->",
-            "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain decoding (tokens/s), then tokens a step.",
+            "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step.",
             grid(document, ["none", *PAGES[name]], speed),
             grid(document, PAGES[name], length),
             "<!-- end of figures -->",
