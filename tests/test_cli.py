@@ -121,6 +121,7 @@ CONTRACT = {
     "verify": f"model drafters prompts limit json {LOADS}",
     "drafters": "",
     "models": "",
+    "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
 }
 
 
