@@ -122,6 +122,7 @@ CONTRACT = {
     "tune": f"prompts model out {LOADS}",
     "drafters": "",
     "models": "",
+    "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
 }
 
 

@@ -166,8 +166,8 @@ def test_sampling_fields_are_applied(server):
         params = SamplingParams(max_tokens=60, **fields)
         assert penalised == server.twin.chat(HELLO, params)[0].text != server.twin.chat(HELLO, SamplingParams(max_tokens=60))[0].text
     assert ask(server, max_tokens=None, max_completion_tokens=3).json()["usage"]["completion_tokens"] == 3
-    texts = {ask(server, temperature=None).json()["choices"][0]["message"]["content"] for _ in range(5)}
-    assert len(texts) == 5  # OpenAI's default temperature is 1, and seeds differ
+    texts = {ask(server, temperature=None).json()["choices"][0]["message"]["content"] for _ in range(8)}
+    assert len(texts) > 2  # OpenAI's default temperature is 1, and seeds differ
 
 
 def test_content_parts_and_roles(server):

@@ -14,7 +14,7 @@ from server_tools import is_empty
 from outpace.server import create_app
 from outpace.server.protocol import ChatRequest, CompletionRequest
 
-NUM_EXAMPLES = 60  # an operation
+NUM_EXAMPLES = 40  # an operation
 QUIET = settings(
     max_examples=NUM_EXAMPLES,
     deadline=None,
