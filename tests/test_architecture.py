@@ -45,7 +45,7 @@ HEAVY = {  # who may import it, at all
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }
-LAZY = {"torch": ("llm.py",), "llguidance": ("grammar.py",)}  # who may import it inside a function only
+LAZY = {"torch": ("loading.py",), "llguidance": ("grammar.py",)}  # who may import it inside a function only
 MAX_FILE, MAX_FUNCTION = 400, 60
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)

@@ -282,7 +282,7 @@ def test_a_request_that_fails_is_exit_code_1(toy_llm, monkeypatch):
                 raise RuntimeError("the verifier is broken")
             return super().verify(request, draft, logits)
 
-    monkeypatch.setattr("outpace.llm.create_verifier", lambda name: Broken())
+    monkeypatch.setattr("outpace.speculations.create_verifier", lambda name: Broken())
     result = call("generate", "hello", "--raw", "--drafter", "none")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "error: the request failed: the verifier is broken"
@@ -482,7 +482,7 @@ def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
 
 def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
     monkeypatch.setattr(demo, "document", lambda: "hello hello hello")
-    monkeypatch.setattr("outpace.llm.create_verifier", lambda name: AcceptEverythingVerifier())
+    monkeypatch.setattr("outpace.speculations.create_verifier", lambda name: AcceptEverythingVerifier())
     result = call("demo", "--max-tokens", "30", "--drafter", "blind")
     assert result.exit_code == 1
     assert "NOT IDENTICAL" in result.stdout
@@ -506,7 +506,7 @@ CONTROLS = ["negative control caught, temperature 0", "negative control caught, 
 
 def test_verify_fails_with_exit_code_1(toy_llm, monkeypatch):
     """A verifier that cheats in the place of the exact one."""
-    monkeypatch.setattr("outpace.llm.create_verifier", lambda name: AcceptEverythingVerifier())
+    monkeypatch.setattr("outpace.speculations.create_verifier", lambda name: AcceptEverythingVerifier())
     monkeypatch.setattr("outpace.verify._distributions", lambda: [])
     result = call("verify", "--limit", "2", "--max-tokens", "16", "--json", "--drafters", "blind")
     document = json.loads(result.stdout)

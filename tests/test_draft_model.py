@@ -488,7 +488,7 @@ def test_live_models_lend_their_first_layers(spec, temperature):
     if ":self:min_chance" in spec and temperature == 0:
         assert lengths == [pytest.approx(8.0)] * 3
     else:
-        part = llm._helpers[next(iter(llm._helpers))].target.model
+        part = next(iter(llm.speculations.helpers.values())).target.model
         own = {p.data_ptr() for p in llm.target.model.parameters()}
         assert {p.data_ptr() for p in part.parameters()} <= own
 

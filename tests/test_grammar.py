@@ -329,11 +329,12 @@ def test_a_failure_ends_its_own_request_only(toy):
     """A bias that forbids what the grammar needs, beside an ordinary request."""
     bad = SamplingParams(structured=FORMS["schema"], logit_bias={encode("{")[0]: -np.inf}, max_tokens=20)
     good = SamplingParams(structured=FORMS["choice"], max_tokens=20)
-    jobs = [toy._submit("ab", bad, None), toy._submit("ab", good, None)]
+    jobs = [toy.submit("ab", bad), toy.submit("ab", good)]
     while any(job.request.finish_reason is None for job in jobs):
-        toy._step()
+        toy.step()
     failed, fine = [job.output() for job in jobs]
-    toy._forget(jobs)
+    for job in jobs:
+        toy.abort(job)
     assert failed.finish_reason == "error"
     assert "leaves no token" in str(failed.error)
     assert is_valid("choice", fine.text)

@@ -377,10 +377,10 @@ def test_wrong_parts_are_told_when_the_model_is_there(make_toy, options, message
 )
 def test_wrong_models(options, message, tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
-    monkeypatch.setattr("outpace.llm.locate", lambda name: pytest.fail("nothing needs to be fetched") if name == "default" else None)
+    monkeypatch.setattr("outpace.loading.locate", lambda name: pytest.fail("nothing needs to be fetched") if name == "default" else None)
     if options.get("target") == "hf":
         pytest.importorskip("torch")
-        monkeypatch.setattr("outpace.llm.locate", lambda name: type("Source", (), {"name": name, "path": tmp_path}))
+        monkeypatch.setattr("outpace.loading.locate", lambda name: type("Source", (), {"name": name, "path": tmp_path}))
     with pytest.raises(BadInputError, match=message) as caught:
         LLM(**{"model": "default", **options})
     assert "\n" not in str(caught.value)
@@ -533,7 +533,7 @@ def test_drafts_change_no_text_on_the_toy_model(make_toy, temperature, exact_tre
 
 def test_a_cheating_verifier_changes_the_text(toy_llm, monkeypatch):
     """The comparison above can fail."""
-    monkeypatch.setattr("outpace.llm.create_verifier", lambda name: AcceptEverythingVerifier())
+    monkeypatch.setattr("outpace.speculations.create_verifier", lambda name: AcceptEverythingVerifier())
     plain, cheat = (toy_llm.generate("hello hello", params(40), speculative=name)[0] for name in ("none", "blind"))
     assert facts(plain) != facts(cheat)
 

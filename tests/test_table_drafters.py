@@ -24,12 +24,12 @@ VOCAB_SIZE = 120
 TEXTS = st.lists(st.integers(0, 3), max_size=40)
 
 
-def begun(spec, prompt, scope="", prediction=(), drafter=None):
+def begun(spec, prompt, scope="", drafter=None):
     """(drafter, request) with the request begun."""
     target = ToyTarget(vocab_size=VOCAB_SIZE)
     drafter = drafter or create_drafter(spec, DrafterContext(target))
     request = make_request(target, prompt, drafter=drafter)
-    request.memory_scope, request.prediction = scope, prediction
+    request.memory_scope = scope
     drafter.begin(request)
     return drafter, request
 
@@ -145,17 +145,7 @@ def test_successors_follow_the_path(spec):
     assert drafter.successors(request, [5, 6, 7])[0][1] > drafter.successors(request, [7])[0][1]  # a longer match is trusted more
 
 
-# ---- suffix: prediction and memory
-
-
-def test_a_prediction_is_followed_from_the_first_token():
-    drafter, request = begun("suffix", [1, 2, 3], prediction=[11, 12, 13, 14, 15, 16])
-    draft = drafter.propose(request, 6)
-    assert list(draft.token_ids) == [11, 12, 13, 14, 15, 16]
-    request.token_ids += [11, 12, 20, 14]  # it departs and comes back
-    assert list(drafter.propose(request, 2).token_ids) == [15, 16]
-    drafter, request = begun("suffix", [1, 2, 3])
-    assert len(drafter.propose(request, 6)) == 0
+# ---- suffix: memory
 
 
 def answer(drafter, scope, tokens, reason="stop"):

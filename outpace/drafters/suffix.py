@@ -17,7 +17,7 @@ from pathlib import Path
 
 from outpace.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.core import Draft, Request
-from outpace.drafters.base import Drafter, DrafterContext, grow, tail, unseen
+from outpace.drafters.base import Drafter, DrafterContext, grow, unseen
 from outpace.errors import BadInputError
 from outpace.memory import BETWEEN, AnswerMemory
 
@@ -26,7 +26,6 @@ BY_LENGTH = (0.0, -1.0, -0.6, -0.4, -0.25, 0.05, 0.1, 0.15, 0.25, 0.4, 0.55, 0.7
 BY_COUNT = (0.0, -0.9, -0.2, 0.3, 0.7, 1.3)  # occurrences: 1, 2 to 3, 4 to 7, 8 to 15, more
 BY_CHOICE = (0.0, 1.5, 0.4, 0.2, 0.0, 0.0, -0.3)  # different tokens that followed
 LATEST = 0.8  # votes that the latest occurrence has more than the others
-FOLLOWS_PREDICTION, START_OF_PREDICTION = 0.8, 8  # chance that the answer's first 8 tokens follow the caller's prediction
 MAX_LEVELS = 3  # suffixes that vote, and one more for each text
 LONGEST_LATE_MATCH = 32  # tokens of the context walked in a text that is new to the request
 NUM_SUCCESSORS = 8
@@ -34,10 +33,9 @@ NUM_SUCCESSORS = 8
 
 @dataclass
 class _Sources:
-    """What one request may copy from: its own text, behind the caller's prediction, and the place in each remembered text."""
+    """What one request may copy from: its own text, and the place in each remembered text."""
 
     text: SuffixAutomaton
-    num_before: int  # tokens of the prediction and its end
     matches: dict[SuffixAutomaton, tuple[Match, int]]  # remembered text -> (match, number of context tokens walked)
 
 
@@ -63,19 +61,13 @@ class SuffixDrafter(Drafter):
             self.load(file)
 
     def begin(self, request: Request) -> None:
-        before = [*request.prediction, BETWEEN] if len(request.prediction) else []
-        text = SuffixAutomaton()
-        text.extend(before)
-        self.sources[request.id] = _Sources(text, len(before), {})
+        self.sources[request.id] = _Sources(SuffixAutomaton(), {})
 
     def propose(self, request: Request, budget: int) -> Draft:
         return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         chances, left = dict[int, float](), 1.0
-        expected = _start_of_prediction(request, path)
-        if expected is not None:
-            chances[expected], left = FOLLOWS_PREDICTION, 1.0 - FOLLOWS_PREDICTION
         levels = [text.votes(text.walk(match, path)) for text, match in self._matches(request)]
         longest_first = levels[0] if len(levels) == 1 else merge(*levels, key=lambda level: -level[0])
         for matched, votes in islice(longest_first, MAX_LEVELS + len(levels)):
@@ -93,11 +85,11 @@ class SuffixDrafter(Drafter):
         """Where the end of `request.context` stands in each text, all brought up to date."""
         sources = self.sources[request.id]
         text = sources.text
-        text.extend(unseen(request, text.num_tokens - sources.num_before))
+        text.extend(unseen(request, text.num_tokens))
         matches = [(text, text.match)]
         if self.memory:
             remembered = self.memory.texts(request.memory_scope)
-            num_tokens = text.num_tokens - sources.num_before
+            num_tokens = text.num_tokens
             for other in remembered:
                 match, num_walked = sources.matches.get(other, (NO_MATCH, max(0, num_tokens - LONGEST_LATE_MATCH)))
                 matches.append((other, other.walk(match, unseen(request, num_walked))))
@@ -120,15 +112,6 @@ class SuffixDrafter(Drafter):
         if not self.memory:
             raise BadInputError("suffix: loading needs memory=N")
         self.memory.load(Path(path))
-
-
-def _start_of_prediction(request: Request, path: Sequence[int]) -> int | None:
-    """The next token of the prediction while the answer is no longer than a few tokens and has followed it so far."""
-    num_tokens = request.num_output_tokens + len(request.pending) + len(path)
-    if num_tokens >= min(len(request.prediction), START_OF_PREDICTION):
-        return None
-    start = list(request.prediction[: num_tokens + 1])
-    return start[-1] if tail(request, num_tokens, path) == start[:-1] else None
 
 
 @cache
