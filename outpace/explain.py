@@ -46,7 +46,7 @@ def _costs(costs: CostTable) -> Table:
 
 def _accounts(controller: AdaptiveController) -> Table:
     table = Table(title="drafters, lately")
-    for heading in ("drafter", "tokens a step that only it guessed", "ms a step", "now"):
+    for heading in ("drafter", "tokens a step", "ms a step", "now"):
         table.add_column(heading, justify="left" if heading == "drafter" else "right")
     for name, record in controller.worth.records.items():
         state = f"rests {record.rest} steps: not worth its time" if record.rest else "guesses"

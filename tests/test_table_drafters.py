@@ -305,7 +305,7 @@ def test_the_likeliest_tokens_of_a_row(size):
     true = np.exp(logits - logits.max(axis=1, keepdims=True))
     true /= true.sum(axis=1, keepdims=True)
     assert (np.take_along_axis(true, tokens, axis=1) == -np.sort(-true, axis=1)[:, : tokens.shape[1]]).all()
-    np.testing.assert_allclose(chances, np.take_along_axis(true, tokens, axis=1), rtol=0.15 if size >= LONG_ROW else 1e-4)
+    np.testing.assert_allclose(chances, np.take_along_axis(true, tokens, axis=1), rtol=0.3 if size >= LONG_ROW else 1e-4)
 
 
 @FEW

@@ -55,11 +55,12 @@ class AdaptiveController(Controller):
         self.expected = self._running_mean(self.expected, self._cost(requests, width))
         self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
         chosen: list[list[int]] = [[] for _ in requests]
-        gained: dict[str, float] = {}  # by nodes that one drafter alone guessed
+        gained: dict[str, float] = {}  # drafters that guessed the same node share it
         for chance, index, node in nodes[:num_taken]:
             chosen[index].append(node)
-            source = _source(requests[index], drafts[index], node)
-            gained[source] = gained.get(source, 0.0) + chance
+            names = _source(requests[index], drafts[index], node).split("+")
+            for name in names:
+                gained[name] = gained.get(name, 0.0) + chance / len(names)
         self._account(gained)
         if self.steps is not None:
             self._note(requests, drafts, nodes, num_taken, width)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +54,15 @@ class CostTable:
     def milliseconds(self, rows: int, num_seqs: int = 1, num_context: int = SHORT) -> float:
         """A pass of `rows` rows of `num_seqs` sequences with `num_context` cached tokens in all."""
         share = min(1.0, max(0.0, (num_seqs - 1) / (BATCH - 1)))
-        base = (1 - share) * self._at(self.alone, rows) + share * self._at(self.batched, rows)
-        return base + max(0.0, num_context - SHORT * num_seqs) * self._at(self.per_context_token, rows / num_seqs)
+        alone, batched, context = self._by_rows
+        base = (1 - share) * _at(alone, rows) + share * _at(batched, rows)
+        return base + max(0.0, num_context - SHORT * num_seqs) * _at(context, rows // num_seqs)
 
-    def _at(self, values: Sequence[float], rows: float) -> float:
-        """Between two widths the straight line, beyond the last one its slope."""
-        widths = self.widths
-        if rows > widths[-1]:
-            slope = (values[-1] - values[-2]) / (widths[-1] - widths[-2])
-            return values[-1] + max(0.0, slope) * (rows - widths[-1])
-        return float(np.interp(rows, widths, values))
+    @cached_property
+    def _by_rows(self) -> tuple[list[float], ...]:
+        """The three curves for 0, 1, 2, … rows up to the widest: straight lines between the widths. Looked up many times a step."""
+        rows = np.arange(int(self.widths[-1]) + 1)
+        return tuple(np.interp(rows, self.widths, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
 
     def save(self, path: Path) -> None:
         """Write the table whole or not at all."""
@@ -83,6 +83,12 @@ class CostTable:
             return cls(**columns, switch=switch)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def _at(curve: Sequence[float], rows: int) -> float:
+    """The value at so many rows; beyond the widest measured the curve goes on as it ended."""
+    beyond = rows - len(curve) + 1
+    return curve[rows] if beyond <= 0 else curve[-1] + beyond * max(0.0, curve[-1] - curve[-2])
 
 
 def cost_of(target: TargetModel, folder: Path) -> CostTable:

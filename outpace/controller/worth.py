@@ -11,7 +11,7 @@ TRIAL, REST, LONGEST_REST = 24, 32, 512  # steps
 
 @dataclass
 class _Record:
-    gained: float = 0.0  # tokens a step that only this drafter guessed, running mean
+    gained: float = 0.0  # expected tokens a step, shared with others of the same guess, running mean
     milliseconds: float = 0.0  # a step, running mean
     num_steps: int = 0  # since it was last taken in
     rest: int = 0  # steps left to stay out
@@ -29,7 +29,7 @@ class Worth:
         return {name for name, record in self.records.items() if record.rest > 0}
 
     def account(self, gained: Mapping[str, float], milliseconds: Mapping[str, float], rate: float) -> None:
-        """One step: expected tokens that only this drafter guessed, and its time; `rate` in tokens a millisecond."""
+        """One step: tokens expected of each drafter, and its time in milliseconds; `rate` in tokens a millisecond."""
         for name, record in self.records.items():
             if record.rest > 0:
                 record.rest -= 1

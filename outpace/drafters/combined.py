@@ -23,8 +23,8 @@ Parts = list[tuple[Drafter, str]]
 class CombinedDrafter(Drafter):
     """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs.
 
-    `resting` are names that a controller leaves out for now: they neither guess nor learn. `milliseconds` is the time each part has
-    taken since somebody last set it to 0.
+    `resting` are names that a controller leaves out for now: they do not guess, but still learn. `milliseconds` is the time each part
+    has taken to guess since somebody last set it to 0.
     """
 
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
@@ -48,9 +48,8 @@ class CombinedDrafter(Drafter):
         return draft if draft.num_probes else self._extended(request, draft, budget)
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        for part, name in self._awake():
-            with self._timed(name):
-                part.observe(request, verdict, output)
+        for part in self.parts:
+            part.observe(request, verdict, output)
 
     def end(self, request: Request) -> None:
         for part in self.parts:

@@ -21,6 +21,7 @@ from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 
 LONG_ROW = 16384  # tokens from which on the sum of a row is estimated
+SAMPLED = 8  # one in so many of the others counts
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.5  # weight of the newest visit against all before
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
@@ -102,8 +103,8 @@ class RecyclingDrafter(Drafter):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         tokens, chances = likeliest(output.logits, self.num_successors)
         rows = np.asarray(output.token_ids, np.int64)
-        # rows of the accepted path are written last, so that they win over guesses of the same token
-        order = np.argsort(np.isin(np.arange(len(rows)), [0, *(node + 1 for node in verdict.path)]), kind="stable")
+        on_path = [0, *(node + 1 for node in verdict.path)]  # written last, so that they win over guesses of the same token
+        order = np.array([*sorted(set(range(len(rows))).difference(on_path)), *on_path])
         tables = self._tables(request.memory_scope)
         tables.single.update(rows[order], tokens[order], chances[order])
         before = self._before(request, verdict, output.token_ids)
@@ -151,9 +152,10 @@ def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
         maxima = folded.max(axis=1)
         columns = np.argpartition(maxima, -k, axis=1)[:, -k:]  # the k largest stand in the k columns with the largest maxima
         candidates = (columns[:, :, None] + width * np.arange(FOLDS)).reshape(rows, -1)
-        candidates = np.concatenate([candidates, np.tile(np.arange(width * FOLDS, size), (rows, 1))], axis=1)
+        if width * FOLDS < size:
+            candidates = np.concatenate([candidates, np.tile(np.arange(width * FOLDS, size), (rows, 1))], axis=1)
         top = logits.max(axis=1) if width * FOLDS < size else maxima.max(axis=1)
-        sums = _estimated_sums(folded, maxima, logits[:, width * FOLDS :], top, 4 if size >= LONG_ROW else 1)
+        sums = _estimated_sums(folded, maxima, logits[:, width * FOLDS :], top, SAMPLED if size >= LONG_ROW else 1)
     values = np.take_along_axis(logits, candidates, axis=1)
     best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else np.tile(np.arange(values.shape[1]), (rows, 1))
     best = np.take_along_axis(best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1)
