@@ -26,10 +26,7 @@ CATEGORIES = {
     "math_reasoning": "math",
     "rag": "RAG",
 }
-ALL = (
-    "blind,prompt_lookup,suffix,recycling,lookahead,blanks,draft_model:self:8,prompt_lookup+recycling,suffix+recycling,"
-    "suffix+recycling+lookahead:window=0,auto"
-)
+ALL = "blind,prompt_lookup,suffix,recycling,lookahead,blanks,draft_model:self:8,prompt_lookup+recycling,suffix+recycling,auto"
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
@@ -57,7 +54,7 @@ PAGES = {  # page of docs/drafters/ -> rows of its table
     "lookahead": ["lookahead", "prompt_lookup"],
     "blanks": ["blanks"],
     "draft_model": ["draft_model:self:8"],
-    "combination": ["prompt_lookup+recycling", "suffix+recycling", "suffix+recycling+lookahead:window=0"],
+    "combination": ["prompt_lookup+recycling", "suffix+recycling"],
     "auto": ["suffix+recycling", "auto"],
 }
 
@@ -116,16 +113,15 @@ def identical(row: dict[str, Any]) -> str:
     return f"{row['num_identical']}/{row['num_prompts']}"
 
 
-def section(title: str, name: str, note: str) -> list[str]:
-    """One document as three tables."""
+def section(title: str, name: str, note: str, with_speed: bool = True) -> list[str]:
+    """One document as tables: speed, tokens a step, identical answers."""
     document = load(name)
     settings, drafters = document["settings"], list(document["rows"])
     together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
     about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens. {note}"
     return [
         f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
-        "Speedup over plain decoding (tokens/s):",
-        grid(document, drafters, speed),
+        *(["Speedup over plain decoding (tokens/s):", grid(document, drafters, speed)] if with_speed else []),
         "Tokens a step:",
         grid(document, [drafter for drafter in drafters if drafter != "none"], length),
         "Answers identical to plain decoding: "
@@ -147,12 +143,20 @@ def page() -> str:
             ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
         ),
         *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained."),
-        *section("Sampled", "sampled", "The same seed gives the same text."),
+        *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
         *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
         *section("The same, eight at once", "defeating-8", ""),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+IN_README = ["none", "blind", "prompt_lookup", "suffix+recycling", "auto"]
+
+
+def readme_figures() -> str:
+    """The README's table, with the marks around it."""
+    return "\n\n".join(["<!-- figures -->", grid(load("greedy"), IN_README, speed), "<!-- end of figures -->"])
 
 
 def figures(name: str) -> str:
@@ -170,19 +174,22 @@ def figures(name: str) -> str:
     return text
 
 
-def with_figures(name: str) -> str:
-    """A drafter's page with its table up to date."""
-    text = (DOCS / "drafters" / f"{name}.md").read_text("utf-8")
-    return re.sub(r"<!-- figures -->(.*<!-- end of figures -->)?", lambda _: figures(name), text, count=1, flags=re.DOTALL)
+def pages() -> dict[Path, str]:
+    """Every page with tables, as it should be."""
+    marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
+    found = {DOCS / "results.md": page()}
+    tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
+    for path, text in tables.items():
+        found[path] = marks.sub(lambda _, text=text: text, path.read_text("utf-8"), count=1)
+    return found
 
 
 def main() -> None:
     """Measure, if asked to, and write."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2])
-    (DOCS / "results.md").write_text(page(), "utf-8")
-    for name in PAGES:
-        (DOCS / "drafters" / f"{name}.md").write_text(with_figures(name), "utf-8")
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

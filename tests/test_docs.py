@@ -29,6 +29,14 @@ def test_command_page_is_current():
     assert module.page() == module.OUT.read_text("utf-8"), "run: python dev/docs_cli.py"
 
 
+def test_tables_are_those_of_the_measured_documents():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "dev" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.pages().items():
+        assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/results.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_documents_exist(page):
     """Every `outpace …` line names a command and options it takes."""

@@ -17,6 +17,7 @@ from outpace.targets.base import TargetOutput
 from outpace.tree import merge
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
+SURE = 0.05  # a next token that is so sure is not asked about again
 Parts = list[tuple[Drafter, str]]
 
 
@@ -104,6 +105,8 @@ class CombinedDrafter(Drafter):
         found: dict[int, tuple[float, str]] = {}
         left = 1.0
         for part, name in extending:
+            if left < SURE:
+                break
             started = time.perf_counter()
             successors = part.successors(request, path)
             self.milliseconds[name] += 1e3 * (time.perf_counter() - started)

@@ -20,8 +20,6 @@ from outpace.drafters.base import Drafter, DrafterContext, grow, tail
 from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 
-LONG_ROW = 16384  # tokens from which on the sum of a row is estimated
-SAMPLED = 8  # one in so many of the others counts
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.5  # weight of the newest visit against all before
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
@@ -139,36 +137,25 @@ class RecyclingDrafter(Drafter):
 def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
     """(tokens [rows, k], chances [rows, k]) of the k largest logits of each row, best first.
 
-    Chances are probabilities over the whole row. Its sum is estimated where the row is long: exactly for the largest token of
-    each column, which is where the mass is, from a sample for the others.
+    Chances are probabilities over the whole row; of a long row only the largest token of each column counts into its sum, which is
+    where the mass is. Every row of every step passes here, so each look at the logits counts.
     """
     rows, size = logits.shape
     width = size // FOLDS  # column c has the tokens c, c + width, c + 2 * width, …
     if width < 4 * k:
         candidates = np.broadcast_to(np.arange(size), (rows, size))
-        sums = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        maxima = logits
     else:
-        folded = logits[:, : width * FOLDS].reshape(rows, FOLDS, width)
-        maxima = folded.max(axis=1)
+        maxima = logits[:, : width * FOLDS].reshape(rows, FOLDS, width).max(axis=1)
         columns = np.argpartition(maxima, -k, axis=1)[:, -k:]  # the k largest stand in the k columns with the largest maxima
         candidates = (columns[:, :, None] + width * np.arange(FOLDS)).reshape(rows, -1)
         if width * FOLDS < size:
             candidates = np.concatenate([candidates, np.tile(np.arange(width * FOLDS, size), (rows, 1))], axis=1)
-        top = logits.max(axis=1) if width * FOLDS < size else maxima.max(axis=1)
-        sums = _estimated_sums(folded, maxima, logits[:, width * FOLDS :], top, SAMPLED if size >= LONG_ROW else 1)
+            maxima = np.concatenate([maxima, logits[:, width * FOLDS :]], axis=1)
     values = np.take_along_axis(logits, candidates, axis=1)
     best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else np.tile(np.arange(values.shape[1]), (rows, 1))
     best = np.take_along_axis(best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1)
-    weights = np.exp(np.take_along_axis(values, best, axis=1) - values.max(axis=1, keepdims=True))
+    found = np.take_along_axis(values, best, axis=1)
+    sums = np.exp(maxima - found[:, :1]).sum(axis=1)
+    weights = np.exp(found - found[:, :1])
     return np.take_along_axis(candidates, best, axis=1), weights / np.maximum(sums, weights.sum(axis=1))[:, None]
-
-
-def _estimated_sums(folded: Array, maxima: Array, rest: Array, top: Array, stride: int) -> Array:
-    """Sum over each row of exp(logit - top) [rows]; of the tokens that are no maxima of their columns one in `stride` is looked at."""
-    sample = folded[:, ::stride]
-    largest = np.exp(maxima - top[:, None])
-    looked_at = sample - top[:, None, None]
-    np.exp(looked_at, out=looked_at)
-    others = looked_at.sum(axis=(1, 2)) - (largest * (sample.max(axis=1) == maxima)).sum(axis=1)
-    sums: Array = largest.sum(axis=1) + stride * np.maximum(others, 0) + np.exp(rest - top[:, None]).sum(axis=1)
-    return sums
