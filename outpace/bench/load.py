@@ -2,6 +2,10 @@
 
 The clients form a closed loop: each asks, reads the stream to its end, and asks again until the time is up. What still runs then is
 read to its end too, but only the share of its tokens that fell into the time counts for tokens/s.
+
+Drafters remember answers, so a prompt that was asked before is easier to guess than any user's. Servers started for the purpose
+therefore get another API key, that is, an empty memory, for the single client and for each turn; `num_repeated` counts the prompts that
+came twice in one. The prefix cache has no such borders: `num_cached_prompt_tokens` says what it saved.
 """
 
 from __future__ import annotations
@@ -30,10 +34,18 @@ PAUSE = 0.2  # seconds a client waits after an error, so that a refusing server 
 
 @dataclass(frozen=True)
 class Place:
-    """A server to ask, without the `/v1`. `speculative` is sent with every request; None leaves the choice to the server."""
+    """A server to ask, without the `/v1`. `speculative` is sent with every request; None leaves the choice to the server.
+
+    `keys`: API keys, for the single client and for each turn after it; they start again when there are too few.
+    """
 
     url: str
     speculative: str | None = None
+    keys: tuple[str, ...] = ()
+
+    def headers(self, turn: int) -> dict[str, str]:
+        """The key of this turn; 0 is the single client."""
+        return {"Authorization": f"Bearer {self.keys[turn % len(self.keys)]}"} if self.keys else {}
 
 
 @dataclass
@@ -48,6 +60,8 @@ class Answer:
     text: str = ""
     finish_reason: str | None = None
     num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_prompt_tokens: int = 0
     first_at: float = 0.0
     ended_at: float = 0.0
     is_ended: bool = False
@@ -79,7 +93,9 @@ class Answer:
             self.first_at = self.first_at or time.perf_counter()
             self.text += choice["delta"].get("content") or ""
             self.finish_reason = choice["finish_reason"] or self.finish_reason
-        self.num_tokens = (chunk.get("usage") or {}).get("completion_tokens", self.num_tokens)
+        if usage := chunk.get("usage"):
+            self.num_tokens, self.num_prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
+            self.num_cached_prompt_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,10 @@ class LoadResult:
     num_errors: int
     num_lost: int
     num_mixed_up: int
+    num_repeated: int
     num_tokens: int
+    num_prompt_tokens: int
+    num_cached_prompt_tokens: int
     tokens_per_second: float
     speedup: float
     first_token_ms: dict[str, float]
@@ -117,6 +136,7 @@ class _Cell:
     answers: list[tuple[int, Answer]] = field(default_factory=list)
     seconds: float = 0.0
     tokens_in_time: float = 0.0
+    num_repeated: int = 0
 
 
 async def ask(client: httpx.AsyncClient, place: Place, workload: Workload, fields: Mapping[str, Any]) -> Answer:
@@ -133,14 +153,14 @@ async def ask(client: httpx.AsyncClient, place: Place, workload: Workload, field
                 async for line in response.aiter_lines():
                     if line.startswith("data: "):
                         answer.add(line.removeprefix("data: "))
-    except (httpx.HTTPError, TimeoutError, ValueError) as error:
+    except (httpx.HTTPError, TimeoutError, ValueError, LookupError) as error:
         answer.error = f"{type(error).__name__}: {error}"
     answer.ended_at = time.perf_counter()
     return answer
 
 
-def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=TIME_LIMIT, limits=httpx.Limits(max_connections=None), trust_env=False)
+def _client(place: Place, turn: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(headers=place.headers(turn), timeout=TIME_LIMIT, limits=httpx.Limits(max_connections=None), trust_env=False)
 
 
 def run(
@@ -163,7 +183,7 @@ def run(
         label = f"{name}, {level} client{'s' * (level > 1)} ({number} of {len(turns)})"
         with countdown(seconds) as show:
             cell = cells[level, name]
-            asyncio.run(_load(cell, places[name], prompts, level, seconds, fields, partial(show, label)))
+            asyncio.run(_load(cell, places[name], prompts, level, seconds, fields, number, partial(show, label)))
     baseline = next(iter(places))
     results = [_summarise(name, level, cells[level, name], cells[level, baseline], single[name]) for level in levels for name in places]
     about = {"outpace": outpace.__version__, "num_prompts": len(prompts), "seconds": seconds, "repeats": repeats, **fields}
@@ -179,7 +199,7 @@ def run(
 
 async def _model(place: Place) -> str:
     try:
-        async with _client() as client:
+        async with _client(place, 0) as client:
             answer = (await client.get(f"{place.url}/v1/models")).raise_for_status().json()
         return str(answer["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
@@ -192,7 +212,7 @@ def _references(
     """The prompts that fit the server, and the answers of each place to a single client, in their order."""
 
     async def alone(place: Place, workload: Workload) -> Answer:
-        async with _client() as client:
+        async with _client(place, 0) as client:
             return await ask(client, place, workload, fields)
 
     prompts: list[Workload] = []
@@ -220,6 +240,7 @@ async def _load(
     num_clients: int,
     seconds: float,
     fields: Mapping[str, Any],
+    turn: int,
     tell: Callable[[str], None],
 ) -> None:
     """Fill `cell` with what `num_clients` clients get in `seconds`."""
@@ -239,7 +260,7 @@ async def _load(
             tell(f"{len(answers)} answers")
             await asyncio.sleep(0.25)
 
-    async with _client() as client:
+    async with _client(place, turn) as client:
         ticking = asyncio.ensure_future(ticker())
         try:
             await asyncio.gather(*(one_client() for _ in range(num_clients)))
@@ -247,6 +268,7 @@ async def _load(
             ticking.cancel()
     cell.answers += answers
     cell.seconds += seconds
+    cell.num_repeated += max(0, len(answers) - len(prompts))
     cell.tokens_in_time += sum(_tokens_before(answer, ends_at) for _, answer in answers)
 
 
@@ -270,7 +292,10 @@ def _summarise(name: str, level: int, cell: _Cell, baseline: _Cell, references: 
         num_errors=len(errors),
         num_lost=sum(answer.is_lost for _, answer in cell.answers),
         num_mixed_up=sum(answer.content != references[index].content for index, answer in whole),
+        num_repeated=cell.num_repeated,
         num_tokens=sum(answer.num_tokens for _, answer in whole),
+        num_prompt_tokens=sum(answer.num_prompt_tokens for _, answer in whole),
+        num_cached_prompt_tokens=sum(answer.num_cached_prompt_tokens for _, answer in whole),
         tokens_per_second=round(rate, 2),
         speedup=round(rate / plain, 3) if plain else 0.0,
         first_token_ms=_spread([answer.first_at - answer.started_at for _, answer in whole]),

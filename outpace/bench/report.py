@@ -45,6 +45,7 @@ def load_table(document: dict[str, Any]) -> Table:
         "errors",
         "lost",
         "mixed up",
+        "repeated",
         "tokens/s",
         "gain",
         "first ms",
@@ -56,7 +57,7 @@ def load_table(document: dict[str, Any]) -> Table:
         table.add_row(
             str(row["num_clients"]),
             row["drafter"],
-            *(str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up")),
+            *(str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up", "num_repeated")),
             f"{row['tokens_per_second']:.1f}",
             f"{row['speedup']:.2f}",
             *(f"{row[name]['median']:.0f} / {row[name]['p95']:.0f}" for name in ("first_token_ms", "per_token_ms")),

@@ -50,7 +50,8 @@ def bench_server(
     settings = drafter_settings(drafters or "none,auto", config)
     with ExitStack() as stack:
         if server == HERE:
-            places = {name: load.Place(_start(stack, setting, llm_options, max(levels))) for name, setting in settings.items()}
+            keys = tuple(f"turn-{turn}" for turn in range(1 + len(levels) * repeats * len(settings)))
+            places = {name: load.Place(_start(stack, s, llm_options, max(levels), keys), keys=keys) for name, s in settings.items()}
         else:
             _check_url(server, config, llm_options)
             url = server.rstrip("/").removesuffix("/v1")
@@ -61,13 +62,13 @@ def bench_server(
         raise typer.Exit(1)
 
 
-def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_clients: int) -> str:
-    """A server in this process whose drafter is `setting`, sized as `outpace serve` is but for the queue; its address."""
+def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_clients: int, keys: tuple[str, ...]) -> str:
+    """A server in this process whose drafter is `setting`, sized as `outpace serve` is but for the queue. Returns its address."""
     from outpace.llm import LLM
     from outpace.server import ServerSettings, create_app
     from outpace.server.run import in_thread
 
-    app = create_app(LLM(drafter=setting, **llm_options), ServerSettings(max_queue=max_clients))
+    app = create_app(LLM(drafter=setting, **llm_options), ServerSettings(api_keys=keys, max_queue=max_clients))
     return stack.enter_context(in_thread(app))
 
 
