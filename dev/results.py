@@ -148,7 +148,8 @@ def under_load() -> list[str]:
     settings, rows = document["settings"], document["load"]
     times = f"{settings['repeats']} times {settings['seconds']:g}" if settings["repeats"] > 1 else f"{settings['seconds']:g}"
     command = " ".join(
-        ["outpace bench --prompts question_even.jsonl --max-tokens", str(settings["max_tokens"]), "--seconds", f"{settings['seconds']:g}"]
+        ["outpace bench --prompts question_even.jsonl", *([f"--limit {settings['limit']}"] if settings["limit"] else [])]
+        + ["--max-tokens", str(settings["max_tokens"]), "--seconds", f"{settings['seconds']:g}"]
         + ["--repeats", str(settings["repeats"])] * (settings["repeats"] > 1)
         + ["--temperature", f"{settings['temperature']:g}"] * (settings["temperature"] > 0)
         + ["--clients", ",".join(dict.fromkeys(str(row["num_clients"]) for row in rows))]
@@ -160,10 +161,10 @@ def under_load() -> list[str]:
     return [
         f"## Server under load\n\n```\n{command}\n```\n\nClients that ask again as soon as they have their answer, {times} s a level and "
         f"drafter, the drafters taking turns; {settings['num_prompts']} prompts, temperature {settings['temperature']:g}, at most "
-        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on {document['machine']['cores']} "
-        f"cores of {document['machine']['cpu']}.",
-        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters start "
-        "each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
+        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on "
+        f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
+        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters "
+        "start each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
         f"{100 * cached:.0f}% came from the prefix cache. Single-client answers identical to plain decoding: {single}.",
         table(
             [*head, "first token, ms", "per token, ms", "request, s"],

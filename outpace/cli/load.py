@@ -57,6 +57,7 @@ def bench_server(
             url = server.rstrip("/").removesuffix("/v1")
             places = {name: load.Place(url, name) for name in settings}
         document = load.run(places, workloads, levels, seconds, sampling, repeats)
+    document["settings"]["limit"] = limit
     show_document(document, [report.load_table(document)], json_out)
     if not document["is_clean"]:
         raise typer.Exit(1)
