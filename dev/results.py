@@ -27,6 +27,7 @@ CATEGORIES = {
     "rag": "RAG",
 }
 ALL = "blind,prompt_lookup,suffix,recycling,lookahead,blanks,draft_model:self:8,prompt_lookup+recycling,suffix+recycling,auto"
+LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
@@ -130,6 +131,51 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
     ]
 
 
+def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
+    """Median / 95th percentile."""
+    return f"{times['median'] / unit:.{digits}f} / {times['p95'] / unit:.{digits}f}"
+
+
+def under_load() -> list[str]:
+    """The server with many clients at once; nothing where that has not been measured."""
+    if not (STORE / f"{LOAD}.json").exists():
+        return []
+    document = json.loads((STORE / f"{LOAD}.json").read_text("utf-8"))
+    settings, rows = document["settings"], document["load"]
+    times = f"{settings['repeats']} times {settings['seconds']:g}" if settings["repeats"] > 1 else f"{settings['seconds']:g}"
+    command = " ".join(
+        ["outpace bench --prompts question_even.jsonl", *([f"--limit {settings['limit']}"] if settings["limit"] else [])]
+        + ["--max-tokens", str(settings["max_tokens"]), "--seconds", f"{settings['seconds']:g}"]
+        + ["--repeats", str(settings["repeats"])] * (settings["repeats"] > 1)
+        + ["--temperature", f"{settings['temperature']:g}"] * (settings["temperature"] > 0)
+        + ["--clients", ",".join(dict.fromkeys(str(row["num_clients"]) for row in rows))]
+        + ["--drafters", ",".join(dict.fromkeys(row["drafter"] for row in rows)), "--json", f"{LOAD}.json", "--server"]
+    )
+    cached = sum(row["num_cached_prompt_tokens"] for row in rows) / max(1, sum(row["num_prompt_tokens"] for row in rows))
+    single = ", ".join(f"`{row['drafter']}` {row['num_identical']}/{row['num_prompts']}" for row in document["single"][1:])
+    head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "gain"]
+    return [
+        f"## Server under load\n\n```\n{command}\n```\n\nClients that ask again as soon as they have their answer, {times} s a level and "
+        f"drafter, the drafters taking turns; {settings['num_prompts']} prompts, temperature {settings['temperature']:g}, at most "
+        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on "
+        f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
+        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters "
+        "start each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
+        f"{100 * cached:.0f}% came from the prefix cache. Single-client answers identical to plain decoding: {single}.",
+        table(
+            [*head, "first token, ms", "per token, ms", "request, s"],
+            [
+                [str(row["num_clients"]), f"`{row['drafter']}`"]
+                + [str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up", "num_repeated")]
+                + [f"{row['tokens_per_second']:.1f}", f"{row['speedup']:.2f}", spread(row["first_token_ms"])]
+                + [spread(row["per_token_ms"], digits=1), spread(row["request_ms"], 1e3, 1)]
+                for row in rows
+            ],
+        ),
+        "Times are median / 95th percentile as the clients saw them, waiting included; per token: those after the first.",
+    ]
+
+
 def page() -> str:
     """docs/results.md."""
     document = load("greedy")
@@ -147,6 +193,7 @@ def page() -> str:
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
         *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
         *section("The same, eight at once", "defeating-8", ""),
+        *under_load(),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from outpace.errors import BadInputError, OutpaceError
+
+ALONE = {"--server": "here"}  # option -> the value it has when none follows
 
 
 class Commands(TyperGroup):
@@ -37,6 +39,16 @@ class Commands(TyperGroup):
                 typer.secho(f"error: {' '.join(error.format_message().split())}", err=True, fg="red")
             sys.exit(getattr(error, "exit_code", 2))
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class Command(TyperCommand):
+    """A command whose options in ALONE may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place in reversed(range(len(args))):
+            if args[place] in ALONE and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                args.insert(place + 1, ALONE[args[place]])
+        return super().parse_args(ctx, args)
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

@@ -21,6 +21,7 @@ from tokenizers.decoders import DecodeStream
 from outpace.errors import BadInputError
 
 Messages = Sequence[Mapping[str, Any]]
+LONG_TEXT = 20_000  # characters from which on a text is encoded as a batch of one, which does not hold Python's lock for seconds
 
 
 class Tokenizer:
@@ -59,6 +60,8 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Raises BadInputError for what is no text (half of a surrogate pair)."""
         try:
+            if len(text) > LONG_TEXT:
+                return list(self.fast.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
             ids: list[int] = self.fast.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError as error:
             raise BadInputError("the text has half of a surrogate pair, which no character is made of") from error

@@ -32,3 +32,36 @@ def tables(document: dict[str, Any]) -> list[Table]:
             end_section=index + 1 == len(document["results"]) or document["results"][index + 1]["category"] == "all",
         )
     return [cost, results]
+
+
+def load_table(document: dict[str, Any]) -> Table:
+    """A server under load: one row for each level and drafter; times as median / 95th percentile."""
+    settings = document["settings"]
+    table = Table(title=f"{document['model']} under load: {settings['seconds']:g} s a level, {settings['num_prompts']} prompts")
+    for heading in (
+        "clients",
+        "drafter",
+        "requests",
+        "errors",
+        "lost",
+        "mixed up",
+        "repeated",
+        "tokens/s",
+        "gain",
+        "first ms",
+        "token ms",
+        "request s",
+    ):
+        table.add_column(heading, justify="left" if heading == "drafter" else "right")
+    for index, row in enumerate(document["load"]):
+        table.add_row(
+            str(row["num_clients"]),
+            row["drafter"],
+            *(str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up", "num_repeated")),
+            f"{row['tokens_per_second']:.1f}",
+            f"{row['speedup']:.2f}",
+            *(f"{row[name]['median']:.0f} / {row[name]['p95']:.0f}" for name in ("first_token_ms", "per_token_ms")),
+            f"{row['request_ms']['median'] / 1e3:.1f} / {row['request_ms']['p95'] / 1e3:.1f}",
+            end_section=index + 1 == len(document["load"]) or document["load"][index + 1]["num_clients"] != row["num_clients"],
+        )
+    return table

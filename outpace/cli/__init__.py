@@ -14,7 +14,7 @@ from outpace.cli.answer import chat, demo, generate
 from outpace.cli.lists import drafters, models
 from outpace.cli.measure import bench, tune, verify
 from outpace.cli.serve import serve
-from outpace.shell import Commands, reported
+from outpace.shell import Command, Commands, reported
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve)
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 for command in COMMANDS:
-    app.command()(reported(command))
+    app.command(cls=Command)(reported(command))
 
 
 @app.callback(invoke_without_command=True)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from outpace.cli.options import AsJson, Config, Limit, MaxTokens, Model, Precision, Seed, Target, Temperature, Threads, load
-from outpace.shell import check_writable, read_json, write_whole
+from outpace.cli.load import bench_server, levels_of
+from outpace.cli.options import (
+    AsJson,
+    Config,
+    Limit,
+    MaxTokens,
+    Model,
+    Precision,
+    Seed,
+    Target,
+    Temperature,
+    Threads,
+    drafter_settings,
+    load,
+    show_document,
+)
+from outpace.errors import BadInputError
+from outpace.shell import check_writable, read_json
 
 
 def bench(
@@ -23,18 +38,29 @@ def bench(
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each prompt and drafter; medians count.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Prompts that run at once.")] = 1,
+    server: Annotated[str | None, typer.Option(metavar="[URL]", help="Put a server under load; without a URL, one started here.")] = None,
+    clients: Annotated[str | None, typer.Option(help="With --server: clients at once, level by level. Default: 1,4,16,64.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: how long a level lasts. Default: 60.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the document here; - prints it.")] = None,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Measure drafters against plain decoding, interleaved prompt by prompt.
+    """Measure drafters against plain decoding, interleaved prompt by prompt; or, with --server, under the load of many clients.
 
     Example: `outpace bench --prompts questions.jsonl --limit 48 --drafters none,blind,prompt_lookup --json out.json`
     """
-    from rich.console import Console
-
+    if server is None and (clients, seconds) != (None, None):
+        raise BadInputError("--clients and --seconds need --server")
+    if server is not None:
+        if concurrency != 1:
+            raise BadInputError("--concurrency does not go with --server; --clients says how many ask at once")
+        sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed or 0}
+        llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
+        levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
+        bench_server(server, prompts, limit, drafters, config, sampling, llm_options, levels, duration, repeats, json_out)
+        return
     from outpace.bench import report, runner
     from outpace.bench.workloads import read_prompts
     from outpace.core import SamplingParams
@@ -42,28 +68,9 @@ def bench(
     workloads = read_prompts(prompts, limit)
     check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    settings = _drafter_settings(drafters, config)
+    settings = drafter_settings(drafters, config)
     document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats, concurrency)
-    if str(json_out) == "-":
-        typer.echo(json.dumps(document))
-        return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for table in report.tables(document):
-        console.print(table)
-    if json_out is not None:
-        write_whole(json_out, json.dumps(document, indent=2))
-
-
-def _drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
-    """name -> speculative settings: the drafters named (all, if none are), and those of --config."""
-    from outpace.config import SpeculativeConfig
-    from outpace.drafters import ready_drafters
-
-    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters()
-    settings: dict[str, Any] = {name: name for name in names}
-    if config is not None:
-        settings[str(config)] = SpeculativeConfig.of(read_json(config))
-    return settings
+    show_document(document, report.tables(document), json_out)
 
 
 def verify(
@@ -89,7 +96,7 @@ def verify(
 
     workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
     workloads = workloads if prompts or limit is None else spread(workloads, limit)
-    settings = {name: value for name, value in _drafter_settings(drafters, config).items() if name != "none"}
+    settings = {name: value for name, value in drafter_settings(drafters, config).items() if name != "none"}
     document = proof.verify(load(model, "none", target, precision, threads, None), workloads, settings, max_tokens)
     if as_json:
         typer.echo(json.dumps(document))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.shell import read_json
+from outpace.shell import read_json, write_whole
 
 if TYPE_CHECKING:
     from outpace.llm import LLM
@@ -35,3 +38,29 @@ def load(
 
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
     return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
+
+
+def drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
+    """name -> speculative settings: the drafters named (all, if none are), and those of --config."""
+    from outpace.config import SpeculativeConfig
+    from outpace.drafters import ready_drafters
+
+    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters()
+    settings: dict[str, Any] = {name: name for name in names}
+    if config is not None:
+        settings[str(config)] = SpeculativeConfig.of(read_json(config))
+    return settings
+
+
+def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None) -> None:
+    """A measurement as tables, and whole in a file; with `-` as the file only the document, on stdout."""
+    from rich.console import Console
+
+    if str(json_out) == "-":
+        typer.echo(json.dumps(document))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        console.print(table)
+    if json_out is not None:
+        write_whole(json_out, json.dumps(document, indent=2))

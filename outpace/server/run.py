@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -17,6 +20,7 @@ from outpace.server.worker import Worker
 
 logger = logging.getLogger("outpace")
 LINGER = 5  # seconds that connections get to take their last bytes
+BACKLOG = 1024  # connections that may wait while the server starts
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -76,3 +80,18 @@ def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: 
     server.run(sockets=[bound])
     if worker.is_dead:
         raise OutpaceError("the engine has stopped; the log says why")
+
+
+@contextmanager
+def in_thread(app: FastAPI) -> Iterator[str]:
+    """Serve from a thread of this process on a free port of this machine; gives the address."""
+    with bind("127.0.0.1", 0) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LINGER))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="outpace-server", daemon=True)
+        bound.listen(BACKLOG)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

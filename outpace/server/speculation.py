@@ -1,7 +1,7 @@
 """The `speculative` field of a request, and which drafters a stranger may name.
 
 A spec can name code to import and files to read, so from the network only a narrow form is taken: names in DRAFTERS, joined by +,
-with options that are small numbers, true, false, or a known word, and helpers made of the model itself (`self:N`).
+perhaps behind `auto:`, with options that are small numbers, true, false, or a known word, and helpers made of the model itself (`self:N`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outpace.config import SpeculativeConfig
-from outpace.drafters import DRAFTERS, parse_specs
+from outpace.drafters import AUTO, AUTO_DRAFTERS, DRAFTERS, is_adaptive, parse_specs
 from outpace.server.errors import ApiError
 from outpace.server.protocol import SpeculativeRequest
 from outpace.verifiers import VERIFIERS
@@ -65,7 +65,8 @@ class Policy:
     def _check(self, method: str) -> None:
         if method in self.allowed:
             return
-        parts = method.split("+")
+        drafters = method.partition(":")[2] or AUTO_DRAFTERS if is_adaptive(method) else method
+        parts = drafters.split("+")
         if len(parts) > MAX_PARTS:
             raise _refused(f"at most {MAX_PARTS} drafters can be combined")
         for part in parts:
@@ -75,7 +76,7 @@ class Policy:
     def _check_part(self, part: str) -> None:
         name, *rest = part.split(":")
         if name not in DRAFTERS:
-            raise _refused(f"unknown drafter {name!r}; known: {', '.join([*DRAFTERS, *sorted(self.allowed - DRAFTERS.keys())])}")
+            raise _refused(f"unknown drafter {name!r}; known: {', '.join([*DRAFTERS, AUTO, *sorted(self.allowed - DRAFTERS.keys())])}")
         if rest[:1] == ["self"]:  # a helper made of the model itself, perhaps of its first layers only
             rest = rest[2:] if rest[1:] and _is_small(rest[1]) else rest[1:]
         for option in rest:
