@@ -35,6 +35,11 @@ class Speculations:
             del self.kept[next(iter(self.kept))]
         return found
 
+    @property
+    def is_measured(self) -> bool:
+        """Are the costs known, so that `auto` can start at once?"""
+        return "costs" in self.__dict__
+
     @cached_property
     def costs(self) -> CostTable:
         """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
