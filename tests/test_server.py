@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -245,6 +246,13 @@ def test_small_endpoints(server):
     assert tokens == {"count": 3, "max_model_len": 400, "tokens": [0, 1, 2], "token_strs": ["a", "b", "c"]}
     assert server.get("/").headers["content-type"] == "text/html; charset=utf-8"
     assert server.get("/static/index.html").status_code == 200
+    for path in ("/", "/static/index.html", "/static/main.js"):
+        assert server.get(path).headers["cache-control"] == "no-cache"
+    script = server.get("/static/main.js")
+    unchanged = server.get("/static/main.js", headers={"If-None-Match": script.headers["etag"]})
+    assert (unchanged.status_code, unchanged.headers["cache-control"]) == (304, "no-cache")
+    rule = re.search(r'Content-Security-Policy" content="([^"]*)"', server.get("/").text).group(1)
+    assert server.get("/").headers["content-security-policy"] == f"{rule}; frame-ancestors 'none'"
     assert "/v1/chat/completions" in server.get("/openapi.json").json()["paths"]
 
 

@@ -229,8 +229,12 @@ def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool)
     }
     if not has_prediction:
         return usage
-    accepted, rejected = map(sum, zip(*map(prediction_usage, outputs), strict=True))
-    return usage | {"completion_tokens_details": {"accepted_prediction_tokens": accepted, "rejected_prediction_tokens": rejected}}
+    counts = [prediction_usage(output) for output in outputs]
+    details = {
+        "accepted_prediction_tokens": sum(accepted for accepted, _ in counts),
+        "rejected_prediction_tokens": sum(rejected for _, rejected in counts),
+    }
+    return usage | {"completion_tokens_details": details}
 
 
 def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, Any] | list[dict[str, Any]]:

@@ -202,8 +202,13 @@ class Worker:
 
     def _begin(self, choice: _Choice) -> None:
         work = choice.work
-        options = {"speculative": work.speculative, "prediction": work.prediction, "memory_scope": choice.ticket.memory_scope}
-        choice.job = self.llm.submit(work.prompt_token_ids, work.params, **options)
+        choice.job = self.llm.submit(
+            work.prompt_token_ids,
+            work.params,
+            speculative=work.speculative,
+            prediction=work.prediction,
+            memory_scope=choice.ticket.memory_scope,
+        )
         choice.job.request.stats.added_at = choice.ticket.arrived_at
         held = self._choices.setdefault(choice.ticket, [])
         held.extend(new for new in (choice, *choice.siblings) if new not in held)
