@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,19 @@ def slow_down(llm: Any, seconds: float) -> None:
     llm.target.forward = slow
 
 
+@cache
+def _byte_target(**options: Any) -> ToyTarget:
+    """Kept, for its table is large; every test leaves it empty."""
+    return ToyTarget(sharpness=1.5, **options)
+
+
 def byte_llm(monkeypatch: Any, drafter: str = "prompt_lookup", **options: Any) -> Any:
     """A toy whose tokens are bytes, so that it can write JSON; its chat format shows tools. Options are those of ToyTarget."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     fast = FastTokenizer(BPE(vocab={letter: i for i, letter in enumerate([*letters, "<end>"])}, merges=[]))
     fast.add_special_tokens(["<end>"])
     fast.decoder, fast.pre_tokenizer = decoders.ByteLevel(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    target = ToyTarget(**{"vocab_size": len(letters) + 1, "max_len": 900, "sharpness": 1.5, **options})
+    target = _byte_target(vocab_size=len(letters) + 1, **{"max_len": 900, **options})
     tokenizer = Tokenizer(fast, TOOL_TEMPLATE, special={"eos_token": "<end>"})
     monkeypatch.setattr("outpace.llm.load", lambda *_: ("toy", target, tokenizer, frozenset({len(letters)}), "f32"))
     return LLM("toy", drafter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import httpx
@@ -117,6 +118,16 @@ def test_a_wrong_form_is_refused(client, form, param, stream):
         ask(client, response_format=form, stream=stream)
     assert caught.value.param == param
     assert "\n" not in caught.value.body["message"]
+
+
+def test_many_forms_at_once(client):
+    """They are compiled in several threads, beside the engine's."""
+
+    def answer(number: int) -> str:
+        return ask(client, response_format=schema_form({"enum": [f"form {number}"]})).choices[0].message.content
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, range(80))) == [f'"form {number}"' for number in range(80)]
 
 
 @pytest.mark.parametrize("depth", [20, 100, 400, 900, 5000, 100_000])
