@@ -61,10 +61,10 @@ def test_the_edit_of_a_file_with_its_old_text_as_prediction(client):
     """About 150 lines, a ninth of them changed. A model of this size does not carry out an edit of that length when told to (it comments
     on the file instead), so the roles are turned: what it writes is the new text, and the prediction is made from that by undoing edits."""
     question = f"Write a long Python file with one function for each of these units: {UNITS}. Give each a docstring. Write only code."
-    options = {"model": "default", "messages": [{"role": "user", "content": question}], "temperature": 0, "max_completion_tokens": 1200}
+    options = {"model": "default", "messages": [{"role": "user", "content": question}], "temperature": 0, "max_completion_tokens": 900}
     plain = client.chat.completions.create(**options, extra_body={"speculative": False, "ignore_eos": True})
     text = plain.choices[0].message.content
-    assert len(text.splitlines()) >= 100
+    assert len(text.splitlines()) >= 130
     prediction = {"type": "content", "content": old_version(text)}
     fast = client.chat.completions.create(**options, prediction=prediction, extra_body={"speculative": "prediction", "ignore_eos": True})
     assert fast.choices[0].message.content == text
@@ -72,4 +72,3 @@ def test_the_edit_of_a_file_with_its_old_text_as_prediction(client):
     details = fast.usage.completion_tokens_details
     assert details.accepted_prediction_tokens > plain.usage.completion_tokens / 2
     assert 0 < details.rejected_prediction_tokens < plain.usage.completion_tokens / 2
-    print(len(text.splitlines()), "lines", plain.usage, fast.usage, fast.speculative, plain.speculative, text[:600], text[-300:])
