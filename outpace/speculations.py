@@ -6,20 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 
 from outpace.config import SpeculativeConfig
-from outpace.controller import (
-    AdaptiveController,
-    Controller,
-    CostTable,
-    FixedController,
-    Speculation,
-    cost_of,
-    measure_cost,
-    measure_verify_cost,
-)
+from outpace.controller import AdaptiveController, Controller, CostTable, FixedController, Speculation, cost_of, measure_verify_cost
 from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive
 from outpace.drafters.base import HelperModel
 from outpace.models.store import home
-from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tokenizer import Tokenizer
 from outpace.verifiers import create_verifier
@@ -52,7 +42,7 @@ class Speculations:
     @cached_property
     def costs(self) -> CostTable:
         """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
-        return cost_of(self.target, home() / "costs", _measured)
+        return cost_of(self.target, home() / "costs")
 
     def _build(self, config: SpeculativeConfig) -> Speculation:
         drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self._helper))
@@ -70,10 +60,3 @@ class Speculations:
             cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))
             self.helpers[name, num_layers] = HelperModel(target, tokenizer, cost / own)
         return self.helpers[name, num_layers]
-
-
-def _measured(target: TargetModel) -> CostTable:
-    """Measure, and tell the person who waits."""
-    with stages("measuring the cost of a pass (once)") as show:
-        show("a few seconds")
-        return measure_cost(target)

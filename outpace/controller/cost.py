@@ -11,13 +11,14 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from outpace import __version__
+from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tree import Segment, Slot
 
@@ -85,16 +86,15 @@ class CostTable:
             return None
 
 
-def cost_of(target: TargetModel, folder: Path, measure: Callable[[TargetModel], CostTable] | None = None) -> CostTable:
-    """The table of this target on this machine: from a file in `folder` if it is there, else measured (seconds) and written to it.
-
-    `measure` does it; default: measure_cost.
-    """
+def cost_of(target: TargetModel, folder: Path) -> CostTable:
+    """The table of this target on this machine: from a file in `folder` if it is there, else measured (seconds) and written to it."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
     path = folder / f"{name}.json" if target.fingerprint else None
     table = CostTable.load(path) if path else None
     if table is None:
-        table = (measure or measure_cost)(target)
+        with stages("measuring the cost of a pass (once)") as show:
+            show("a few seconds")
+            table = measure_cost(target)
         if path:
             try:
                 table.save(path)
