@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -45,16 +46,26 @@ class GrammarCompiler:
         self.fast, self.vocab_size, self.eos_token_ids = fast, vocab_size, eos_token_ids
         self._tokens: Any = None
         self._compiled: OrderedDict[StructuredOutput, Any] = OrderedDict()
+        self._lock = threading.Lock()  # a server compiles in other threads than the one that generates
 
     def processor(self, structured: StructuredOutput, stop_token_ids: frozenset[int]) -> GrammarProcessor:
         """A processor at the start of an answer; of `stop_token_ids` those without text end it like the model's own end tokens."""
-        if structured not in self._compiled:
-            self._compiled[structured] = self._compile(structured)
+        matcher = self.prepare(structured)
+        ends = self.eos_token_ids | {t for t in stop_token_ids if t < self.vocab_size and self._tokens.is_special_token(t)}
+        return GrammarProcessor(matcher, self.vocab_size, ends)
+
+    def prepare(self, structured: StructuredOutput) -> Any:
+        """Compile it, unless that has been done lately; a matcher of one's own. Any thread may call this."""
+        with self._lock:
+            found = self._compiled.get(structured)
+        if found is None:
+            found = self._compile(structured)
+        with self._lock:
+            self._compiled[structured] = found
+            self._compiled.move_to_end(structured)
             if len(self._compiled) > MAX_CACHED:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(structured)
-        ends = self.eos_token_ids | {t for t in stop_token_ids if t < self.vocab_size and self._tokens.is_special_token(t)}
-        return GrammarProcessor(self._compiled[structured].deep_copy(), self.vocab_size, ends)
+            return found.deep_copy()
 
     def _compile(self, structured: StructuredOutput) -> Any:
         """A matcher in its first state."""
@@ -169,7 +180,7 @@ class GrammarProcessor(Processor):
         allowed = np.unpackbits(self.mask(path), count=self.vocab_size, bitorder="little").view(bool)
         np.putmask(row, ~allowed, -np.inf)
         if not row.max() > -np.inf:
-            raise OutpaceError("the grammar leaves no token that the other settings allow (logit_bias, logits_processors)")
+            raise BadInputError("the grammar leaves no token that the other settings allow (logit_bias, logits_processors)")
 
     def commit(self, token_ids: Sequence[int]) -> None:
         for at, token in enumerate(token_ids):
@@ -186,7 +197,7 @@ class GrammarProcessor(Processor):
             self._move(path)
             self.matcher.unsafe_compute_mask_ptr(self.words.ctypes.data, self.words.nbytes)
             if self.matcher.is_error():
-                raise OutpaceError(f"the grammar failed: {_first_line(self.matcher.get_error())}")
+                raise BadInputError(f"the grammar failed: {_first_line(self.matcher.get_error())}")
             bits = self.words.view(np.uint8).copy()
             if any(bits[end >> 3] >> (end & 7) & 1 for end in self.ends):
                 for end in self.ends:

@@ -10,7 +10,6 @@ from outpace.controller import AdaptiveController, Controller, CostTable, FixedC
 from outpace.drafters import CombinedDrafter, Drafter, DrafterContext, create_drafter, is_adaptive
 from outpace.drafters.base import HelperModel
 from outpace.models.store import home
-from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tokenizer import Tokenizer
 from outpace.verifiers import create_verifier
@@ -35,12 +34,15 @@ class Speculations:
             del self.kept[next(iter(self.kept))]
         return found
 
+    @property
+    def is_measured(self) -> bool:
+        """Are the costs known, so that `auto` can start at once?"""
+        return "costs" in self.__dict__
+
     @cached_property
     def costs(self) -> CostTable:
         """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
-        with stages("measuring the cost of a pass (once)") as show:
-            show("a few seconds")
-            return cost_of(self.target, home() / "costs")
+        return cost_of(self.target, home() / "costs")
 
     def _build(self, config: SpeculativeConfig) -> Speculation:
         drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self._helper))

@@ -8,13 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from outpace.llm import LLM
+from outpace.targets.toy import ToyTarget
+from outpace.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
+TOOL_TEMPLATE = """{% if tools %}{{ tools[0].function.name }} {% endif %}{% for message in messages %}{{ message.content }}
+{%- if message.tool_calls %}calls {{ message.tool_calls[0].function.name }}{% endif %} {% endfor %}"""
 
 
 @contextmanager
@@ -51,6 +61,24 @@ def slow_down(llm: Any, seconds: float) -> None:
         return forward(*args, **options)
 
     llm.target.forward = slow
+
+
+@cache
+def _byte_target(**options: Any) -> ToyTarget:
+    """Kept, for its table is large; every test leaves it empty."""
+    return ToyTarget(sharpness=1.5, **options)
+
+
+def byte_llm(monkeypatch: Any, drafter: str = "prompt_lookup", **options: Any) -> Any:
+    """A toy whose tokens are bytes, so that it can write JSON; its chat format shows tools. Options are those of ToyTarget."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = FastTokenizer(BPE(vocab={letter: i for i, letter in enumerate([*letters, "<end>"])}, merges=[]))
+    fast.add_special_tokens(["<end>"])
+    fast.decoder, fast.pre_tokenizer = decoders.ByteLevel(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    target = _byte_target(vocab_size=len(letters) + 1, **{"max_len": 900, **options})
+    tokenizer = Tokenizer(fast, TOOL_TEMPLATE, special={"eos_token": "<end>"})
+    monkeypatch.setattr("outpace.llm.load", lambda *_: ("toy", target, tokenizer, frozenset({len(letters)}), "f32"))
+    return LLM("toy", drafter)
 
 
 def is_empty(llm: Any) -> bool:

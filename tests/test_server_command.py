@@ -38,6 +38,15 @@ def test_it_says_where(started, tmp_path):
     assert (server.llm.engine.config.max_num_seqs, server.settings.max_queue) == (3, 5)
 
 
+def test_auto_is_measured_before_it_listens(started):
+    result = invoke("--drafter", "auto")
+    assert result.exit_code == 0, result.stderr
+    assert 0 <= result.stderr.index("measuring the cost of a pass (once)") < result.stderr.index("outpace serves toy")
+    assert "(drafter auto)" in result.stderr
+    server = started[0][0].state.server
+    assert [config.method for config in server.llm.speculations.kept] == ["auto", "auto:prediction+suffix+recycling"]
+
+
 def test_an_open_server_is_warned_about(started):
     assert "warning: everybody who can reach 0.0.0.0 may use this server" in invoke("--host", "0.0.0.0").stderr
     assert "warning" not in invoke("--host", "localhost").stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from server_tools import serving
+from server_tools import byte_llm, serving
 
 from outpace.cli import app
 from outpace.server import create_app
@@ -27,8 +27,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("source", blocks("python"), ids=range(len(blocks("python"))))
-def test_python_blocks_run(make_toy, source):
-    with serving(create_app(make_toy())) as address, contextlib.redirect_stdout(io.StringIO()):
+def test_python_blocks_run(monkeypatch, source):
+    with serving(create_app(byte_llm(monkeypatch))) as address, contextlib.redirect_stdout(io.StringIO()):
         exec(compile(source.replace(LOCAL, address), "server.md", "exec"), {"__name__": "docs"})
 
 
@@ -43,7 +43,7 @@ def test_curl_blocks_answer(make_toy, source):
 def test_the_page_names_every_field_and_option():
     from outpace.server.protocol import ChatRequest, CompletionRequest
 
-    fields = {*ChatRequest.model_fields, *CompletionRequest.model_fields} - {"model", "best_of", "suffix", "response_format"}
+    fields = {*ChatRequest.model_fields, *CompletionRequest.model_fields} - {"model", "best_of", "suffix"}
     assert [field for field in sorted(fields) if f"`{field}" not in PAGE] == []
     known = {option for parameter in typer.main.get_command(app).commands["serve"].params for option in parameter.opts}
     assert set(re.findall(r"`(--[a-z-]+)", PAGE)) - known == set()

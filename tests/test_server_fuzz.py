@@ -9,7 +9,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from server_tools import is_empty
+from server_tools import byte_llm, is_empty
 
 from outpace.server import create_app
 from outpace.server.protocol import ChatRequest, CompletionRequest
@@ -26,8 +26,9 @@ QUIET = settings(
 
 
 @pytest.fixture
-def app(make_toy):
-    llm = make_toy(toy={"max_len": 96})
+def app(monkeypatch):
+    llm = byte_llm(monkeypatch, max_len=96)
+    llm.speculation("auto")
     app = create_app(llm)
     yield app
     app.state.server.worker.stop()
@@ -79,12 +80,21 @@ FIELDS = {  # values that are right in form
     "logprobs": st.booleans() | st.integers(0, 20),
     "top_logprobs": st.integers(0, 20),
     "user": st.text(max_size=20),
+    "response_format": st.sampled_from([{"type": "text"}, {"type": "json_object"}])
+    | st.sampled_from([{}, {"type": "integer"}, {"enum": ["a", 1]}, {"type": "array", "items": {"$ref": "#"}}, {"pattern": "a{2,}"}]).map(
+        lambda schema: {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    ),
+    "prediction": st.text(max_size=120).map(lambda text: {"type": "content", "content": text}),
+    "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
+    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]),
     "speculative": st.booleans()
-    | st.sampled_from(["none", "suffix", "blind:tokens=frequent", "recycling:successors=64+suffix", "suffix:threshold=0"])
+    | st.sampled_from(["none", "suffix", "blind:tokens=frequent", "recycling:successors=64+suffix", "suffix:threshold=0", "auto:blind"])
     | st.fixed_dictionaries(
         {},
         optional={
-            "method": st.sampled_from(["prompt_lookup:branches=64", "suffix:max_suffix=0", "recycling:trust=0", "blind:seed=64"]),
+            "method": st.sampled_from(
+                ["prompt_lookup:branches=64", "suffix:max_suffix=0", "recycling:trust=0", "blind:seed=64", "auto", "suffix+auto"]
+            ),
             "num_draft_tokens": st.integers(0, 64),
             "verifier": st.sampled_from(["exact", "rejection", "typical"]),
             "trace": st.booleans(),

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from outpace import __version__
+from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tree import Segment, Slot
 
@@ -97,7 +98,9 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
     path = folder / f"{name}.json" if target.fingerprint else None
     table = CostTable.load(path) if path else None
     if table is None:
-        table = measure_cost(target)
+        with stages("measuring the cost of a pass (once)") as show:
+            show("a few seconds")
+            table = measure_cost(target)
         if path:
             try:
                 table.save(path)

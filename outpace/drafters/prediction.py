@@ -153,8 +153,11 @@ class _Follower:
 class _Answer(Protocol):
     """Of a Request or a RequestOutput."""
 
-    sources: list[str]
-    stats: RequestStats
+    @property
+    def sources(self) -> list[str]: ...
+
+    @property
+    def stats(self) -> RequestStats: ...
 
 
 def prediction_usage(output: _Answer) -> tuple[int, int]:

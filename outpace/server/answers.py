@@ -9,27 +9,30 @@ import secrets
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from outpace import __version__
-from outpace.core import SamplingParams
+from outpace.core import SamplingParams, StructuredOutput
+from outpace.drafters.prediction import prediction_usage
 from outpace.jobs import RequestOutput, StreamPiece
 from outpace.llm import LLM
 from outpace.server.errors import ApiError
 from outpace.server.metrics import ServerMetrics
 from outpace.server.protocol import SamplingRequest
 from outpace.server.settings import ServerSettings
-from outpace.server.speculation import Policy, Wish
+from outpace.server.speculation import Policy, Wish, shown
 from outpace.server.trace import trace_of
 from outpace.server.wire import DONE, EventStream, as_json, disconnected, json_response
 from outpace.server.worker import Event, Ticket, Work, Worker
 
 logger = logging.getLogger("outpace")
+Usage = Callable[[Sequence[RequestOutput]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Form(ABC):
         """What a step added to an answer."""
 
 
-def sampling_params(body: SamplingRequest, max_tokens: int, logprobs: int | None, structured: Any | None = None) -> SamplingParams:
+def sampling_params(
+    body: SamplingRequest, max_tokens: int, logprobs: int | None, structured: StructuredOutput | None = None
+) -> SamplingParams:
     """The engine's parameters of a request, with OpenAI's defaults. Raises BadInputError."""
     given: dict[str, Any] = {
         "top_p": body.top_p,
@@ -109,9 +114,14 @@ def room_for(server: Server, num_prompt_tokens: int, wanted: int | None, default
 
 
 async def respond(
-    server: Server, request: Request, body: SamplingRequest, form: Form, prompts: Sequence[tuple[list[int], SamplingParams]]
+    server: Server,
+    request: Request,
+    body: SamplingRequest,
+    form: Form,
+    prompts: Sequence[tuple[list[int], SamplingParams]],
+    prediction: list[int] | None = None,
 ) -> Response:
-    """Run the prompts and answer in the endpoint's form."""
+    """Run the prompts and answer in the endpoint's form. `prediction`: tokens the client expects in the answer."""
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     wish = server.policy.read(body.speculative)
@@ -120,19 +130,20 @@ async def respond(
     if server.settings.log_prompts:
         for token_ids, _ in prompts:
             logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
-    works = [Work(token_ids, params, wish.config, body.n or 1) for token_ids, params in prompts]
+    works = [Work(token_ids, params, wish.config, body.n or 1, prediction) for token_ids, params in prompts]
     ticket = await server.worker.submit(works, getattr(request.state, "memory_scope", ""))
     frame = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
     frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
     if body.stream:
         has_usage = body.stream_options is not None and body.stream_options.include_usage
-        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, wish, has_usage, body.n or 1)
+        usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None
+        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, wish, usage)
         return EventStream(answer.lines(), ticket.close)
     outputs = await _collect(ticket, request)
     if outputs is None:
         return Response(status_code=499)  # nobody is there to read it
     choices = [form.choice(index, output) for index, output in enumerate(outputs)]
-    tail = {"usage": usage_of(outputs, body.n or 1), "speculative": speculative_of(outputs, wish)}
+    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, wish)}
     return json_response({**frame, "choices": choices, **tail})
 
 
@@ -162,9 +173,8 @@ async def _collect(ticket: Ticket, request: Request) -> list[RequestOutput] | No
 class _Stream:
     """The chunks of one answer. With a trace there is a chunk for every step, else one for every step that has something to say."""
 
-    def __init__(self, server: Server, ticket: Ticket, form: Form, frame: dict[str, Any], wish: Wish, has_usage: bool, count: int):
-        self.server, self.ticket, self.form, self.frame, self.wish, self.has_usage = server, ticket, form, frame, wish, has_usage
-        self.count = count
+    def __init__(self, server: Server, ticket: Ticket, form: Form, frame: dict[str, Any], wish: Wish, usage: Usage | None):
+        self.server, self.ticket, self.form, self.frame, self.wish, self.usage = server, ticket, form, frame, wish, usage
         self.outputs: dict[int, RequestOutput] = {}
 
     async def lines(self) -> AsyncIterator[str]:
@@ -175,8 +185,8 @@ class _Stream:
                     self.outputs[event.index] = event.piece.output
                 if self._says_something(event):
                     yield as_json(self._chunk(event))
-            if self.has_usage:
-                yield as_json({**self.frame, "choices": [], "usage": usage_of(self._in_order(), self.count), **self._summary()})
+            if self.usage:
+                yield as_json({**self.frame, "choices": [], "usage": self.usage(self._in_order()), **self._summary()})
         except ApiError as error:
             yield as_json(error.body())
         yield DONE
@@ -187,7 +197,7 @@ class _Stream:
 
     def _chunk(self, event: Event) -> dict[str, Any]:
         chunk = {**self.frame, "choices": [self.form.delta(event.index, event.piece, event.step == 0)]}
-        if self.has_usage:
+        if self.usage:
             chunk["usage"] = None
         elif len(self.outputs) == self.ticket.num_choices:
             chunk |= self._summary()
@@ -202,18 +212,29 @@ class _Stream:
         return {"speculative": speculative_of(self._in_order(), self.wish)}
 
 
-def usage_of(outputs: Sequence[RequestOutput], count: int) -> dict[str, Any]:
-    """Token counts; a prompt with several answers counts once. `outputs` come `count` to a prompt."""
+def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool) -> dict[str, Any]:
+    """Token counts; a prompt with several answers counts once. `outputs` come `count` to a prompt.
+
+    With a prediction there are also its tokens that were accepted, and rejected, summed over the answers.
+    """
     prompts = outputs[::count]
     num_prompt = sum(len(output.prompt_token_ids) for output in prompts)
     num_completion = sum(len(output.token_ids) for output in outputs)
     num_cached = sum(output.stats.num_cached_prompt_tokens for output in prompts)
-    return {
+    usage = {
         "prompt_tokens": num_prompt,
         "completion_tokens": num_completion,
         "total_tokens": num_prompt + num_completion,
         "prompt_tokens_details": {"cached_tokens": num_cached},
     }
+    if not has_prediction:
+        return usage
+    counts = [prediction_usage(output) for output in outputs]
+    details = {
+        "accepted_prediction_tokens": sum(accepted for accepted, _ in counts),
+        "rejected_prediction_tokens": sum(rejected for _, rejected in counts),
+    }
+    return usage | {"completion_tokens_details": details}
 
 
 def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, Any] | list[dict[str, Any]]:
@@ -222,7 +243,7 @@ def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, An
     for output in outputs:
         stats = output.stats
         block = {
-            "drafter": output.drafter,
+            "drafter": shown(output.drafter),
             "verifier": wish.config.verifier,
             "seed": output.seed,
             "num_steps": stats.num_steps,
@@ -232,5 +253,5 @@ def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, An
             "mean_acceptance_length": round(output.mean_acceptance_length, 4),
             "tokens_per_second": round(output.tokens_per_second, 2),
         }
-        blocks.append(block | {"sources": output.sources} if wish.sources else block)
+        blocks.append(block | {"sources": [shown(source) for source in output.sources]} if wish.sources else block)
     return blocks[0] if len(blocks) == 1 else blocks

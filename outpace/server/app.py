@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 
 from outpace import __version__
@@ -39,15 +40,31 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class _Fresh(StaticFiles):
+    """Files that browsers ask about again each time (304 if unchanged), so that a page never meets scripts of another version."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     """The server for `llm`, which from now on belongs to it: nobody else may call the LLM.
 
     Mount it anywhere (`app.mount("/llm", create_app(llm))`) or give it to an ASGI server. The engine's thread starts with the first request
     and ends with the application's lifespan, or with the process where there is none.
+
+    What `auto` needs is measured here (seconds, once for each machine and model), so that no request waits for it. A model that tells no
+    fingerprint would be measured at every start; there requests may name `auto` only after `llm.speculation("auto")`.
     """
     settings = settings or ServerSettings()
+    if llm.target.fingerprint:
+        _ = llm.speculations.costs
+    llm.speculation(None, has_prediction=True)  # built before somebody waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
+    policy = Policy(llm.speculative, settings.allowed_drafters, llm.speculations.is_measured)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -55,12 +72,12 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(title="outpace", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.server = Server(llm, settings, worker, metrics, Policy(llm.speculative, settings.allowed_drafters))
+    app.state.server = Server(llm, settings, worker, metrics, policy)
     app.state.started_at = int(time.time())
     errors.install(app)
     for part in (chat, completions, info):
         app.include_router(part.router, responses=REFUSALS)
-    app.mount("/static", StaticFiles(directory=info.STATIC), name="static")
+    app.mount("/static", _Fresh(directory=info.STATIC), name="static")
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))

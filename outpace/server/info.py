@@ -11,7 +11,6 @@ from fastapi.responses import FileResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from outpace import __version__
-from outpace.drafters import catalogue
 from outpace.server.answers import Server
 from outpace.server.chat import as_messages
 from outpace.server.errors import ApiError
@@ -21,6 +20,15 @@ from outpace.server.wire import json_response
 
 router = APIRouter()
 STATIC = Path(__file__).parent / "static"
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def _server(request: Request) -> Server:
@@ -67,9 +75,9 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/v1/outpace/drafters")
-async def drafters() -> Response:
-    """The ways of guessing, for the field `speculative`."""
-    return json_response([{"name": name, "description": text, "options": options} for name, text, options in catalogue()])
+async def drafters(request: Request) -> Response:
+    """The ways of guessing that every request may name in `speculative`, with the options it may set and their defaults."""
+    return json_response(_server(request).policy.listing())
 
 
 @router.post("/tokenize")
@@ -93,4 +101,4 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """The playground."""
-    return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8")
+    return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)

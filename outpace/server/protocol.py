@@ -94,12 +94,12 @@ class Message(Strict):
 
 
 class Function(Strict):
-    """A function the model may ask for. `strict: true` is refused: nothing would enforce it."""
+    """A function the model may ask for. `strict: true` needs a tool_choice that enforces it."""
 
-    name: Short
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: bool | None = None
 
 
 class Tool(Strict):
@@ -107,6 +107,30 @@ class Tool(Strict):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Strict):
+    """Which function."""
+
+    name: Short
+
+
+class ToolChoice(Strict):
+    """This function must be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class Prediction(Strict):
+    """What the answer will probably be; the parts of a list follow each other. It makes the answer faster, never different."""
+
+    type: Literal["content"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class JsonSchema(Strict):
@@ -134,8 +158,9 @@ class ChatRequest(SamplingRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
+    prediction: Prediction | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: Literal[True] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     metadata: Annotated[dict[str, Short], Field(max_length=16)] | None = None

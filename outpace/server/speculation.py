@@ -1,7 +1,7 @@
 """The `speculative` field of a request, and which drafters a stranger may name.
 
-A spec can name code to import and files to read, so from the network only a narrow form is taken: names in DRAFTERS, joined by +,
-perhaps behind `auto:`, with options that are small numbers, true, false, or a known word, and helpers made of the model itself (`self:N`).
+A spec can name code to import, files to read, models to load, and tables that fill the memory. So from the network only drafters that
+need no argument are taken, joined by +, each once, also in `auto:…`, with the options in OPTIONS. Whatever else the operator has named.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outpace.config import SpeculativeConfig
-from outpace.drafters import AUTO, AUTO_DRAFTERS, DRAFTERS, is_adaptive, parse_specs
+from outpace.drafters import AUTO, catalogue, check_specs, is_adaptive, parse_specs, ready_drafters, usage
 from outpace.server.errors import ApiError
 from outpace.server.protocol import SpeculativeRequest
 from outpace.verifiers import VERIFIERS
 
 MAX_PARTS = 4
-MAX_OPTION = 64  # larger numbers could ask for tables that fill the memory
-WORDS = {"choose": ("recent", "frequent"), "tokens": ("random", "frequent")}  # options that take a word
+OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger may set: numbers up to this one, or one of these words
+    "blind": {"tokens": ("random", "frequent"), "seed": 64},
+    "prompt_lookup": {"max_ngram": 16, "min_ngram": 16, "choose": ("recent", "frequent"), "branches": 64},
+    "suffix": {"threshold": 1},  # not memory, scopes, file: they keep text, and touch files
+    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes: they are the size of its tables
+    "lookahead": {"window": 32, "ngram": 32, "guesses": 64},
+    "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
+    "prediction": {"max_suffix": 16},
+}
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
+_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begins that tells a place on this machine
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,12 @@ class Wish:
 class Policy:
     """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are."""
 
-    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = ()):
+    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True):
         for spec in allowed:
-            parse_specs(spec)  # a wrong name is told at the start
+            check_specs(spec)  # what is wrong is told at the start
         self.default = default
-        self.allowed = {part for spec in (default.method, *allowed) for part in (spec, *spec.split("+"))}
+        self.names = [name for name in ready_drafters() if has_auto or name != AUTO]
+        self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
         self.verifiers = {*VERIFIERS, default.verifier}
 
     def read(self, value: bool | str | SpeculativeRequest | None) -> Wish:
@@ -62,33 +71,62 @@ class Policy:
             changes["verifier"] = value.verifier
         return Wish(replace(self.default, **changes), value.trace, value.sources)
 
+    def listing(self) -> list[dict[str, Any]]:
+        """name, usage, description, options (with defaults) of every drafter that a request may name."""
+        return [
+            {
+                "name": name,
+                "usage": usage(name),
+                "description": text,
+                "options": {key: value for key, value in options.items() if key in OPTIONS.get(name, {})},
+            }
+            for name, text, options in catalogue()
+            if name in self.names
+        ]
+
     def _check(self, method: str) -> None:
         if method in self.allowed:
             return
-        drafters = method.partition(":")[2] or AUTO_DRAFTERS if is_adaptive(method) else method
-        parts = drafters.split("+")
+        body = method
+        if is_adaptive(method):
+            if AUTO not in self.names:
+                raise _refused("auto is not ready here: call llm.speculation('auto') before the server is made")
+            body = method.strip().partition(":")[2]
+        parts = body.split("+") if body or not is_adaptive(method) else []
         if len(parts) > MAX_PARTS:
             raise _refused(f"at most {MAX_PARTS} drafters can be combined")
+        if len({part.partition(":")[0] for part in parts}) < len(parts):
+            raise _refused("a drafter can be named only once")
         for part in parts:
             if part not in self.allowed:
                 self._check_part(part)
 
     def _check_part(self, part: str) -> None:
-        name, *rest = part.split(":")
-        if name not in DRAFTERS:
-            raise _refused(f"unknown drafter {name!r}; known: {', '.join([*DRAFTERS, AUTO, *sorted(self.allowed - DRAFTERS.keys())])}")
-        if rest[:1] == ["self"]:  # a helper made of the model itself, perhaps of its first layers only
-            rest = rest[2:] if rest[1:] and _is_small(rest[1]) else rest[1:]
-        for option in rest:
-            key, separator, value = option.partition("=")
-            if not (separator and (_is_small(value) or value in ("true", "false", *WORDS.get(key, ())))):
-                raise _refused(
-                    f"{option!r} is not allowed here: options are numbers up to {MAX_OPTION}, true, false or a word the drafter knows"
-                )
+        name, *options = part.split(":")
+        if name not in self.names or is_adaptive(name):
+            raise _refused(f"{name[:40]!r} is not open to requests; known: {', '.join(self.names)}, and what the server was started with")
+        known = OPTIONS.get(name, {})
+        for option in options:
+            key, _, value = option.partition("=")
+            if key not in known or not _is_within(value, known[key]):
+                takes = "; ".join(_in_words(*item) for item in known.items()) or "no options"
+                raise _refused(f"{name} with {option!r} is not open to requests; they may set {takes}")
 
 
-def _is_small(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and float(text) <= MAX_OPTION
+def _is_within(text: str, limit: float | tuple[str, ...]) -> bool:
+    if isinstance(limit, tuple):
+        return text in limit
+    return bool(_NUMBER.fullmatch(text)) and float(text) <= limit
+
+
+def _in_words(key: str, limit: float | tuple[str, ...]) -> str:
+    return f"{key} ({', '.join(limit)})" if isinstance(limit, tuple) else f"{key} (up to {limit})"
+
+
+def shown(spec: str) -> str:
+    """A spec, or the source of a token, as clients may see it: without files and folders of this machine."""
+    parts = [[piece for piece in part.split(":") if not _PATH.match(piece)] for part in spec.split("+")]
+    return "+".join(":".join(part) for part in parts)
 
 
 def _refused(message: str) -> ApiError:

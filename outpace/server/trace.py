@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from outpace.server.speculation import shown
 from outpace.server.worker import Event
 from outpace.tokenizer import Tokenizer
 
@@ -19,7 +20,7 @@ def trace_of(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
     `source` is "" for the model's own token, else the drafter's name, "a+b" when both guessed it. Probes are left out.
     """
     sources = [source for step in event.piece.steps for source in step.sources]
-    tokens = [{"text": text, "source": source} for text, source in zip(event.piece.pieces, sources, strict=True)]
+    tokens = [{"text": text, "source": shown(source)} for text, source in zip(event.piece.pieces, sources, strict=True)]
     return {
         "step": event.step,
         "milliseconds": round(event.milliseconds, 3),
@@ -40,6 +41,6 @@ def _draft(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
         "tokens": [token_text(tokenizer, token) for token in draft.token_ids[:size]],
         "parents": [int(parent) for parent in draft.parents[:size]],
         "chances": chances,
-        "sources": list(draft.sources[:size]) if draft.sources is not None else [step.request.speculation.name] * size,
+        "sources": [shown(source) for source in draft.sources[:size]] if draft.sources else [shown(step.request.speculation.name)] * size,
         "accepted": [int(node) for node in verdict.path],
     }

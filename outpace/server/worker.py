@@ -27,12 +27,13 @@ logger = logging.getLogger("outpace")
 
 @dataclass(frozen=True)
 class Work:
-    """One prompt and `count` answers to it, with the seeds `params.seed`, + 1, …"""
+    """One prompt and `count` answers to it, with the seeds `params.seed`, + 1, … `prediction`: tokens the client expects."""
 
     prompt_token_ids: list[int]
     params: SamplingParams
     speculative: SpeculativeConfig
     count: int = 1
+    prediction: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,11 @@ class Worker:
     def _begin(self, choice: _Choice) -> None:
         work = choice.work
         choice.job = self.llm.submit(
-            work.prompt_token_ids, work.params, speculative=work.speculative, memory_scope=choice.ticket.memory_scope
+            work.prompt_token_ids,
+            work.params,
+            speculative=work.speculative,
+            prediction=work.prediction,
+            memory_scope=choice.ticket.memory_scope,
         )
         choice.job.request.stats.added_at = choice.ticket.arrived_at
         held = self._choices.setdefault(choice.ticket, [])
@@ -238,13 +243,13 @@ class Worker:
                     self._advance(choice, choice.job, now, 1e3 * (now - started))
                 except Exception:
                     logger.exception("a request failed behind the engine")
-                    self._fail(choice.ticket)
+                    self._fail(choice.ticket, internal_error())
 
     def _advance(self, choice: _Choice, job: Job, now: float, milliseconds: float) -> None:
         """Send what a step gave one choice, and let its siblings follow."""
         ticket, request = choice.ticket, job.request
         if request.finish_reason == "error":
-            self._fail(ticket)
+            self._fail(ticket, bad_input(request.error) if isinstance(request.error, BadInputError) else internal_error())
             return
         piece = job.take()
         self._measure(choice, job, len(piece.token_ids), now)
@@ -260,10 +265,10 @@ class Worker:
         for sibling in siblings:
             self._begin(sibling)
 
-    def _fail(self, ticket: Ticket) -> None:
-        """End one request by an error that is ours; the log has it."""
+    def _fail(self, ticket: Ticket, error: ApiError) -> None:
+        """End one request by an error: the client's own (a grammar that fails on the way), or ours, which the log has."""
         self._drop(ticket)
-        self._outbox.append((ticket, internal_error()))
+        self._outbox.append((ticket, error))
         self.metrics.requests.labels("error").inc()
 
     def _measure(self, choice: _Choice, job: Job, num_tokens: int, now: float) -> None:
