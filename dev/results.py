@@ -116,6 +116,8 @@ def identical(row: dict[str, Any]) -> str:
 
 def section(title: str, name: str, note: str, with_speed: bool = True) -> list[str]:
     """One document as tables: speed, tokens a step, identical answers."""
+    if not (STORE / f"{name}.json").exists():
+        return []
     document = load(name)
     settings, drafters = document["settings"], list(document["rows"])
     together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""

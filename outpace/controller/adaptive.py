@@ -45,7 +45,7 @@ class AdaptiveController(Controller):
         self.steps: list[Step] | None = None  # a list collects the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
-        return min(self.max_nodes, 4 + int(1.5 * self.appetite))
+        return min(self.max_nodes, 2 + int(1.6 * self.appetite))
 
     def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
         nodes = self._candidates(requests, drafts)

@@ -1,7 +1,8 @@
 """Several drafters as one tree: `a+b+c`. Earlier ones come first, equal guesses are merged, later ones fill the budget left.
 
 Drafters that can say what follows any path (`Drafter.successors`) go on from each other's nodes. Under `auto` there is no order: the
-tree is grown best first from all of them at once, and the controller chooses. Every drafter sees every step, so its tables stay warm.
+tree is grown best first from all of them at once, and the controller chooses. Every drafter that guesses sees every step, so that its
+tables stay warm.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from outpace.targets.base import TargetOutput
 from outpace.tree import merge
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
+LEARN = 4  # a resting drafter stays warm by looking at one step in so many
 SURE = 0.05  # a next token that is so sure is not asked about again
 Parts = list[tuple[Drafter, str]]
 
@@ -24,14 +26,15 @@ Parts = list[tuple[Drafter, str]]
 class CombinedDrafter(Drafter):
     """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs.
 
-    `resting` are names that a controller leaves out for now: they do not guess, but still learn. `milliseconds` is the time each part
-    has taken to guess since somebody last set it to 0.
+    `resting` are names that a controller leaves out for now: they do not guess, and learn from every LEARN-th step only. `milliseconds`
+    is the time each part has taken since somebody last set it to 0.
     """
 
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
         self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
         self.resting: set[str] = set()
+        self.num_observed = 0
         self.milliseconds = dict.fromkeys(names, 0.0)
 
     def begin(self, request: Request) -> None:
@@ -49,8 +52,11 @@ class CombinedDrafter(Drafter):
         return draft if draft.num_probes else self._extended(request, draft, budget)
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        for part in self.parts:
-            part.observe(request, verdict, output)
+        self.num_observed += 1
+        for part, name in zip(self.parts, self.names, strict=True):
+            if name not in self.resting or self.num_observed % LEARN == 0:
+                with self._timed(name):
+                    part.observe(request, verdict, output)
 
     def end(self, request: Request) -> None:
         for part in self.parts:
