@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-import httpx
+import httpx2 as httpx
 import jsonschema
 import openai
 import pytest
