@@ -71,9 +71,7 @@ def test_a_chat_is_what_the_library_says(server):
     assert choice["finish_reason"] == want.finish_reason
 
 
-@pytest.mark.parametrize(
-    "speculative", [None, True, "suffix", "prompt_lookup:max_ngram=2+recycling", "auto", "auto:prompt_lookup", {"num_draft_tokens": 3}]
-)
+@pytest.mark.parametrize("speculative", [None, True, "suffix", "prompt_lookup:max_ngram=2+recycling", {"num_draft_tokens": 3}])
 def test_the_text_is_the_same_with_any_drafter(server, speculative):
     plain = ask(server, seed=3, temperature=0.8, max_tokens=80, speculative=False).json()
     fast = ask(server, seed=3, temperature=0.8, max_tokens=80, speculative=speculative).json()

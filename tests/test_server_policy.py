@@ -41,6 +41,15 @@ def client(make_toy):
     assert is_empty(llm)
 
 
+@pytest.mark.parametrize("speculative", ["auto", "auto:prompt_lookup"])
+def test_auto_gives_the_plain_text(client, speculative):
+    body = {"messages": [{"role": "user", "content": "abc abc abc"}], "max_tokens": 80, "temperature": 0.8, "seed": 3}
+    plain, fast = (client.post("/v1/chat/completions", json={**body, "speculative": s}).json() for s in (False, speculative))
+    assert plain["choices"] == fast["choices"]
+    assert fast["speculative"]["drafter"] == speculative
+    assert fast["speculative"]["num_drafts"] > 0
+
+
 def test_what_is_listed_works(client):
     entries = client.get("/v1/outpace/drafters").json()
     assert [entry["name"] for entry in entries] == ready_drafters()
