@@ -103,14 +103,17 @@ def grid(document: dict[str, Any], drafters: list[str], cell: Any) -> str:
 
 
 def speed(row: dict[str, Any]) -> str:
+    """Speedup, and tokens/s beside it."""
     return f"{row['speedup']:.2f} ({row['tokens_per_second']:.0f})"
 
 
 def length(row: dict[str, Any]) -> str:
+    """Tokens a step."""
     return f"{row['mean_acceptance_length']:.2f}"
 
 
 def identical(row: dict[str, Any]) -> str:
+    """Answers identical to plain decoding, of all."""
     return f"{row['num_identical']}/{row['num_prompts']}"
 
 

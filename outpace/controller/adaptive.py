@@ -120,7 +120,7 @@ def _running(requests: Sequence[Request], nodes: Sequence[Candidate], num_other_
 
 
 def _pruned(draft: Draft, nodes: list[int]) -> Draft:
-    """The draft of these nodes, the likeliest path first; with its probes as long as any node is left to verify or it had none."""
+    """The draft of these nodes, best first, and of the probes that hang off them or off the root."""
     probes = range(len(draft) - draft.num_probes, len(draft))
     kept = set(nodes)
     riding: list[int] = []
