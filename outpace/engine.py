@@ -85,6 +85,7 @@ class Engine:
                 self._advance(request, draft, TargetOutput(output.logits[row:end], hidden, [request.token_ids[-1], *draft.token_ids]))
             )
             row = end
+        self._settle(decoding)
         self.metrics.num_steps += 1
         self.metrics.forward_seconds += after - before
         self.metrics.step_seconds += time.perf_counter() - started
@@ -222,6 +223,14 @@ class Engine:
                 request.speculation.controller.observe(request, request.proposal, known[len(pending) :])
         except Exception as error:
             self._drop_drafter(request, error)
+
+    def _settle(self, requests: Sequence[Request]) -> None:
+        """Let each drafter finish the step; one that fails may have forgotten what it saw, no request needs to know."""
+        for speculation in dict.fromkeys(request.speculation for request in requests):
+            try:
+                speculation.drafter.settle()
+            except Exception as error:
+                logger.warning("drafter %s failed to learn from a step: %r", speculation.name, error)
 
     def _commit(self, request: Request, verdict: Verdict, logits: Array) -> tuple[list[int], str | None]:
         """Append the verified tokens up to the first end; keep the K/V of all but the last. Returns (tokens, finish reason)."""

@@ -42,9 +42,12 @@ class Segment:
         return len(self.token_ids)
 
     @property
-    def position_ids(self) -> Array:
+    def position_ids(self) -> list[int]:
         """Absolute positions [n]: the depth in the tree counts, not the row."""
-        return self.slot.num_cached + (np.arange(len(self)) if self.parents is None else depths(self.parents))
+        start = self.slot.num_cached
+        if self.parents is None:
+            return list(range(start, start + len(self)))
+        return [start + depth for depth in depths(self.parents)]
 
     @property
     def mask(self) -> Array:
@@ -58,12 +61,12 @@ TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in thi
 UNKNOWN_CHANCE = 0.5  # of a guess whose drafter gives no chance
 
 
-def depths(parents: Sequence[int]) -> Array:
+def depths(parents: Sequence[int]) -> list[int]:
     """Depth of each node, 0 for those with parent -1."""
     out: list[int] = []
     for parent in parents:
         out.append(0 if parent < 0 else out[parent] + 1)
-    return np.array(out, np.int64)
+    return out
 
 
 @lru_cache(maxsize=128)

@@ -195,6 +195,18 @@ class FailsIn:
         return type("Failing", (OracleDrafter,), {method: fail, "calls": {}})
 
 
+def test_a_drafter_that_cannot_settle_a_step_goes_on(caplog):
+    class Unsettled(OracleDrafter):
+        def settle(self):
+            raise RuntimeError("settle is broken")
+
+    target = ToyTarget()
+    engine, requests = start(target, [oracle(target, cls=Unsettled, lie=0), oracle(target, lie=0), oracle(target, lie=0)])
+    finish(engine)
+    assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
+    assert "settle is broken" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["begin", "propose", "observe", "end"])
 def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplog):
     target = ToyTarget()

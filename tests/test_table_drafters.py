@@ -301,7 +301,7 @@ def test_wrong_options_are_refused(spec):
 def test_the_likeliest_tokens_of_a_row(size):
     logits = np.random.default_rng(size).standard_normal((6, size)).astype(np.float32) * 3
     logits[:, -1] += 8  # behind the last whole column
-    tokens, chances = likeliest(logits, min(8, size))
+    tokens, chances = likeliest([logits[:1], logits[1:]], min(8, size))
     true = np.exp(logits - logits.max(axis=1, keepdims=True))
     true /= true.sum(axis=1, keepdims=True)
     assert (np.take_along_axis(true, tokens, axis=1) == -np.sort(-true, axis=1)[:, : tokens.shape[1]]).all()
@@ -311,14 +311,14 @@ def test_the_likeliest_tokens_of_a_row(size):
     if size <= 100:
         np.testing.assert_allclose(chances, exact, rtol=1e-4)
     peaked = logits + np.where(np.arange(size) == tokens[0, 0], 20, 0).astype(np.float32)
-    assert likeliest(peaked, min(8, size))[1][0, 0] > 0.99
+    assert likeliest([peaked], min(8, size))[1][0, 0] > 0.99
 
 
 @FEW
 @given(visits=st.lists(st.tuples(st.integers(0, 5), st.permutations(range(6)), st.integers(1, 5)), min_size=1, max_size=30))
 def test_a_table_averages_its_visits(visits):
     """With room for every token the average equals the one over whole distributions."""
-    table, known = SuccessorTable(7, 6), {}
+    table, known = SuccessorTable(3, 4, 6), {}
     for key, tokens, sharpness in visits:
         chances = np.exp(-sharpness * np.arange(6.0))
         chances /= chances.sum()
@@ -335,11 +335,12 @@ def test_a_table_averages_its_visits(visits):
 
 
 def test_a_slot_keeps_its_newest_key():
-    table = SuccessorTable(5, 2)
-    for key, token in ((3, 10), (8, 20)):
+    table = SuccessorTable(3, 5, 2)
+    for key, token in ((2, 5), (3, 10), (8, 20)):
         table.update(np.array([key]), np.array([[token, token + 1]]), np.array([[0.6, 0.3]]))
-    assert table.get(3) == ([], [])
+    assert table.get(3) == ([], []), "3 and 8 share a slot"
     assert table.get(8)[0] == [20, 21]
+    assert table.get(2)[0] == [5, 6], "small keys share none"
 
 
 def peaked(*tokens):
@@ -353,6 +354,7 @@ def teach(drafter, request, draft, path, tokens):
     rows = [request.token_ids[-1], *draft.token_ids]
     request.token_ids += [*(draft.token_ids[node] for node in path), tokens[path[-1] + 1 if path else 0]]
     drafter.observe(request, Verdict(draft, path, request.token_ids[-1]), TargetOutput(peaked(*tokens), None, rows))
+    drafter.settle()
 
 
 def test_pairs_know_more_than_single_tokens_and_scopes_learn_apart():

@@ -62,14 +62,14 @@ def test_causal_mask_is_shared_and_read_only():
 def test_decode_segment_puts_the_draft_below_the_last_token(draft, num_cached):
     segment = decode_segment(Slot(0, 99, [1] * num_cached, []), 42, draft)
     assert list(segment.token_ids) == [42, *draft.token_ids]
-    assert segment.position_ids.tolist() == [num_cached, *(num_cached + len(ancestors(draft.parents, n)) for n in range(len(draft)))]
+    assert segment.position_ids == [num_cached, *(num_cached + len(ancestors(draft.parents, n)) for n in range(len(draft)))]
     for node in range(len(draft)):
         assert np.flatnonzero(segment.mask[node + 1]).tolist() == [0, *(n + 1 for n in ancestors(draft.parents, node))]
 
 
 def test_prefill_segments_are_chains():
     segment = Segment(Slot(0, 9, [5, 5], []), [1, 2, 3], wants_output=False)
-    assert segment.position_ids.tolist() == [2, 3, 4]
+    assert segment.position_ids == [2, 3, 4]
     assert (segment.mask == causal_mask(3)).all()
 
 

@@ -49,9 +49,14 @@ class AdaptiveController(Controller):
 
     def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
         nodes = self._candidates(requests, drafts)
-        rows, gains = _running(requests, nodes, num_other_rows)
-        width = self.policy.choose(rows, gains, len(requests), sum(len(request.token_ids) for request in requests))
+        own = [1 + len(request.pending) for request in requests]
+        rows, gains = _running(own, nodes, num_other_rows)
+        num_context = sum(len(request.token_ids) for request in requests)
+        width = self.policy.choose(rows, gains, len(requests), num_context, num_other_rows + sum(own))
         num_taken = bisect_right(rows, width) - 1
+        least = self.policy.rate * self.policy.costs.idle_row  # a row that is run anyway still costs its logits
+        while num_taken and nodes[num_taken - 1][0] < least:
+            num_taken -= 1
         self.expected = self._running_mean(self.expected, self._cost(requests, width))
         self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
         chosen: list[list[int]] = [[] for _ in requests]
@@ -108,10 +113,10 @@ def _source(request: Request, draft: Draft, node: int) -> str:
     return draft.sources[node] if draft.sources else request.speculation.name
 
 
-def _running(requests: Sequence[Request], nodes: Sequence[Candidate], num_other_rows: int) -> tuple[list[int], list[float]]:
-    """(rows of the pass, tokens expected) with the first k nodes, k = 0, 1, …"""
-    own = [1 + len(request.pending) for request in requests]
-    rows, gains = [num_other_rows + sum(max(MIN_ROWS, count) for count in own)], [float(len(requests))]
+def _running(own: Sequence[int], nodes: Sequence[Candidate], num_other_rows: int) -> tuple[list[int], list[float]]:
+    """(rows of the pass, tokens expected) with the first k nodes, k = 0, 1, …; `own` are the rows of each request without nodes."""
+    own = list(own)
+    rows, gains = [num_other_rows + sum(max(MIN_ROWS, count) for count in own)], [float(len(own))]
     for chance, index, _ in nodes:
         own[index] += 1
         rows.append(rows[-1] + (own[index] > MIN_ROWS))

@@ -28,7 +28,7 @@ logger = logging.getLogger("outpace")
 WIDTHS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class VerifyCost:
 class CostTable:
     """Milliseconds of a pass: `alone` for one sequence with little context, `batched` for BATCH sequences, both by `widths` (rows in all).
 
-    `per_context_token` is what a token of context adds, for each width; `switch` what a pass adds that is not as wide as the last.
+    `per_context_token` is what a token of context adds, for each width; `switch` what a pass adds that is not as wide as the last;
+    `idle_row` what a row costs less that is only padding: nobody wants its logits.
     """
 
     widths: tuple[float, ...]
@@ -51,13 +52,14 @@ class CostTable:
     batched: tuple[float, ...]
     per_context_token: tuple[float, ...]
     switch: float = 0.0
+    idle_row: float = 0.0
 
-    def milliseconds(self, rows: int, num_seqs: int = 1, num_context: int = SHORT) -> float:
-        """A pass of `rows` rows of `num_seqs` sequences with `num_context` cached tokens in all."""
+    def milliseconds(self, rows: int, num_seqs: int = 1, num_context: int = SHORT, num_idle: int = 0) -> float:
+        """A pass of `rows` rows, `num_idle` of them padding, of `num_seqs` sequences with `num_context` cached tokens in all."""
         share = min(1.0, max(0.0, (num_seqs - 1) / (BATCH - 1)))
         alone, batched, context = self._by_rows
         base = (1 - share) * _at(alone, rows) + share * _at(batched, rows)
-        return base + max(0.0, num_context - SHORT * num_seqs) * _at(context, rows // num_seqs)
+        return base - num_idle * self.idle_row + max(0.0, num_context - SHORT * num_seqs) * _at(context, rows // num_seqs)
 
     @cached_property
     def _by_rows(self) -> tuple[list[float], ...]:
@@ -79,9 +81,9 @@ class CostTable:
             facts = json.loads(path.read_text("utf-8"))
             if facts.pop("format") != FORMAT:
                 return None
-            switch = float(facts.pop("switch"))
+            switch, idle_row = float(facts.pop("switch")), float(facts.pop("idle_row"))
             columns = {name: tuple(float(value) for value in values) for name, values in facts.items()}
-            return cls(**columns, switch=switch)
+            return cls(**columns, switch=switch, idle_row=idle_row)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -113,16 +115,17 @@ def measure_cost(target: TargetModel, repeats: int = 6) -> CostTable:
     """Measure all of a CostTable; about 250 passes."""
     room = target.capabilities.max_len - max(WIDTHS) - 1
     alone = _times(target, [(width, 1) for width in WIDTHS], min(SHORT, room), repeats)
-    batched = _times(target, [(width, BATCH) for width in WIDTHS if width >= 2 * BATCH], min(SHORT, room), repeats)
+    wide = [width for width in WIDTHS if width >= 2 * BATCH]
+    batched = _times(target, [(width, BATCH) for width in (BATCH, *wide)], min(SHORT, room), repeats)  # the first is plain decoding
     longer = _times(target, [(width, 1) for width in (2, 8, 32)], min(LONG, room), repeats)
     added = [max(0.0, longer[w, 1] - alone[w, 1]) / max(1, min(LONG, room) - SHORT) for w in (2, 8, 32)]
-    wide = [width for width in WIDTHS if width >= 2 * BATCH]
     return CostTable(
         widths=WIDTHS,
         alone=_rising([alone[width, 1] for width in WIDTHS]),
         batched=_rising(np.interp(WIDTHS, wide, [batched[width, BATCH] for width in wide]).tolist()),
         per_context_token=tuple(float(value) for value in np.interp(WIDTHS, (2, 8, 32), added)),
         switch=_switch_cost(target, min(SHORT, room), repeats, alone),
+        idle_row=max(0.0, (batched[2 * BATCH, BATCH] - batched[BATCH, BATCH]) / BATCH),
     )
 
 

@@ -27,7 +27,8 @@ class WidthPolicy:
 
     def _start(self, num_seqs: int) -> None:
         self.num_seqs, self.width = num_seqs, MIN_ROWS * num_seqs
-        self.tokens, self.spent = float(num_seqs), self.costs.milliseconds(self.width, num_seqs)  # running means of a step
+        plain = self.costs.milliseconds(self.width, num_seqs, num_idle=self.width - num_seqs)
+        self.tokens, self.spent = float(num_seqs), plain  # running means of a step
         self.usual: dict[int, float] = {}  # width -> running mean of its worth
 
     @property
@@ -35,19 +36,29 @@ class WidthPolicy:
         """Tokens a millisecond, lately."""
         return self.tokens / self.spent
 
-    def choose(self, rows: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int) -> int:
-        """The width to run. rows[k] is the width that k nodes need, gains[k] the tokens expected with them; both never fall."""
+    def choose(self, rows: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int, num_wanted: int = 0) -> int:
+        """The width to run. rows[k] is the width that k nodes need, gains[k] the tokens expected with them; both never fall.
+
+        `num_wanted` of the rows without any node are no padding (0: all of them).
+        """
         if num_seqs != self.num_seqs:
             self._start(num_seqs)
-        rate, costs = self.rate, self.costs
+        rate, wanted = self.rate, num_wanted or rows[0]
+
+        def outcome(width: int) -> tuple[float, float]:
+            """Tokens expected of a pass, and its milliseconds."""
+            num_nodes = bisect_right(rows, width) - 1
+            num_idle = max(0, width - wanted - num_nodes)
+            return gains[num_nodes], self.costs.milliseconds(width, num_seqs, num_context, num_idle)
 
         def worth(width: int) -> float:
-            return gains[bisect_right(rows, width) - 1] - rate * costs.milliseconds(width, num_seqs, num_context)
+            tokens, milliseconds = outcome(width)
+            return tokens - rate * milliseconds
 
         last = max(self.width, rows[0])
         options = {width for extra in EXTRA_ROWS if (width := MIN_ROWS * num_seqs + extra) >= rows[0]} | {last}
         now = {width: worth(width) for width in options}
-        best, advantage, change = last, 0.0, rate * costs.switch
+        best, advantage, change = last, 0.0, rate * self.costs.switch
         for width in options:
             lasting = HORIZON * (self.usual.get(width, now[width]) - self.usual.get(last, now[last]))
             gain = now[width] - now[last] + max(-2 * change, lasting - change)
@@ -55,7 +66,7 @@ class WidthPolicy:
                 best, advantage = width, gain
         for width, value in now.items():
             self.usual[width] = MEMORY * self.usual.get(width, value) + (1 - MEMORY) * value
-        self._spend(gains[bisect_right(rows, best) - 1], costs.milliseconds(best, num_seqs, num_context), best != self.width)
+        self._spend(*outcome(best), best != self.width)
         self.width = best
         return best
 

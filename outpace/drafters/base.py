@@ -72,6 +72,10 @@ class Drafter(ABC):
         """
         return None
 
+    def settle(self) -> None:
+        """After a step, when all its requests have been observed: what is better done once for all of them. The outputs are still valid."""
+        return None
+
     def end(self, request: Request) -> None:
         """The request is over, whatever the reason: forget it."""
         return None

@@ -58,6 +58,11 @@ class CombinedDrafter(Drafter):
                 with self._timed(name):
                     part.observe(request, verdict, output)
 
+    def settle(self) -> None:
+        for part, name in zip(self.parts, self.names, strict=True):
+            with self._timed(name):
+                part.settle()
+
     def end(self, request: Request) -> None:
         for part in self.parts:
             part.end(request)
@@ -95,7 +100,7 @@ class CombinedDrafter(Drafter):
             path, path_chance = paths[parent] if parent >= 0 else ((), 1.0)
             paths.append(((*path, token), path_chance * chances[node]))
             open_node(node, *paths[node])
-        while heap and len(token_ids) < budget:
+        while heap:
             minus, _, parent, token, chance, source = heapq.heappop(heap)
             path = (*paths[parent][0], token) if parent >= 0 else (token,)
             paths.append((path, -minus))
@@ -103,6 +108,8 @@ class CombinedDrafter(Drafter):
             parents.append(parent)
             chances.append(chance)
             sources.append(source)
+            if len(token_ids) == budget:
+                break
             open_node(len(token_ids) - 1, path, -minus)
         return Draft(token_ids, parents, None, 0, chances, sources)
 

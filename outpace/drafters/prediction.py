@@ -51,7 +51,7 @@ class PredictionDrafter(Drafter):
             follower.mark(start, length)
         tokens = follower.prediction
         draft = merge_chains([tokens[start : start + length] for start, length in chains], budget)
-        chances = [follower.chance(depth) for depth in depths(draft.parents).tolist()]
+        chances = [follower.chance(depth) for depth in depths(draft.parents)]
         return Draft(draft.token_ids, draft.parents, chances=chances, sources=[SOURCE] * len(draft))
 
     def end(self, request: Request) -> None:

@@ -1,9 +1,9 @@
 """Token recycling (2408.08696): what the model thought of next, the last times it saw this token, or this pair of tokens.
 
-Every verified row, accepted or not, says which tokens the model found likeliest after the row's token. Two tables keep those,
-with their probabilities: one by the row's token, one by the token and the one before it, which knows more and has seen less.
-Repeated visits are averaged. A tree is grown best first. The tables outlive requests, so they get better with use; they start
-empty and then guess nothing. What one memory scope has taught never serves another.
+Every verified row, accepted or not, says which tokens the model found likeliest after the row's token. A table keeps those,
+with their probabilities, by the row's token, and by the token and the one before it, which knows more and has seen less.
+Repeated visits are averaged. A tree is grown best first. The table outlives requests, so it gets better with use; it starts
+empty and then guesses nothing. What one memory scope has taught never serves another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,40 +25,47 @@ PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an en
 
 
 class SuccessorTable:
-    """key -> the `width` likeliest next tokens and their chances, best first. `size` slots, one key each: the newest key stays."""
+    """key -> the `width` likeliest next tokens and their chances, best first.
 
-    def __init__(self, size: int, width: int):
-        self.keys = np.full(size, -1, np.int64)
-        self.tokens = np.zeros((size, width), np.int32)
-        self.chances = np.zeros((size, width), np.float32)
+    Keys below `num_own` (single tokens) have a slot of their own, all others (pairs) share `num_shared` slots, where the newest stays.
+    """
+
+    def __init__(self, num_own: int, num_shared: int, width: int):
+        self.num_own, self.num_shared = num_own, num_shared
+        self.keys = np.full(num_own + num_shared, -1, np.int64)
+        self.entries = np.zeros((num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; chances
 
     def get(self, key: int) -> tuple[list[int], list[float]]:
         """(tokens, chances) of a key; empty lists if it is not there."""
-        slot = key % len(self.keys)
+        slot = key if key < self.num_own else self.num_own + key % self.num_shared
         if self.keys[slot] != key:
             return [], []
-        return self.tokens[slot].tolist(), self.chances[slot].tolist()
+        tokens, chances = self.entries[slot].tolist()
+        return [int(token) for token in tokens], chances
 
     def update(self, keys: Array, tokens: Array, chances: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
-        slots = keys % len(self.keys)
+        slots = np.where(keys < self.num_own, keys, self.num_own + keys % self.num_shared)
         is_known = (self.keys[slots] == keys)[:, None]
-        known, weights = self.tokens[slots], np.where(is_known, (1 - NEW) * self.chances[slots], 0)
-        same = known[:, :, None] == tokens[:, None, :]
-        chances = np.where(is_known, NEW * chances, chances) + (same * weights[:, :, None]).sum(axis=1)
-        chances = np.concatenate([chances, np.where(same.any(axis=2), 0, weights)], axis=1)
-        best = np.argsort(-chances, axis=1, kind="stable")[:, : tokens.shape[1]]
+        known_tokens, known_chances = self.entries[slots].swapaxes(0, 1)
+        old = np.where(is_known, (1 - NEW) * known_chances, 0)
+        same = known_tokens[:, :, None] == tokens[:, None, :]
+        new = np.where(is_known, NEW * chances, chances) + (same * old[:, :, None]).sum(axis=1)
+        old[same.any(axis=2)] = 0
+        both = np.stack([np.hstack([tokens, known_tokens]), np.hstack([new, old])], axis=1)
+        best = np.argsort(-both[:, 1], axis=1, kind="stable")[:, : tokens.shape[1]]
         self.keys[slots] = keys
-        self.tokens[slots] = np.take_along_axis(np.concatenate([tokens, known], axis=1), best, axis=1)
-        self.chances[slots] = np.take_along_axis(chances, best, axis=1)
+        self.entries[slots] = both[np.arange(len(keys))[:, None, None], [[0], [1]], best[:, None, :]]
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What one memory scope has taught: successors of a token, and of a pair of tokens."""
+class _Seen:
+    """What a step of one request teaches: `keys[i]` is followed by what `logits[rows[i]]` says."""
 
-    single: SuccessorTable
-    pair: SuccessorTable
+    scope: str
+    logits: Array
+    keys: list[int]
+    rows: list[int]
 
 
 class RecyclingDrafter(Drafter):
@@ -76,22 +82,23 @@ class RecyclingDrafter(Drafter):
             raise BadInputError("recycling: need successors, pairs and scopes of at least 1 and 0 < threshold < 1")
         self.vocab_size, self.threshold = context.vocab_size, threshold
         self.num_successors, self.num_pairs, self.num_scopes = min(successors, context.vocab_size), pairs | 1, scopes  # odd: see _pair
-        self.scopes: OrderedDict[str, Tables] = OrderedDict()
+        self.scopes: OrderedDict[str, SuccessorTable] = OrderedDict()
+        self.seen: list[_Seen] = []  # in this step
 
     def propose(self, request: Request, budget: int) -> Draft:
         return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        tables = self.scopes.get(request.memory_scope)
-        if tables is None:
+        table = self.scopes.get(request.memory_scope)
+        if table is None:
             return ()
         end = tail(request, 2, path)
-        tokens, chances = tables.pair.get(self._pair(*end)) if len(end) == 2 else ([], [])
+        tokens, chances = table.get(self._pair(*end)) if len(end) == 2 else ([], [])
         found, left, trust_single = dict[int, float](), 1.0, ALONE
         if tokens:
             trust = PAIR[0] + PAIR[1] * chances[0]
             found, left, trust_single = {t: trust * c for t, c in zip(tokens, chances, strict=True)}, 1.0 - trust, AFTER_PAIR
-        tokens, chances = tables.single.get(end[-1])
+        tokens, chances = table.get(end[-1])
         if tokens:
             trust = left * (trust_single[0] + trust_single[1] * chances[0])
             for token, chance in zip(tokens, chances, strict=True):
@@ -99,63 +106,83 @@ class RecyclingDrafter(Drafter):
         return sorted(found.items(), key=lambda item: -item[1])[: self.num_successors]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        tokens, chances = likeliest(output.logits, self.num_successors)
-        rows = np.asarray(output.token_ids, np.int64)
+        rows = output.token_ids
         on_path = [0, *(node + 1 for node in verdict.path)]  # written last, so that they win over guesses of the same token
-        order = np.array([*sorted(set(range(len(rows))).difference(on_path)), *on_path])
-        tables = self._tables(request.memory_scope)
-        tables.single.update(rows[order], tokens[order], chances[order])
-        before = self._before(request, verdict, output.token_ids)
-        order = order[before[order] >= 0]
-        tables.pair.update(self._pair(before, rows)[order], tokens[order], chances[order])
+        order = [*sorted(set(range(len(rows))).difference(on_path)), *on_path]
+        before = self._before(request, verdict, rows)
+        paired = [row for row in order if before[row] >= 0]
+        keys = [*(rows[row] for row in order), *(self._pair(before[row], rows[row]) for row in paired)]
+        self.seen.append(_Seen(request.memory_scope, output.logits, keys, [*order, *paired]))
 
-    def _before(self, request: Request, verdict: Verdict, rows: Sequence[int]) -> Array:
+    def settle(self) -> None:
+        seen, self.seen = self.seen, []
+        if not seen:
+            return
+        tokens, chances = likeliest([entry.logits for entry in seen], self.num_successors)
+        lessons: dict[str, tuple[list[int], list[int]]] = {}  # scope -> (keys, rows of `tokens` that belong to them)
+        start = 0
+        for entry in seen:
+            keys, places = lessons.setdefault(entry.scope, ([], []))
+            keys += entry.keys
+            places += [start + row for row in entry.rows]
+            start += len(entry.logits)
+        for scope, (keys, places) in lessons.items():
+            self._table(scope).update(np.array(keys, np.int64), tokens[places], chances[places])
+
+    def _before(self, request: Request, verdict: Verdict, rows: Sequence[int]) -> list[int]:
         """The token before each row's token; -1 where it is not known."""
         end = tail(request, len(verdict.path) + 3)[:2]  # before the step the text ended so
         first = end[0] if len(end) == 2 and end[1] == rows[0] else -1
-        return np.array([first, *(rows[parent + 1] for parent in verdict.draft.parents)], np.int64)
+        return [first, *(rows[parent + 1] for parent in verdict.draft.parents)]
 
-    def _pair(self, before: Any, token: Any) -> Any:
-        """The key of a pair of tokens, or the keys of arrays of them.
+    def _pair(self, before: int, token: int) -> int:
+        """The key of a pair of tokens, larger than that of any single token.
 
         Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still.
         """
-        return before * self.vocab_size + token
+        return (before + 1) * self.vocab_size + token
 
-    def _tables(self, scope: str) -> Tables:
-        """The tables of a scope, made if need be; the scope that has not learnt for the longest time is forgotten."""
+    def _table(self, scope: str) -> SuccessorTable:
+        """The table of a scope, made if need be; the scope that has not learnt for the longest time is forgotten."""
         if scope not in self.scopes:
-            self.scopes[scope] = Tables(
-                SuccessorTable(self.vocab_size, self.num_successors), SuccessorTable(self.num_pairs, self.num_successors)
-            )
+            self.scopes[scope] = SuccessorTable(self.vocab_size, self.num_pairs, self.num_successors)
         self.scopes.move_to_end(scope)
         while len(self.scopes) > self.num_scopes:
             self.scopes.popitem(last=False)
         return self.scopes[scope]
 
 
-def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
-    """(tokens [rows, k], chances [rows, k]) of the k largest logits of each row, best first.
+def likeliest(blocks: Sequence[Array], k: int) -> tuple[Array, Array]:
+    """(tokens [rows, k], chances [rows, k]) of the k largest logits of each row of all blocks [.., V], best first.
 
     Chances are probabilities over the whole row; of a long row only the largest token of each column counts into its sum, which is
     where the mass is. Every row of every step passes here, so each look at the logits counts.
     """
-    rows, size = logits.shape
+    size = blocks[0].shape[1]
     width = size // FOLDS  # column c has the tokens c, c + width, c + 2 * width, …
     if width < 4 * k:
-        candidates = np.broadcast_to(np.arange(size), (rows, size))
-        maxima = logits
+        maxima = _joined(blocks)
+        candidates = np.broadcast_to(np.arange(size), maxima.shape)
     else:
-        maxima = logits[:, : width * FOLDS].reshape(rows, FOLDS, width).max(axis=1)
-        columns = np.argpartition(maxima, -k, axis=1)[:, -k:]  # the k largest stand in the k columns with the largest maxima
-        candidates = (columns[:, :, None] + width * np.arange(FOLDS)).reshape(rows, -1)
+        maxima = _joined([block[:, : width * FOLDS].reshape(len(block), FOLDS, width).max(axis=1) for block in blocks])
+        columns = maxima.argpartition(-k, axis=1)[:, -k:]  # the k largest stand in the k columns with the largest maxima
+        candidates = (columns[:, :, None] + np.arange(0, width * FOLDS, width)).reshape(len(maxima), -1)
         if width * FOLDS < size:
-            candidates = np.concatenate([candidates, np.tile(np.arange(width * FOLDS, size), (rows, 1))], axis=1)
-            maxima = np.concatenate([maxima, logits[:, width * FOLDS :]], axis=1)
-    values = np.take_along_axis(logits, candidates, axis=1)
-    best = np.argpartition(values, -k, axis=1)[:, -k:] if values.shape[1] > k else np.tile(np.arange(values.shape[1]), (rows, 1))
-    best = np.take_along_axis(best, np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable"), axis=1)
-    found = np.take_along_axis(values, best, axis=1)
+            rest = np.arange(width * FOLDS, size)
+            candidates = np.hstack([candidates, np.broadcast_to(rest, (len(maxima), len(rest)))])
+            maxima = np.hstack([maxima, _joined([block[:, rest[0] :] for block in blocks])])
+    ends = np.cumsum([len(block) for block in blocks])
+    values = _joined([b[np.arange(len(b))[:, None], candidates[end - len(b) : end]] for b, end in zip(blocks, ends, strict=True)])
+    first = np.arange(len(maxima))[:, None]
+    if k < values.shape[1]:
+        best = values.argpartition(-k, axis=1)[:, -k:]
+        candidates, values = candidates[first, best], values[first, best]
+    order = (-values).argsort(axis=1, kind="stable")
+    tokens, found = candidates[first, order], values[first, order]
     sums = np.exp(maxima - found[:, :1]).sum(axis=1)
     weights = np.exp(found - found[:, :1])
-    return np.take_along_axis(candidates, best, axis=1), weights / np.maximum(sums, weights.sum(axis=1))[:, None]
+    return tokens, weights / np.maximum(sums, weights.sum(axis=1))[:, None]
+
+
+def _joined(blocks: Sequence[Array]) -> Array:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

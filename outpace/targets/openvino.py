@@ -212,25 +212,40 @@ def _paged(model: Any, hidden: bool) -> Any:
 
 def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
     """The inputs of the paged model for these segments, of whose first `num_outputs` rows the logits are wanted.
-    A lone row is followed by a copy of itself that it cannot see."""
-    alone = [Segment(s.slot, [*s.token_ids] * MIN_ROWS, [-1] * MIN_ROWS, s.wants_output) if len(s) == 1 else s for s in batch]
-    lengths = [len(segment) for segment in alone]
-    past = [segment.slot.num_cached for segment in alone]
-    tables = [s.slot.blocks[: -(-(p + n) // BLOCK_SIZE)] for s, p, n in zip(alone, past, lengths, strict=True)]
-    begins = np.cumsum([0, *lengths], dtype=np.int32)
-    wanted = [np.arange(b, b + n) for s, b, n in zip(batch, begins[:-1], num_outputs, strict=True) if s.wants_output]
-    logit_rows = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
+    A lone row is followed by a copy of itself that it cannot see. Lists, and one array for each input: it runs in every step."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    begins, table_begins, mask_begins = [0], [0], [0]
+    blocks: list[int] = []
+    logit_rows: list[int] = []
+    masks: list[Array] = []
+    longest = 0
+    for segment, num_wanted in zip(batch, num_outputs, strict=True):
+        alone = len(segment) == 1
+        rows = Segment(segment.slot, [*segment.token_ids] * MIN_ROWS, [-1] * MIN_ROWS) if alone else segment
+        start, past, count = len(token_ids), rows.slot.num_cached, len(rows)
+        if segment.wants_output:
+            logit_rows += range(start, start + num_wanted)
+        token_ids += rows.token_ids
+        positions += rows.position_ids
+        masks.append(rows.mask.reshape(-1))
+        blocks += rows.slot.blocks[: -(-(past + count) // BLOCK_SIZE)]
+        begins.append(len(token_ids))
+        table_begins.append(len(blocks))
+        mask_begins.append(mask_begins[-1] + count * count)
+        longest = max(longest, past + count)
+    past_lens = [segment.slot.num_cached for segment in batch]
     if len(logit_rows) < MIN_ROWS:
-        logit_rows = np.concatenate([logit_rows, np.arange(MIN_ROWS)])[:MIN_ROWS]
+        logit_rows = [*logit_rows, *range(MIN_ROWS)][:MIN_ROWS]
     return {
-        "input_ids": np.concatenate([np.asarray(segment.token_ids, np.int64) for segment in alone]),
-        "position_ids": np.concatenate([segment.position_ids for segment in alone]),
-        "past_lens": np.array(past, np.int32),
-        "subsequence_begins": begins,
-        "block_indices": np.array([block for table in tables for block in table], np.int32),
-        "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
-        "max_context_len": np.array(max(p + n for p, n in zip(past, lengths, strict=True)), np.int32),
-        "qq_bias": np.concatenate([segment.mask.reshape(-1) for segment in alone]),
-        "qq_bias_begins": np.cumsum([0, *(n * n for n in lengths)], dtype=np.int32),
-        "logit_rows": logit_rows.astype(np.int32),
+        "input_ids": np.array(token_ids, np.int64),
+        "position_ids": np.array(positions, np.int64),
+        "past_lens": np.array(past_lens, np.int32),
+        "subsequence_begins": np.array(begins, np.int32),
+        "block_indices": np.array(blocks, np.int32),
+        "block_indices_begins": np.array(table_begins, np.int32),
+        "max_context_len": np.array(longest, np.int32),
+        "qq_bias": masks[0] if len(masks) == 1 else np.concatenate(masks),
+        "qq_bias_begins": np.array(mask_begins, np.int32),
+        "logit_rows": np.array(logit_rows, np.int32),
     }

@@ -63,7 +63,7 @@ class ToyTarget(TargetModel):
         rows: list[Array] = []
         for segment in batch:
             cached = self.cache[segment.slot.index][: segment.slot.num_cached]
-            new = list(zip(segment.token_ids, segment.position_ids.tolist(), strict=True))
+            new = list(zip(segment.token_ids, segment.position_ids, strict=True))
             self.cache[segment.slot.index] = cached + new
             if len(cached) + len(new) > segment.slot.capacity:
                 raise BadInputError("the pass runs over the end of its slot")

@@ -49,6 +49,9 @@ class _Watched(Drafter):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self._call(self.inner.observe, request, verdict, output)
 
+    def settle(self) -> None:
+        self.inner.settle()
+
     def end(self, request: Request) -> None:
         self.ended.add(request.id)
         self._call(self.inner.end, request)
