@@ -28,6 +28,7 @@ logger = logging.getLogger("outpace")
 WIDTHS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
+RUN, WARM_UP = 12, 4  # passes of one width in a row, and those of them that do not count
 FORMAT = 2
 
 
@@ -101,7 +102,7 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
     table = CostTable.load(path) if path else None
     if table is None:
         with stages("measuring the cost of a pass (once)") as show:
-            show("a few seconds")
+            show("about ten seconds")
             table = measure_cost(target)
         if path:
             try:
@@ -111,7 +112,7 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
     return table
 
 
-def measure_cost(target: TargetModel, repeats: int = 6) -> CostTable:
+def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
     """Measure all of a CostTable; about 250 passes."""
     room = target.capabilities.max_len - max(WIDTHS) - 1
     alone = _times(target, [(width, 1) for width in WIDTHS], min(SHORT, room), repeats)
@@ -173,14 +174,14 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
     tokens = _tokens(target, max(width for width, _ in shapes))
     times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
     try:
-        for _ in range(-(-repeats // 3)):
+        for _ in range(-(-repeats // (RUN - WARM_UP))):
             for width, num_seqs in shapes:
                 sizes = [width // num_seqs + (i < width % num_seqs) for i in range(num_seqs)]
                 batch = [Segment(slot, tokens[:size]) for slot, size in zip(slots, sizes, strict=False)]
-                for row in range(5):
+                for index in range(RUN):
                     started = time.perf_counter()
                     target.forward(batch, width)
-                    if row >= 2:  # the first passes of a new width prepare it
+                    if index >= WARM_UP:  # the first passes of a new width prepare it
                         times[width, num_seqs].append(1e3 * (time.perf_counter() - started))
     finally:
         for slot in slots:

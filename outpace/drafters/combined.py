@@ -18,6 +18,7 @@ from outpace.targets.base import TargetOutput
 from outpace.tree import merge
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
+OPEN = 0.08  # nor are nodes whose path is less likely asked for successors: hardly any of these would be worth a row
 LEARN = 4  # a resting drafter stays warm by looking at one step in so many
 SURE = 0.05  # a next token that is so sure is not asked about again
 Parts = list[tuple[Drafter, str]]
@@ -110,7 +111,8 @@ class CombinedDrafter(Drafter):
             sources.append(source)
             if len(token_ids) == budget:
                 break
-            open_node(len(token_ids) - 1, path, -minus)
+            if -minus >= OPEN:
+                open_node(len(token_ids) - 1, path, -minus)
         return Draft(token_ids, parents, None, 0, chances, sources)
 
     def _successors(self, extending: Parts, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
