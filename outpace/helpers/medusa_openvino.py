@@ -1,7 +1,11 @@
-"""Medusa heads as one compiled OpenVINO model: all blocks side by side, one pass over the LM head, the likeliest tokens chosen inside."""
+"""Medusa heads as one compiled OpenVINO model: one pass over the LM head for all of them, the likeliest tokens chosen inside.
+
+Between two passes of the target the weights come from memory, so bytes are what counts: the heads' own are rounded to 8 bits here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +24,12 @@ class OpenVINOHeads:
     def __init__(self, weights: MedusaWeights, lm_head: Any, vocab_size: int, top: int):
         self.vocab_ids = weights.vocab_ids
         hidden = ops.parameter(ov.PartialShape([1, weights.hidden_size]), dtype=np.float32, name="hidden")
-        states = _blocks(weights, hidden)  # [K, 1, H]
+        states = [_state(weights, head, hidden) for head in range(weights.num_heads)]
         if weights.lm_heads is None:
             logits = _shared_head(weights, lm_head, states, vocab_size)
         else:
-            logits = ops.matmul(states, ops.convert(ops.constant(weights.lm_heads), "f32"), False, True)
-        shape = ops.constant(np.array([weights.num_heads, -1]))
-        scaled = ops.divide(ops.reshape(logits, shape, False), ops.constant(weights.temperatures[:, None]))
+            logits = ops.concat([_linear(state, own) for state, own in zip(states, weights.lm_heads, strict=True)], 0)
+        scaled = ops.divide(logits, ops.constant(weights.temperatures[:, None]))  # [K, R]
         best = ops.topk(ops.softmax(scaled, -1), ops.constant(np.int64(top)), -1, "max", "value", index_element_type="i32")
         model = ov.Model([ops.result(best.output(0)), ops.result(best.output(1))], [hidden])
         self.request = ov.Core().compile_model(model, "CPU", SETTINGS).create_infer_request()
@@ -42,23 +45,29 @@ class OpenVINOHeads:
         return best if self.vocab_ids is None else self.vocab_ids[best], chances
 
 
-def _blocks(weights: MedusaWeights, hidden: Any) -> Any:
-    """hidden [1, H] through every head's blocks and projection: [K, 1, H]."""
-    shape = np.array([weights.num_heads, 1, weights.hidden_size])
-    x = ops.broadcast(hidden, ops.constant(shape))
-    for weight, bias in zip(weights.weights, weights.biases, strict=True):
-        x = ops.add(x, ops.swish(ops.add(ops.matmul(x, ops.constant(weight), False, True), ops.constant(bias[:, None]))))
-    return x if weights.projections is None else ops.matmul(x, ops.constant(weights.projections), False, True)
+def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
+    """hidden [1, H] through one head's blocks and projection: [1, H]."""
+    x = hidden
+    for weight, bias in zip(weights.weights[:, head], weights.biases[:, head], strict=True):
+        x = ops.add(x, ops.swish(ops.add(_linear(x, weight), ops.constant(bias))))
+    return x if weights.projections is None else _linear(x, weights.projections[head])
 
 
-def _shared_head(weights: MedusaWeights, lm_head: Any, states: Any, vocab_size: int) -> Any:
-    """The target's LM head behind the states, as [1, K, H] in one pass; cut to the reduced vocabulary if there is one."""
+def _linear(x: Any, weight: Array) -> Any:
+    """x [1, in] times a weight [out, in] of 8 bits with one scale for each output."""
+    scales = np.maximum(np.abs(weight).max(axis=1, keepdims=True).astype(np.float32), 1e-6) / 127
+    narrow = ops.convert(ops.constant(np.round(weight / scales).astype(np.int8)), "f16")
+    return ops.matmul(x, ops.convert(ops.multiply(narrow, ops.constant(scales.astype(np.float16))), "f32"), False, True)
+
+
+def _shared_head(weights: MedusaWeights, lm_head: Any, states: Sequence[Any], vocab_size: int) -> Any:
+    """The target's LM head behind the states, K rows [1, H] in one pass: [K, R]; cut to the reduced vocabulary if there is one."""
     if weights.vocab_ids is not None:
         _cut(lm_head, weights.vocab_ids, vocab_size)
-    rows = ops.reshape(states, ops.constant(np.array([1, weights.num_heads, weights.hidden_size])), False)
+    rows = ops.unsqueeze(ops.concat(list(states), 0), ops.constant(0))
     for consumer in list(lm_head.inputs[0].get_node().output(0).get_target_inputs()):
         consumer.replace_source_output(rows.output(0))
-    return lm_head.outputs[0].get_node().input_value(0)
+    return ops.squeeze(lm_head.outputs[0].get_node().input_value(0), ops.constant(0))
 
 
 def _cut(model: Any, vocab_ids: Array, vocab_size: int) -> None:
