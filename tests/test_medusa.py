@@ -155,6 +155,8 @@ def test_it_runs_the_heads_once_a_step_and_only_if_asked(counters):
     assert calls["run"] == request.stats.num_drafts == 10
     run(target, [make_request(target, [3, 4], SamplingParams(max_tokens=5), drafter, num_draft_tokens=0)])
     assert calls["run"] == 10
+    run(target, [make_request(target, [i, i], SamplingParams(max_tokens=41), drafter, num_draft_tokens=8) for i in range(5)])
+    assert calls["run"] == 20  # together
 
 
 # ---- the shape of a draft
@@ -173,7 +175,7 @@ def test_a_fixed_tree_is_cut_at_the_budget(budget):
 
 def test_the_likeliest_paths_are_drafted(counters):
     drafter = create_drafter(f"medusa:{counters}:threshold=0.1", DrafterContext(counting()))
-    drafter.heads = lambda hidden: (np.array([[7, 8], [5, 6]]), np.array([[0.6, 0.3], [0.5, 0.25]]))
+    drafter.heads = lambda hidden: (np.array([[[7, 8], [5, 6]]]), np.array([[[0.6, 0.3], [0.5, 0.25]]]))
     request = make_request(counting(), [0, 1])
     drafter.begin(request)
     hidden = np.zeros((1, 12), np.float32)
@@ -212,23 +214,24 @@ def test_backends_agree(layers, own, reduced):
     weights = medusa_weights(random_medusa(base, 3, layers, own, reduced, **more))
     hidden = np.random.default_rng(1).normal(size=(4, 32)).astype(np.float32)
     forms = backends(32, 300)
-    wanted = [build_heads(weights, forms["numpy"], 300)(row) for row in hidden]
+    all_tokens, all_chances = build_heads(weights, forms["numpy"], 300)(hidden)
+    assert all_tokens.shape[:2] == all_chances.shape[:2] == (4, 3)
     for backend, tolerance in (("torch", 1e-3), ("openvino", 0.25)):  # 8 bits are few in a model as narrow as this one
         heads = build_heads(weights, forms[backend], 6)
-        for row, (all_tokens, all_chances) in zip(hidden, wanted, strict=True):
-            tokens, chances = heads(row)
-            assert tokens.shape == chances.shape == (3, 6)
-            assert (np.diff(chances, axis=1) <= 0).all()
-            for k in range(3):
-                known = dict(zip(all_tokens[k].tolist(), all_chances[k].tolist(), strict=True))
-                np.testing.assert_allclose(chances[k], [known[token] for token in tokens[k].tolist()], rtol=tolerance)
-                np.testing.assert_allclose(chances[k], all_chances[k, :6], rtol=tolerance)
+        for count in (4, 1):
+            tokens, chances = heads(hidden[:count])
+            assert tokens.shape == chances.shape == (count, 3, 6)
+            assert (np.diff(chances, axis=2) <= 0).all()
+            for place in np.ndindex(count, 3):
+                known = dict(zip(all_tokens[place].tolist(), all_chances[place].tolist(), strict=True))
+                np.testing.assert_allclose(chances[place], [known[token] for token in tokens[place].tolist()], rtol=tolerance)
+                np.testing.assert_allclose(chances[place], all_chances[place][:6], rtol=tolerance)
 
 
 def test_no_more_tokens_than_there_are():
     weights = medusa_weights(random_medusa(Base("tiny", "f" * 16, 32, 300), 2, reduced=5))
     for lm_head in backends(32, 300).values():
-        assert build_heads(weights, lm_head, 10)(np.ones(32, np.float32))[0].shape == (2, 5)
+        assert build_heads(weights, lm_head, 10)(np.ones((3, 32), np.float32))[0].shape == (3, 2, 5)
 
 
 def test_a_bias_of_the_lm_head_counts():
@@ -237,7 +240,7 @@ def test_a_bias_of_the_lm_head_counts():
     for reduced, best in ((None, 19), (6, None)):
         weights = medusa_weights(random_medusa(Base("tiny", "f" * 16, 8, 20), 2, reduced=reduced))
         best = int(weights.vocab_ids.max()) if best is None else best
-        assert build_heads(weights, LMHead("torch", linear, 20), 1)(np.zeros(8, np.float32))[0].tolist() == [[best], [best]]
+        assert build_heads(weights, LMHead("torch", linear, 20), 1)(np.zeros((1, 8), np.float32))[0].tolist() == [[[best], [best]]]
 
 
 # ---- what is refused
@@ -282,6 +285,15 @@ def test_a_target_that_lends_no_lm_head_is_refused(fitted, monkeypatch):
     monkeypatch.delattr(ToyTarget, "lm_head")
     with pytest.raises(BadInputError, match="does not lend its LM head"):
         create_drafter(f"medusa:{fitted}", DrafterContext(ToyTarget(sharpness=3.0)))
+
+
+def test_heads_of_other_tools_run(tmp_path):
+    """In the original layout: one block that adds nothing, and an LM head of its own for each head."""
+    state = {f"{head}.0.linear.{kind}": torch.zeros(*size) for head in range(3) for kind, size in (("weight", (12, 12)), ("bias", (12,)))}
+    state |= {f"{head}.1.weight": torch.eye(12).roll(1 + head, 0) for head in range(3)}
+    torch.save(state, tmp_path / "medusa_lm_head.pt")
+    (tmp_path / "config.json").write_text('{"medusa_num_heads": 3, "medusa_num_layers": 1}')
+    assert accepted(counting(), tmp_path) > 2.5
 
 
 # ---- heads that come with outpace

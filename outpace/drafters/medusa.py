@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext, grow
 from outpace.errors import BadInputError
@@ -63,7 +65,7 @@ class MedusaDrafter(Drafter):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         row = verdict.path[-1] + 1 if verdict.path else 0
         if output.hidden is not None:
-            self.states[request.id] = _State(len(request.context), output.hidden[row].copy())
+            self.states[request.id] = _State(_length(request), output.hidden[row].copy())
 
     def end(self, request: Request) -> None:
         self.states.pop(request.id, None)
@@ -71,24 +73,35 @@ class MedusaDrafter(Drafter):
     def _levels(self, request: Request) -> list[Level]:
         """What the heads guess after `request.context`, one level a head; run when first asked for, once a step.
 
-        Nothing when the last step was not shown: the hidden state is one of an earlier text then.
+        Nothing when the last step was not shown: what is known is of an earlier text then.
         """
         state = self.states[request.id]
-        if state.hidden is None or state.length != len(request.context):
+        if state.length != _length(request):
             return []
-        if not state.levels:
-            tokens, chances = self.heads(state.hidden)
-            state.levels = [list(zip(t, c, strict=True)) for t, c in zip(tokens.tolist(), chances.tolist(), strict=True)]
+        if state.hidden is not None:
+            self._run([state for state in self.states.values() if state.hidden is not None])
         return state.levels
+
+    def _run(self, states: Sequence[_State]) -> None:
+        """Run the heads once for all requests that have moved on."""
+        tokens, chances = self.heads(np.array([state.hidden for state in states]))
+        for state, *guesses in zip(states, tokens.tolist(), chances.tolist(), strict=True):
+            state.levels = [list(zip(*level, strict=True)) for level in zip(*guesses, strict=True)]
+            state.hidden = None
 
 
 @dataclass
 class _State:
-    """The hidden state [H] behind the last token of a text of `length` tokens, and what the heads made of it."""
+    """For a text of `length` tokens: the hidden state [H] that gave its last token, until the heads have made `levels` of it."""
 
     length: int = 0
     hidden: Array | None = None
     levels: list[Level] = field(default_factory=list)
+
+
+def _length(request: Request) -> int:
+    """Tokens of `request.context`, without making it."""
+    return len(request.token_ids) + len(request.pending)
 
 
 def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -> Draft:

@@ -19,15 +19,15 @@ class NumpyHeads:
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
         """See `runtime.Heads`."""
         weights = self.weights
-        x = np.repeat(hidden[None, :, None], weights.num_heads, axis=0)  # [K, H, 1]
+        x = np.repeat(hidden.T[None], weights.num_heads, axis=0)  # [K, H, rows]
         for weight, bias in zip(weights.weights, weights.biases, strict=True):
             y = weight @ x + bias[:, :, None]
             x = x + y / (1 + np.exp(-y))
         if weights.projections is not None:
             x = weights.projections @ x
-        logits = (self.lm_heads @ x)[:, :, 0] / weights.temperatures[:, None]
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances /= chances.sum(axis=1, keepdims=True)
-        best = np.argsort(-chances, axis=1, kind="stable")[:, : self.top]
+        logits = (self.lm_heads @ x).transpose(2, 0, 1) / weights.temperatures[:, None]  # [rows, K, R]
+        chances = np.exp(logits - logits.max(axis=2, keepdims=True))
+        chances /= chances.sum(axis=2, keepdims=True)
+        best = np.argsort(-chances, axis=2, kind="stable")[:, :, : self.top]
         tokens = best if weights.vocab_ids is None else weights.vocab_ids[best]
-        return tokens, np.take_along_axis(chances, best, axis=1)
+        return tokens, np.take_along_axis(chances, best, axis=2)

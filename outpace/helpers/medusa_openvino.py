@@ -23,30 +23,30 @@ class OpenVINOHeads:
 
     def __init__(self, weights: MedusaWeights, lm_head: Any, vocab_size: int, top: int):
         self.vocab_ids = weights.vocab_ids
-        hidden = ops.parameter(ov.PartialShape([1, weights.hidden_size]), dtype=np.float32, name="hidden")
+        hidden = ops.parameter(ov.PartialShape([-1, weights.hidden_size]), dtype=np.float32, name="hidden")
         states = [_state(weights, head, hidden) for head in range(weights.num_heads)]
         if weights.lm_heads is None:
             logits = _shared_head(weights, lm_head, states, vocab_size)
         else:
             logits = ops.concat([_linear(state, own) for state, own in zip(states, weights.lm_heads, strict=True)], 0)
-        scaled = ops.divide(logits, ops.constant(weights.temperatures[:, None]))  # [K, R]
+        size = vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
+        by_head = ops.reshape(logits, ops.constant(np.array([weights.num_heads, -1, size])), False)  # [K, rows, R]
+        scaled = ops.divide(by_head, ops.constant(weights.temperatures[:, None, None]))
         best = ops.topk(ops.softmax(scaled, -1), ops.constant(np.int64(top)), -1, "max", "value", index_element_type="i32")
         model = ov.Model([ops.result(best.output(0)), ops.result(best.output(1))], [hidden])
         self.request = ov.Core().compile_model(model, "CPU", SETTINGS).create_infer_request()
-        self.hidden = np.zeros((1, weights.hidden_size), np.float32)
-        self.request.set_input_tensor(0, ov.Tensor(self.hidden, shared_memory=True))
 
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
         """See `runtime.Heads`."""
-        self.hidden[0] = hidden
+        self.request.set_input_tensor(0, ov.Tensor(np.ascontiguousarray(hidden), shared_memory=True))
         self.request.start_async()  # infer() takes longer
         self.request.wait()
-        chances, best = (self.request.get_output_tensor(i).data.copy() for i in range(2))
+        chances, best = (self.request.get_output_tensor(i).data.swapaxes(0, 1).copy() for i in range(2))
         return best if self.vocab_ids is None else self.vocab_ids[best], chances
 
 
 def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
-    """hidden [1, H] through one head's blocks and projection: [1, H]."""
+    """hidden [rows, H] through one head's blocks and projection: [rows, H]."""
     x = hidden
     for weight, bias in zip(weights.weights[:, head], weights.biases[:, head], strict=True):
         x = ops.add(x, ops.swish(ops.add(_linear(x, weight), ops.constant(bias))))
@@ -54,14 +54,14 @@ def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
 
 
 def _linear(x: Any, weight: Array) -> Any:
-    """x [1, in] times a weight [out, in] of 8 bits with one scale for each output."""
+    """x [rows, in] times a weight [out, in] of 8 bits with one scale for each output."""
     scales = np.maximum(np.abs(weight).max(axis=1, keepdims=True).astype(np.float32), 1e-6) / 127
     narrow = ops.convert(ops.constant(np.round(weight / scales).astype(np.int8)), "f16")
     return ops.matmul(x, ops.convert(ops.multiply(narrow, ops.constant(scales.astype(np.float16))), "f32"), False, True)
 
 
 def _shared_head(weights: MedusaWeights, lm_head: Any, states: Sequence[Any], vocab_size: int) -> Any:
-    """The target's LM head behind the states, K rows [1, H] in one pass: [K, R]; cut to the reduced vocabulary if there is one."""
+    """The target's LM head behind the states, K of [rows, H], in one pass: [K * rows, R]; cut to the reduced vocabulary if there is one."""
     if weights.vocab_ids is not None:
         _cut(lm_head, weights.vocab_ids, vocab_size)
     rows = ops.unsqueeze(ops.concat(list(states), 0), ops.constant(0))

@@ -19,9 +19,9 @@ class TorchHeads:
         def tensor(array: Array) -> Any:
             return torch.from_numpy(array).to(like.device, like.dtype)
 
-        self.blocks = [(tensor(w), tensor(b)[:, :, None]) for w, b in zip(weights.weights, weights.biases, strict=True)]
+        self.blocks = [(tensor(w), tensor(b)[:, None]) for w, b in zip(weights.weights, weights.biases, strict=True)]
         self.projections = None if weights.projections is None else tensor(weights.projections)
-        self.temperatures = torch.from_numpy(weights.temperatures)[:, None].to(like.device)
+        self.temperatures = torch.from_numpy(weights.temperatures)[:, None, None].to(like.device)
         self.vocab_ids = None if weights.vocab_ids is None else torch.from_numpy(weights.vocab_ids).to(like.device)
         self.lm_heads = None if weights.lm_heads is None else tensor(weights.lm_heads)
         self.lm_head, self.bias = lm_head, None
@@ -35,13 +35,13 @@ class TorchHeads:
         """See `runtime.Heads`."""
         with torch.inference_mode():
             like = self.lm_head.weight
-            x = torch.from_numpy(hidden).to(like.device, like.dtype).expand(self.num_heads, -1)[:, :, None]  # [K, H, 1]
+            x = torch.from_numpy(hidden).to(like.device, like.dtype).expand(self.num_heads, -1, -1)  # [K, rows, H]
             for weight, bias in self.blocks:
-                x = x + torch.nn.functional.silu(torch.baddbmm(bias, weight, x))
+                x = x + torch.nn.functional.silu(torch.baddbmm(bias, x, weight.mT))
             if self.projections is not None:
-                x = torch.bmm(self.projections, x)
-            logits = self.lm_head(x[:, :, 0]) if self.lm_heads is None else torch.bmm(self.lm_heads, x)[:, :, 0]
+                x = torch.bmm(x, self.projections.mT)
+            logits = self.lm_head(x) if self.lm_heads is None else torch.bmm(x, self.lm_heads.mT)
             logits = logits if self.bias is None else logits + self.bias
-            chances, best = torch.softmax(logits.float() / self.temperatures, dim=1).topk(self.top, dim=1)
+            chances, best = torch.softmax(logits.float() / self.temperatures, dim=2).topk(self.top, dim=2)
             tokens = best if self.vocab_ids is None else self.vocab_ids[best]
-            return tokens.cpu().numpy(), chances.cpu().numpy()
+            return tokens.transpose(0, 1).cpu().numpy(), chances.transpose(0, 1).cpu().numpy()

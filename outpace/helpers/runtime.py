@@ -30,7 +30,8 @@ class Heads(Protocol):
     """Medusa heads, ready to run."""
 
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
-        """(token ids [K, top], probabilities [K, top]) after one hidden state [H] float32; each head's likeliest tokens, best first."""
+        """(token ids [rows, K, top], probabilities [rows, K, top]) after hidden states [rows, H] float32; each head's likeliest tokens,
+        best first."""
         ...
 
 
