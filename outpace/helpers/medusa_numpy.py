@@ -6,14 +6,15 @@ import numpy as np
 
 from outpace.core import Array
 from outpace.helpers.medusa import MedusaWeights
+from outpace.helpers.runtime import LMHead
 
 
 class NumpyHeads:
-    """`lm_head` is the target's matrix [V, H]."""
+    """Each head's `top` likeliest tokens, with the LM head's matrix or the heads' own."""
 
-    def __init__(self, weights: MedusaWeights, lm_head: Array, vocab_size: int, top: int):
+    def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
         self.weights, self.top = weights, top
-        shared = lm_head if weights.vocab_ids is None else lm_head[weights.vocab_ids]
+        shared = lm_head.module if weights.vocab_ids is None else lm_head.module[weights.vocab_ids]
         self.lm_heads = (shared[None] if weights.lm_heads is None else weights.lm_heads).astype(np.float32)  # [1 or K, R, H]
 
     def __call__(self, hidden: Array) -> tuple[Array, Array]:

@@ -14,27 +14,29 @@ import openvino.opset13 as ops
 
 from outpace.core import Array
 from outpace.helpers.medusa import MedusaWeights
+from outpace.helpers.runtime import LMHead
 
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}
 
 
 class OpenVINOHeads:
-    """`lm_head` is a model [1, rows, H] -> [1, rows, V], taken over by this one: its weights keep their form, 8 bits for example."""
+    """The model of the target's LM head is taken over by this one: its weights keep their form, 8 bits for example."""
 
-    def __init__(self, weights: MedusaWeights, lm_head: Any, vocab_size: int, top: int):
+    def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
         self.vocab_ids = weights.vocab_ids
         hidden = ops.parameter(ov.PartialShape([-1, weights.hidden_size]), dtype=np.float32, name="hidden")
         states = [_state(weights, head, hidden) for head in range(weights.num_heads)]
         if weights.lm_heads is None:
-            logits = _shared_head(weights, lm_head, states, vocab_size)
+            logits = _shared_head(weights, lm_head, states)
         else:
             logits = ops.concat([_linear(state, own) for state, own in zip(states, weights.lm_heads, strict=True)], 0)
-        size = vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
+        size = lm_head.vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
         by_head = ops.reshape(logits, ops.constant(np.array([weights.num_heads, -1, size])), False)  # [K, rows, R]
         scaled = ops.divide(by_head, ops.constant(weights.temperatures[:, None, None]))
         best = ops.topk(ops.softmax(scaled, -1), ops.constant(np.int64(top)), -1, "max", "value", index_element_type="i32")
         model = ov.Model([ops.result(best.output(0)), ops.result(best.output(1))], [hidden])
-        self.request = ov.Core().compile_model(model, "CPU", SETTINGS).create_infer_request()
+        settings = {**SETTINGS, "INFERENCE_NUM_THREADS": lm_head.threads} if lm_head.threads else SETTINGS
+        self.request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
         """See `runtime.Heads`."""
@@ -56,18 +58,18 @@ def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
 def _linear(x: Any, weight: Array) -> Any:
     """x [rows, in] times a weight [out, in] of 8 bits with one scale for each output."""
     scales = np.maximum(np.abs(weight).max(axis=1, keepdims=True).astype(np.float32), 1e-6) / 127
-    narrow = ops.convert(ops.constant(np.round(weight / scales).astype(np.int8)), "f16")
-    return ops.matmul(x, ops.convert(ops.multiply(narrow, ops.constant(scales.astype(np.float16))), "f32"), False, True)
+    narrow = ops.convert(ops.constant(np.round(weight / scales).astype(np.int8)), "f32")
+    return ops.matmul(x, ops.multiply(narrow, ops.constant(scales)), False, True)
 
 
-def _shared_head(weights: MedusaWeights, lm_head: Any, states: Sequence[Any], vocab_size: int) -> Any:
+def _shared_head(weights: MedusaWeights, lm_head: LMHead, states: Sequence[Any]) -> Any:
     """The target's LM head behind the states, K of [rows, H], in one pass: [K * rows, R]; cut to the reduced vocabulary if there is one."""
     if weights.vocab_ids is not None:
-        _cut(lm_head, weights.vocab_ids, vocab_size)
+        _cut(lm_head.module, weights.vocab_ids, lm_head.vocab_size)
     rows = ops.unsqueeze(ops.concat(list(states), 0), ops.constant(0))
-    for consumer in list(lm_head.inputs[0].get_node().output(0).get_target_inputs()):
+    for consumer in list(lm_head.module.inputs[0].get_node().output(0).get_target_inputs()):
         consumer.replace_source_output(rows.output(0))
-    return ops.squeeze(lm_head.outputs[0].get_node().input_value(0), ops.constant(0))
+    return ops.squeeze(lm_head.module.outputs[0].get_node().input_value(0), ops.constant(0))
 
 
 def _cut(model: Any, vocab_ids: Array, vocab_size: int) -> None:

@@ -8,13 +8,15 @@ import torch
 
 from outpace.core import Array
 from outpace.helpers.medusa import MedusaWeights
+from outpace.helpers.runtime import LMHead
 
 
 class TorchHeads:
-    """`lm_head` is the target's own module, run as it is unless the heads have theirs; with a reduced vocabulary its rows are copied."""
+    """The target's LM head is run as it is, unless the heads have their own; for a reduced vocabulary its rows are copied."""
 
-    def __init__(self, weights: MedusaWeights, lm_head: Any, vocab_size: int, top: int):
-        like, self.top = lm_head.weight, top
+    def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
+        self.lm_head, self.bias = lm_head.module, None
+        like, self.top = self.lm_head.weight, top
 
         def tensor(array: Array) -> Any:
             return torch.from_numpy(array).to(like.device, like.dtype)
@@ -24,9 +26,8 @@ class TorchHeads:
         self.temperatures = torch.from_numpy(weights.temperatures)[:, None, None].to(like.device)
         self.vocab_ids = None if weights.vocab_ids is None else torch.from_numpy(weights.vocab_ids).to(like.device)
         self.lm_heads = None if weights.lm_heads is None else tensor(weights.lm_heads)
-        self.lm_head, self.bias = lm_head, None
         if self.lm_heads is None and self.vocab_ids is not None:
-            bias = getattr(lm_head, "bias", None)
+            bias = getattr(self.lm_head, "bias", None)
             self.lm_heads = like.detach()[self.vocab_ids][None].expand(weights.num_heads, -1, -1)
             self.bias = None if bias is None else bias.detach()[self.vocab_ids]
         self.num_heads = weights.num_heads

@@ -19,11 +19,13 @@ RUNTIMES = {
 @dataclass(frozen=True)
 class LMHead:
     """The last step of a target, from a hidden state to logits, in the form its backend works with: a matrix [V, H] for numpy, a module
-    for torch, a model [1, rows, H] -> [1, rows, V] for openvino. Whoever takes an openvino model may change it."""
+    for torch, a model [1, rows, H] -> [1, rows, V] for openvino. Whoever takes an openvino model may change it. `threads` is how many
+    the target was told to use, None for as many as it likes."""
 
     backend: str
     module: Any
     vocab_size: int
+    threads: int | None = None
 
 
 class Heads(Protocol):
@@ -39,5 +41,5 @@ def build_heads(weights: MedusaWeights, lm_head: LMHead, top: int) -> Heads:
     """The heads on the backend of the target's LM head; `top` tokens a head, fewer where the vocabulary is smaller."""
     size = lm_head.vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
     module, _, name = RUNTIMES[lm_head.backend].partition(":")
-    heads: Heads = getattr(import_module(module), name)(weights, lm_head.module, lm_head.vocab_size, min(top, size))
+    heads: Heads = getattr(import_module(module), name)(weights, lm_head, min(top, size))
     return heads

@@ -61,7 +61,7 @@ class OpenVINOTarget(TargetModel):
         base: Base | None = None,
     ):
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
-        self.path, self.base = path, base
+        self.path, self.base, self.threads = path, base, threads
         core, memory = ov.Core(), anonymous_ranges()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
@@ -198,7 +198,7 @@ class OpenVINOTarget(TargetModel):
         head = _head_of(model)
         hidden = ops.parameter(head.input_value(0).get_partial_shape(), dtype=np.float32, name="hidden")
         head.input(0).replace_source_output(hidden.output(0))
-        return LMHead("openvino", ov.Model([model.output("logits").get_node()], [hidden]), self.capabilities.vocab_size)
+        return LMHead("openvino", ov.Model([model.output("logits").get_node()], [hidden]), self.capabilities.vocab_size, self.threads)
 
 
 def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
