@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from outpace.core import SamplingParams
 from outpace.errors import BadInputError
@@ -75,7 +75,7 @@ def _write(file: TextIO, prompt: Prompt, job: Job) -> int:
     request = job.request
     if request.error is not None:
         raise request.error
-    row = {"id": prompt.id, "messages": prompt.messages, "prompt_ids": prompt.prompt_ids}
+    row: dict[str, Any] = {"id": prompt.id, "messages": prompt.messages, "prompt_ids": prompt.prompt_ids}
     row |= {"token_ids": request.output_token_ids, "finish_reason": request.finish_reason}
     file.write(json.dumps(row) + "\n")
     file.flush()
