@@ -28,7 +28,8 @@ def load(
         raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
     precision = "int8" if precision == "auto" else precision
     found = converted(str(model), precision, num_layers)
-    options = {"vocab_size": found.vocab_size, "max_len": found.max_len, "precision": precision, "threads": threads}
+    facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
+    options = {**facts, "precision": precision, "threads": threads}
     built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
     return found.name, built, text, frozenset(found.eos_token_ids), precision

@@ -17,7 +17,7 @@ LEVELS = [
     ["errors"],
     ["core"],
     ["processors", "config", "metrics", "progress", "automaton"],
-    ["sampling", "tree", "ngrams", "memory"],
+    ["sampling", "tree", "ngrams", "memory", "helpers"],
     ["targets", "drafters", "verifiers"],
     ["controller"],
     ["scheduler"],
@@ -40,12 +40,12 @@ INSIDE = {  # in these folders a file knows only these of its neighbours
 }
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
-    "openvino": ("targets/openvino.py", "models/"),
-    "torch": ("targets/hf.py", "models/", "training/"),
+    "openvino": ("targets/openvino.py", "helpers/medusa_openvino.py", "models/"),
+    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }
-LAZY = {"torch": ("loading.py",), "llguidance": ("grammar.py",)}  # who may import it inside a function only
+LAZY = {"torch": ("loading.py", "helpers/imports.py"), "llguidance": ("grammar.py",)}  # who may import it inside a function only
 MAX_FILE, MAX_FUNCTION = 400, 60
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helper_tools import random_medusa
 
 from outpace.config import EngineConfig
 from outpace.controller import FixedController, Speculation
@@ -15,6 +16,7 @@ from outpace.drafters import create_drafter
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.engine import Engine
 from outpace.errors import BadInputError
+from outpace.helpers.identity import base_of
 from outpace.processors import build_processors
 from outpace.sampling import RequestSampler
 from outpace.targets.base import OutOfSlots
@@ -113,7 +115,8 @@ def test_chain_and_tree(model):
     tree = [text[20], 5, 6, text[21], 7, text[22]], [-1, 0, 1, 0, 0, 3]
     output = target.forward([Segment(slot, *tree)])
     assert output.logits.dtype == np.float32
-    assert output.hidden is None
+    bare = hf.HFTarget(model, hidden=False)
+    assert bare.forward([Segment(bare.allocate(8), text[:8])]).hidden is None
     close(output.logits, plain_tree(model, text[:20], *tree))
 
 
@@ -229,6 +232,17 @@ def test_hidden_is_what_the_head_reads(kind, device):
     np.testing.assert_array_equal(output.hidden, np.concatenate([seen[0][0, :3], seen[0][1, :1]]))
 
 
+def test_the_model_says_what_it_is_and_lends_its_head(model):
+    target = hf.HFTarget(model)
+    assert target.base == base_of(model, target.base.name)
+    output = target.forward([Segment(target.allocate(8), [1, 2, 3])])
+    lm_head = target.lm_head()
+    assert (lm_head.backend, lm_head.vocab_size) == ("torch", V)
+    with torch.inference_mode():
+        logits = lm_head.module(torch.from_numpy(output.hidden).to(target.device)).cpu().numpy()
+    close(output.logits, logits)
+
+
 # ---- through the engine
 
 
@@ -306,6 +320,17 @@ def test_lossless(kind, temperature, device):
                 assert request.output_token_ids == answers[request.id], (spec, count)
             assert (sum(request.stats.num_draft_tokens for request in requests) > 0) == (spec != "none")
     assert not target.used
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("kind", ENGINE_KINDS)
+def test_lossless_with_medusa(kind, temperature, device, tmp_path):
+    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
+    random_medusa(target.base, own=kind == "gpt2", reduced=30 if kind == "qwen3" else None).save(tmp_path)
+    for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}:threshold=0.001"):
+        requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
+        assert [request.output_token_ids for request in requests] == list(answers.values())
+        assert sum(request.stats.num_draft_tokens for request in requests) > 50
 
 
 @pytest.mark.parametrize("is_tree", [False, True], ids=["chain", "tree"])

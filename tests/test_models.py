@@ -16,6 +16,7 @@ import pytest
 
 from outpace import models
 from outpace.errors import BadInputError, OutpaceError
+from outpace.helpers.format import Base
 from outpace.models import converted, default, fingerprint, locate
 from outpace.models.store import MANIFEST, entry, home, is_whole, listing, sha256
 
@@ -521,7 +522,7 @@ class Converter:
 
     def __call__(self, source, out, precision):
         self.calls.append((source.name, precision))
-        record = {"vocab_size": 5, "hidden_size": 3, "max_len": 9, "eos_token_ids": [1, 2]}
+        record = {"fingerprint": "f" * 16, "vocab_size": 5, "hidden_size": 3, "max_len": 9, "eos_token_ids": [1, 2]}
         (out / "config.json").write_text(json.dumps(record))
 
 
@@ -531,6 +532,7 @@ def test_a_conversion_is_kept_by_content_and_precision(tmp_path, cache, monkeypa
     folder = model_folder(tmp_path / "my model", a=1)
     found = converted(str(folder), "int8")
     assert (found.name, found.vocab_size, found.hidden_size, found.max_len, found.eos_token_ids) == ("my model", 5, 3, 9, (1, 2))
+    assert found.base == Base("my model", "f" * 16, 3, 5)
     assert found.folder.parent == cache / "converted"
     assert found.folder.name.startswith("my-model-")
     assert converted(str(folder), "int8") == found
@@ -587,7 +589,7 @@ def test_a_failed_conversion_says_why_and_leaves_nothing(tmp_path, cache, monkey
 
 
 def test_the_log_of_a_conversion_is_not_kept(tmp_path, cache, monkeypatch):
-    record = {"vocab_size": 5, "hidden_size": 3, "max_len": 9, "eos_token_ids": [1]}
+    record = {"fingerprint": "f" * 16, "vocab_size": 5, "hidden_size": 3, "max_len": 9, "eos_token_ids": [1]}
     code = "import sys; print('a warning', file=sys.stderr); source, out, precision = sys.argv[1:]; print(source, precision); "
     Script(monkeypatch, code + f"open(out + '/config.json', 'w').write({json.dumps(json.dumps(record))})")
     assert converted(str(model_folder(tmp_path / "m")), "bf16").vocab_size == 5

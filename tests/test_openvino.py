@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import openvino as ov
 import pytest
+from helper_tools import random_medusa
 
 from outpace.config import EngineConfig
 from outpace.core import SamplingParams
 from outpace.drafters import DrafterContext, create_drafter, ready_drafters
+from outpace.helpers.identity import base_of
 from outpace.models import converted
 from outpace.targets.openvino import OpenVINOTarget
 from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
@@ -43,9 +46,8 @@ def tiny(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPACE_HOME", str(home))
         found = converted(str(folder), "f32")
-    target = OpenVINOTarget(
-        found.folder / "model.xml", vocab_size=found.vocab_size, max_len=found.max_len, precision="f32", kv_cache_tokens=4096
-    )
+    facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
+    target = OpenVINOTarget(found.folder / "model.xml", precision="f32", kv_cache_tokens=4096, **facts)
     return request.param, target, AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
@@ -87,6 +89,38 @@ def test_every_drafter_gives_the_plain_text(tiny, batch, temperature):
         assert generate(target, prompts, params, oracle, num_draft_tokens=9) == plain, f"{width} siblings"
         cheat = generate(target, prompts, params, oracle, AcceptEverythingVerifier(), num_draft_tokens=9)
         assert cheat != plain, "the negative control was not caught"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_medusa_gives_the_plain_text(tiny, temperature, tmp_path):
+    _, target, _ = tiny
+    prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
+    params = SamplingParams(max_tokens=40, temperature=temperature)
+    plain = generate(target, prompts, params)
+    random_medusa(target.base, reduced=40).save(tmp_path)
+    for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}", "auto:suffix+recycling+medusa:{}"):
+        assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
+
+
+def test_a_converted_model_is_the_model_it_was_made_of(tiny):
+    _, target, model = tiny
+    assert target.base == base_of(model, target.base.name)
+
+
+def test_hidden_states_are_what_the_lm_head_reads(tiny):
+    """With them the logits keep their bits; the LM head that is lent makes the same logits of them."""
+    _, target, _ = tiny
+    bare = OpenVINOTarget(target.path, vocab_size=96, max_len=256, precision="f32", kv_cache_tokens=4096, hidden=False)
+    tokens = prompt(40)
+    slots = [t.allocate(64) for t in (target, bare)]
+    outputs = [t.forward([Segment(slot, tokens, [-1, 0, *[1] * 38])]) for t, slot in zip((target, bare), slots, strict=True)]
+    target.free(slots[0])
+    assert outputs[1].hidden is None
+    assert np.array_equal(outputs[0].logits, outputs[1].logits)
+    lm_head = target.lm_head()
+    compiled = ov.Core().compile_model(lm_head.module, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (logits,) = compiled(outputs[0].hidden[None]).values()
+    np.testing.assert_allclose(logits[0], outputs[0].logits, atol=1e-3 * np.abs(logits).max())
 
 
 # ---- the real default model

@@ -17,6 +17,8 @@ from typing import Any
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.combined import CombinedDrafter
 from outpace.errors import BadInputError
+from outpace.helpers.format import Base
+from outpace.helpers.shipped import shipped
 
 DRAFTERS = {
     "none": "outpace.drafters.none:NoDrafter",
@@ -28,6 +30,7 @@ DRAFTERS = {
     "blanks": "outpace.drafters.blanks:BlanksDrafter",
     "prediction": "outpace.drafters.prediction:PredictionDrafter",
     "draft_model": "outpace.drafters.draft_model:DraftModelDrafter",
+    "medusa": "outpace.drafters.medusa:MedusaDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
@@ -159,16 +162,20 @@ def _parameters(found: type[Drafter]) -> dict[str, inspect.Parameter]:
 
 
 def usage(name: str) -> str:
-    """How a spec of this drafter starts: its name, and the argument it cannot do without, as in `draft_model:PATH`."""
+    """How a spec of this drafter starts: its name, and the argument it cannot do without, as in `draft_model:PATH`; `medusa[:PATH]` does
+    without where a trained helper comes with outpace."""
     if name == AUTO:
         return f"{AUTO}[:SPEC]"
-    needed = [key for key, p in _parameters(load_class(parse_spec(name))).items() if p.default is inspect.Parameter.empty]
-    return ":".join([name, *(key.upper() for key in needed)])
+    found = load_class(parse_spec(name))
+    needed = [key for key, p in _parameters(found).items() if p.default is inspect.Parameter.empty]
+    return f"{name}[:PATH]" if found.helper_kind else ":".join([name, *(key.upper() for key in needed)])
 
 
-def ready_drafters() -> list[str]:
-    """The specs that need no argument: those of the table, and auto. This is what "all drafters" means."""
-    return [*(name for name in DRAFTERS if usage(name) == name), AUTO]
+def ready_drafters(base: Base | None = None) -> list[str]:
+    """The specs that need no argument: those of the table, and auto. This is what "all drafters" means. With the model that is to run, the
+    drafters whose trained helper for it comes with outpace count too."""
+    names = [name for name in DRAFTERS if usage(name) == name or shipped(load_class(parse_spec(name)).helper_kind, base)]
+    return [*names, AUTO]
 
 
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:

@@ -48,6 +48,7 @@ class Drafter(ABC):
     """
 
     requires: Capabilities = Capabilities()
+    helper_kind: str = ""  # the kind of trained helper it cannot do without; some come with outpace, for a few models
     num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
 
     def begin(self, request: Request) -> None:

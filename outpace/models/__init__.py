@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError, OutpaceError
+from outpace.helpers.format import Base
 from outpace.models import default
 from outpace.models.store import entry, home, is_whole
 from outpace.progress import note, stages
 
 DEFAULT_MODEL = "default"
 PRECISIONS = ("int8", "bf16", "f32")
-CONVERTER_VERSION = 1  # raise it when a conversion would give another model
+CONVERTER_VERSION = 2  # raise it when a conversion would give another model
 _FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
 
 
@@ -39,12 +40,22 @@ class Source:
 class Converted:
     """A converted model in the cache: `model.xml`, tokenizer files and these facts."""
 
-    name: str
     folder: Path
-    vocab_size: int
-    hidden_size: int
+    base: Base
     max_len: int
     eos_token_ids: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def vocab_size(self) -> int:
+        return self.base.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.base.hidden_size
 
 
 def locate(model: str = DEFAULT_MODEL) -> Source:
@@ -125,7 +136,8 @@ def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: i
         source = replace(locate(model), num_layers=num_layers)
     folder = entry(_entry_name(source, precision), lambda out: _convert(source, out, precision))
     facts: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-    return Converted(source.name, folder, facts["vocab_size"], facts["hidden_size"], facts["max_len"], tuple(facts["eos_token_ids"]))
+    base = Base(source.name, facts["fingerprint"], facts["hidden_size"], facts["vocab_size"])
+    return Converted(folder, base, facts["max_len"], tuple(facts["eos_token_ids"]))
 
 
 def _convert(source: Source, out: Path, precision: str) -> None:

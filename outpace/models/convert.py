@@ -28,6 +28,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
 from outpace.errors import BadInputError, OutpaceError
+from outpace.helpers.identity import base_of
 from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
@@ -152,6 +153,7 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
     say(stage="loading the weights")
     model = load_model(source, torch.float32, attn_implementation="traced")
     model = first_layers(model, num_layers) if num_layers else model
+    base = base_of(model, source.stem)
     load_tokenizer(source).save_pretrained(out)
     say(stage="tracing the model")
     converted = trace(model)
@@ -167,8 +169,9 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
     else:
         ov.save_model(converted, out / "model.xml", compress_to_fp16=precision != "f32")
     record = {
-        "vocab_size": int(model.get_output_embeddings().weight.shape[0]),
-        "hidden_size": int(model.config.get_text_config().hidden_size),
+        "fingerprint": base.fingerprint,
+        "vocab_size": base.vocab_size,
+        "hidden_size": base.hidden_size,
         "max_len": context_length(model.config),
         "eos_token_ids": end_token_ids(model),
         "model_type": model.config.model_type,

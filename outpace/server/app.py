@@ -64,7 +64,7 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     llm.speculation(None, has_prediction=True)  # built before somebody waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
-    policy = Policy(llm.speculative, settings.allowed_drafters, llm.speculations.is_measured)
+    policy = Policy(llm.speculative, settings.allowed_drafters, llm.speculations.is_measured, llm.target.base)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from outpace.config import SpeculativeConfig
 from outpace.drafters import AUTO, catalogue, check_specs, is_adaptive, parse_specs, ready_drafters, usage
+from outpace.helpers.format import Base
 from outpace.server.errors import ApiError
 from outpace.server.protocol import SpeculativeRequest
 from outpace.verifiers import VERIFIERS
@@ -26,6 +27,7 @@ OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger ma
     "lookahead": {"window": 32, "ngram": 32, "guesses": 64},
     "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
     "prediction": {"max_suffix": 16},
+    "medusa": {"shape": ("best", "fixed"), "threshold": 1},  # not path: it reads files
 }
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
 _PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begins that tells a place on this machine
@@ -41,13 +43,14 @@ class Wish:
 
 
 class Policy:
-    """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are."""
+    """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are. `base` is the
+    model that is served: trained helpers for it that come with outpace are open too."""
 
-    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True):
+    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True, base: Base | None = None):
         for spec in allowed:
             check_specs(spec)  # what is wrong is told at the start
         self.default = default
-        self.names = [name for name in ready_drafters() if has_auto or name != AUTO]
+        self.names = [name for name in ready_drafters(base) if has_auto or name != AUTO]
         self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
         self.verifiers = {*VERIFIERS, default.verifier}
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outpace.core import Array, Capabilities
+from outpace.errors import BadInputError
+from outpace.helpers.format import Base
+from outpace.helpers.runtime import LMHead
 from outpace.tree import Slot, TreeBatch
 
 
@@ -37,6 +40,7 @@ class TargetModel(ABC):
     capabilities: Capabilities
     max_rows: int = 1 << 60  # cache rows that the largest slot can have, drafts included
     fingerprint: str = ""  # names model, settings and versions, so that measurements can be kept; "" keeps none
+    base: Base | None = None  # the model it runs, for trained helpers; None where they cannot be used
 
     @property
     def kv_usage(self) -> float:
@@ -59,3 +63,7 @@ class TargetModel(ABC):
     @abstractmethod
     def free(self, slot: Slot) -> None:
         """Give the slot back."""
+
+    def lm_head(self) -> LMHead:
+        """What turns the hidden states of TargetOutput into logits, for helpers that share it. Raises BadInputError where there is none."""
+        raise BadInputError("this target does not lend its LM head")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
+from outpace.helpers.identity import base_of
+from outpace.helpers.runtime import LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
 from outpace.tree import Segment, Slot, TreeBatch
 
@@ -93,12 +96,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class HFTarget(TargetModel):
-    """A loaded transformers causal LM; `hidden=True` also returns the final norm's output of each row.
+    """A loaded transformers causal LM; with `hidden` what the LM head reads comes back too.
 
     Raises BadInputError for a model that cannot roll back, takes no positions, or fails a self-check of a few tokens.
     """
 
-    def __init__(self, model: Any, *, max_len: int | None = None, hidden: bool = False, device: str | None = None, max_slots: int = 64):
+    def __init__(self, model: Any, *, max_len: int | None = None, hidden: bool = True, device: str | None = None, max_slots: int = 64):
         _refuse(model)
         if model.config._attn_implementation not in ("eager", "sdpa"):  # flash, flex and paged kernels take no explicit mask
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
@@ -110,6 +113,7 @@ class HFTarget(TargetModel):
         self.can_skip_logits = "logits_to_keep" in inputs
         self.cache_name = next(name for name in CACHE_NAMES if name in inputs)
         name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
+        self.base = base_of(model, name or type(model).__name__)
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
         self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
         self.place = Place()
@@ -126,6 +130,11 @@ class HFTarget(TargetModel):
 
     def free(self, slot: Slot) -> None:
         self.used.remove(slot.index)
+
+    def lm_head(self) -> LMHead:
+        """The model's own module, wherever it lives."""
+        module = self.model.get_output_embeddings()
+        return LMHead("torch", module, module.weight.shape[0])
 
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         base = slot.num_cached
@@ -166,17 +175,29 @@ class HFTarget(TargetModel):
         position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # probes past the end: a position table has no such row
         mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=self.device)
         columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last one, as few as can be
-        outputs = self.model(
-            input_ids=self._tensor(token_ids),
-            attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
-            position_ids=self._tensor(position_ids),
-            **{self.cache_name: self.cache},
-            use_cache=True,
-            output_hidden_states=self.capabilities.hidden,
-            **({"logits_to_keep": columns} if self.can_skip_logits else {}),
-        )
-        kinds = (outputs.logits, outputs.hidden_states[-1]) if self.capabilities.hidden else (outputs.logits,)
-        return tuple(kind[:, :keep].flatten(0, 1).to(self.device) for kind in kinds)
+        with self._read_by_head() as hidden:
+            outputs = self.model(
+                input_ids=self._tensor(token_ids),
+                attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
+                position_ids=self._tensor(position_ids),
+                **{self.cache_name: self.cache},
+                use_cache=True,
+                **({"logits_to_keep": columns} if self.can_skip_logits else {}),
+            )
+        return tuple(kind[:, :keep].flatten(0, 1).to(self.device) for kind in (outputs.logits, *hidden))
+
+    @contextmanager
+    def _read_by_head(self) -> Iterator[list[Any]]:
+        """What the LM head reads while this lasts, or nothing if hidden states are not wanted. No other layer's states are held."""
+        seen: list[Any] = []
+        if not self.capabilities.hidden:
+            yield seen
+            return
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            yield seen
+        finally:
+            hook.remove()
 
     def _take_place(self, slots: list[int], bases: list[int], width: int) -> None:
         """Tell the layers which rows to write and read, and how many to have. Padding is written behind a segment's own rows."""

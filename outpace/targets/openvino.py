@@ -24,6 +24,8 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from outpace.core import Array, Capabilities
 from outpace.errors import OutpaceError
+from outpace.helpers.format import Base
+from outpace.helpers.runtime import LMHead
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
@@ -41,7 +43,10 @@ _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows
 
 
 class OpenVINOTarget(TargetModel):
-    """`path` is a converted model (models/convert.py). bf16 computes and caches in bf16, int8 and f32 in f32."""
+    """`path` is a converted model (models/convert.py). bf16 computes and caches in bf16, int8 and f32 in f32.
+
+    With `hidden`, the hidden states that the LM head reads come back too: no time could be measured for it, and logits keep their bits.
+    """
 
     def __init__(
         self,
@@ -52,14 +57,16 @@ class OpenVINOTarget(TargetModel):
         precision: str = "int8",
         threads: int | None = None,
         kv_cache_tokens: int | None = None,
-        hidden: bool = False,
+        hidden: bool = True,
+        base: Base | None = None,
     ):
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
+        self.path, self.base = path, base
         core, memory = ov.Core(), anonymous_ranges()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
         settings = _settings(kv_type, threads)
-        self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}{'-hidden' if hidden else ''}"
+        self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
         try:
             model = _paged(core.read_model(path), hidden)
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -185,6 +192,14 @@ class OpenVINOTarget(TargetModel):
         del self.slots[slot.index]
         self.pool.release(slot.blocks)
 
+    def lm_head(self) -> LMHead:
+        """A model of its own, read from the same file, with the weights as they are there."""
+        model = ov.Core().read_model(self.path)
+        head = _head_of(model)
+        hidden = ops.parameter(head.input_value(0).get_partial_shape(), dtype=np.float32, name="hidden")
+        head.input(0).replace_source_output(hidden.output(0))
+        return LMHead("openvino", ov.Model([model.output("logits").get_node()], [hidden]), self.capabilities.vocab_size)
+
 
 def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
     """Compute in the type of the K/V cache. In f32, int8 weights meet activations quantised row by row, so a row's bits are its own."""
@@ -196,9 +211,7 @@ def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
 def _paged(model: Any, hidden: bool) -> Any:
     """Turn a stateful IR into the paged form, with logits (and hidden states) for chosen rows only: `logit_rows`."""
     paged_attention_transformation(model, allow_qq_bias=True)
-    head = model.output("logits").get_node().input_value(0).get_node()
-    while head.get_type_name() != "MatMul":
-        head = head.input_value(0).get_node()
+    head = _head_of(model)
     rows = ops.parameter(ov.PartialShape([-1]), dtype=np.int32, name="logit_rows")
     rows.output(0).get_tensor().set_names({"logit_rows"})
     chosen = ops.gather(head.input_value(0), rows, ops.constant(np.int64(0)))
@@ -208,6 +221,14 @@ def _paged(model: Any, hidden: bool) -> Any:
         model.add_results([ops.result(ops.convert(chosen, "f32"))])
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _head_of(model: Any) -> Any:
+    """The MatMul that makes logits of hidden states."""
+    node = model.output("logits").get_node().input_value(0).get_node()
+    while node.get_type_name() != "MatMul":
+        node = node.input_value(0).get_node()
+    return node
 
 
 def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:

@@ -12,6 +12,8 @@ import numpy as np
 
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
+from outpace.helpers.format import Base
+from outpace.helpers.runtime import LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
 from outpace.tree import Slot, TreeBatch
 
@@ -33,6 +35,7 @@ class ToyTarget(TargetModel):
         tree: bool = True,
         exact_trees: bool = True,
     ):
+        self.base = Base("toy", f"toy-{sharpness:g}-{seed}", vocab_size, vocab_size)
         rng = np.random.default_rng(seed)
         self.capabilities = Capabilities(
             tree=tree, hidden=True, probes=tree, exact_trees=exact_trees, vocab_size=vocab_size, max_len=max_len
@@ -87,3 +90,8 @@ class ToyTarget(TargetModel):
 
     def free(self, slot: Slot) -> None:
         del self.cache[slot.index]
+
+    def lm_head(self) -> LMHead:
+        """Hidden states are the logits themselves."""
+        vocab_size = self.capabilities.vocab_size
+        return LMHead("numpy", np.eye(vocab_size, dtype=np.float32), vocab_size)

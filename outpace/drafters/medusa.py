@@ -1,0 +1,116 @@
+"""Medusa (2401.10774): small trained heads read the model's last hidden state and guess the tokens after the next one.
+
+The hidden state that gave the next token has a say in the tokens after it as well: head 0 guesses the token behind the next one,
+head 1 the one behind that, all at once and without knowing what the others guess. So every path through their lists is possible, and
+the likeliest are drafted. Heads are trained for one model, `outpace train medusa` makes them; those of other tools are read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.drafters.base import Drafter, DrafterContext, grow
+from outpace.errors import BadInputError
+from outpace.helpers.format import Helper
+from outpace.helpers.imports import load_medusa
+from outpace.helpers.medusa import medusa_weights
+from outpace.helpers.runtime import build_heads
+from outpace.helpers.shipped import shipped
+from outpace.targets.base import TargetOutput
+
+Level = list[tuple[int, float]]  # one head's guesses, likeliest first, with their chances
+TOP = 10  # tokens a head, where no tree asks for more
+SHAPES = ("best", "fixed")
+
+
+class MedusaDrafter(Drafter):
+    """path: a folder with heads; empty for those that come with outpace. shape: best (the likeliest paths of each step) or fixed (the tree
+    that the heads bring). threshold: guesses less likely than this are not worth their row."""
+
+    requires = Capabilities(tree=True, hidden=True)
+    num_draft_tokens = 10
+    helper_kind = "medusa"
+
+    def __init__(self, context: DrafterContext, path: str = "", shape: str = "best", threshold: float = 0.02):
+        if shape not in SHAPES:
+            raise BadInputError(f"medusa: shape must be one of {', '.join(SHAPES)}, not {shape!r}")
+        if not 0 < threshold < 1:
+            raise BadInputError(f"medusa: threshold must be a number between 0 and 1, not {threshold}")
+        helper = _load(context, path)
+        if shape == "fixed" and not helper.tree:
+            raise BadInputError("medusa: these heads bring no tree; use shape=best")
+        self.threshold, self.tree = threshold, helper.tree if shape == "fixed" else None
+        self.num_draft_tokens = len(helper.tree) if helper.tree else type(self).num_draft_tokens
+        top = max([TOP, *(rank + 1 for path in self.tree or () for rank in path)])
+        self.heads = build_heads(medusa_weights(helper), context.target.lm_head(), top)
+        self.states: dict[str, _State] = {}
+
+    def begin(self, request: Request) -> None:
+        self.states[request.id] = _State()
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        if self.tree is not None:
+            return fixed(self.tree, self._levels(request), budget)
+        return grow(lambda path: self.successors(request, path), budget, self.threshold)
+
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        levels = self._levels(request)
+        return levels[len(path)] if len(path) < len(levels) else ()
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        row = verdict.path[-1] + 1 if verdict.path else 0
+        if output.hidden is not None:
+            self.states[request.id] = _State(len(request.context), output.hidden[row].copy())
+
+    def end(self, request: Request) -> None:
+        self.states.pop(request.id, None)
+
+    def _levels(self, request: Request) -> list[Level]:
+        """What the heads guess after `request.context`, one level a head; run when first asked for, once a step.
+
+        Nothing when the last step was not shown: the hidden state is one of an earlier text then.
+        """
+        state = self.states[request.id]
+        if state.hidden is None or state.length != len(request.context):
+            return []
+        if not state.levels:
+            tokens, chances = self.heads(state.hidden)
+            state.levels = [list(zip(t, c, strict=True)) for t, c in zip(tokens.tolist(), chances.tolist(), strict=True)]
+        return state.levels
+
+
+@dataclass
+class _State:
+    """The hidden state [H] behind the last token of a text of `length` tokens, and what the heads made of it."""
+
+    length: int = 0
+    hidden: Array | None = None
+    levels: list[Level] = field(default_factory=list)
+
+
+def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -> Draft:
+    """The first `budget` paths of a tree, whose entries are ranks within each level; paths that lead past the levels are left out."""
+    places: dict[tuple[int, ...], int] = {(): -1}
+    guesses: list[tuple[int, float]] = []
+    parents: list[int] = []
+    for path in tree:
+        depth, rank = len(path) - 1, path[-1]
+        if len(guesses) < budget and depth < len(levels) and rank < len(levels[depth]):
+            places[tuple(path)] = len(guesses)
+            parents.append(places[tuple(path[:-1])])
+            guesses.append(levels[depth][rank])
+    return Draft([token for token, _ in guesses], parents, chances=[chance for _, chance in guesses])
+
+
+def _load(context: DrafterContext, path: str) -> Helper:
+    """The heads in the folder, or those that come with outpace. Raises BadInputError if there are none for this model."""
+    base = context.target.base
+    if base is None:
+        raise BadInputError("medusa: this target does not say which model it runs, so no heads can be known to fit")
+    folder = Path(path).expanduser() if path else shipped("medusa", base)
+    if folder is None:
+        raise BadInputError(f"medusa: no heads for {base.name} come with outpace; train some and give their folder: medusa:PATH")
+    return load_medusa(folder, base)

@@ -1,0 +1,1 @@
+"""Trained helpers: how they lie on disk, which model they belong to, and how their heads are run."""

@@ -1,0 +1,44 @@
+"""Medusa heads for tests: random ones in every form, and heads fitted to the toy model, which are partly right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from outpace.core import SamplingParams
+from outpace.helpers.format import Base, Helper
+from outpace.targets.toy import ToyTarget
+from outpace.testing import generate
+
+
+def random_medusa(
+    base: Base, heads: int = 3, layers: int = 1, own: bool = False, reduced: int | None = None, seed: int = 0, **more: Any
+) -> Helper:
+    """Heads whose blocks and projections are random; `own` LM heads, or the target's; over `reduced` tokens, or all."""
+    rng, size = np.random.default_rng(seed), base.hidden_size
+    tensors: dict[str, np.ndarray] = {}
+    for head in range(heads):
+        for layer in range(layers):
+            tensors[f"heads.{head}.blocks.{layer}.weight"] = rng.normal(0, 1 / size**0.5, (size, size)).astype(np.float16)
+            tensors[f"heads.{head}.blocks.{layer}.bias"] = rng.normal(0, 0.1, size).astype(np.float16)
+        tensors[f"heads.{head}.projection.weight"] = (np.eye(size) + rng.normal(0, 0.02, (size, size))).astype(np.float16)
+        if own:
+            tensors[f"heads.{head}.lm_head.weight"] = rng.normal(0, 0.2, (reduced or base.vocab_size, size)).astype(np.float16)
+    if reduced:
+        tensors["vocab_ids"] = rng.choice(base.vocab_size, reduced, replace=False)
+    settings = {"num_heads": heads, "num_layers": layers, "num_draft_vocab": reduced, **more.pop("settings", {})}
+    return Helper("medusa", base, settings, tensors, **more)
+
+
+def fitted_medusa(target: ToyTarget, prompts: list[list[int]], heads: int = 3, tree: list[list[int]] | None = None) -> Helper:
+    """One projection a head, fitted by least squares to the greedy text of a toy model: better than chance, far from always right."""
+    rows: list[np.ndarray] = []
+    texts = [[*prompt, *generate(target, [prompt], SamplingParams(max_tokens=200))[0]] for prompt in prompts]
+    tensors = {}
+    for head in range(heads):
+        rows = [(target.logits_after(text[: i + 1]), text[i + 2 + head]) for text in texts for i in range(1, len(text) - 2 - head)]
+        hidden, wanted = np.array([row for row, _ in rows]), np.eye(target.capabilities.vocab_size)[[token for _, token in rows]]
+        tensors[f"heads.{head}.projection.weight"] = (6 * np.linalg.lstsq(hidden, wanted, rcond=None)[0].T).astype(np.float32)
+    assert target.base is not None
+    return Helper("medusa", target.base, {"num_heads": heads, "num_layers": 0, "num_draft_vocab": None}, tensors, tree)
