@@ -85,6 +85,7 @@ class Acceptance:
 def walk(starts: Sequence[int], longest: Callable[[int], int]) -> Acceptance:
     """Decode texts on paper. Text i has the rows starts[i] to starts[i + 1] - 1, one for each of its tokens; `longest(row)` is the number
     of right guesses in a draft from that row. The first step has no hidden state to draft from, so it gives one token.
+    The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; this is not counted here.
     """
     num_tokens = num_steps = 0
     for begin, end in itertools.pairwise(starts):

@@ -20,6 +20,8 @@ from outpace.training.shards import Rows
 DECAY = 0.8  # of the loss from head to head
 EVALUATION_ROWS = 2048  # looked at after every epoch
 PIECE_ROWS = 256
+CALIBRATION_ROWS = 1024
+TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class MedusaTask:
         self.device, self.num_items = head.weight.device, len(chosen)
         self.module: nn.Module = MedusaHeads(rows.index.origin.hidden_size, settings).to(self.device)
         self.num_heads = settings.num_heads
+        self.temperatures = torch.ones(self.num_heads, 1, device=self.device)
         self.places = _places(rows.index.origin.vocab_size, head).to(self.device)
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
@@ -112,14 +115,33 @@ class MedusaTask:
 
     def _guesses(self, rows: Array) -> tuple[Array, Array]:
         """The same for a few rows."""
-        states = self.module(self.rows.hidden(rows).to(self.device, torch.float32))
-        logits = self.head.logits(states.flatten(0, 1))
+        logits = (self._logits(rows) / self.temperatures[:, None]).flatten(0, 1)
         best = logits.topk(min(NUM_RANKS, logits.shape[1]))
         chances = (best.values - logits.logsumexp(1, keepdim=True)).exp().view(self.num_heads, len(rows), -1)
         is_right = (best.indices.view(chances.shape) == self._labels(rows)[:, :, None]).cpu().numpy()
         ranks = np.where(is_right.any(axis=2), is_right.argmax(axis=2), NUM_RANKS)
         ranks[self._tokens(rows) < 0] = -1
         return ranks.T, chances.transpose(0, 1).cpu().numpy()
+
+    def calibrate(self) -> list[float]:
+        """Find what to divide each head's logits by, so that its chances are true to life on held-out rows. `guesses` divides too."""
+        sample = self.held_out[:: -(-len(self.held_out) // CALIBRATION_ROWS)]
+        totals = torch.zeros(len(TEMPERATURES), self.num_heads, device=self.device)
+        with torch.inference_mode():
+            for start in range(0, len(sample), PIECE_ROWS):
+                piece = sample[start : start + PIECE_ROWS]
+                logits, labels = self._logits(piece), self._labels(piece)
+                for place, temperature in enumerate(TEMPERATURES):
+                    scaled = (logits / temperature).transpose(1, 2)
+                    totals[place] += nn.functional.cross_entropy(scaled, labels, ignore_index=-1, reduction="none").sum(dim=1)
+        best = [TEMPERATURES[place] for place in totals.argmin(dim=0).tolist()]
+        self.temperatures = torch.tensor(best, device=self.device)[:, None]
+        return best
+
+    def _logits(self, rows: Array) -> torch.Tensor:
+        """[K, n, R] float32 at these rows."""
+        states = self.module(self.rows.hidden(rows).to(self.device, torch.float32))
+        return self.head.logits(states.flatten(0, 1)).view(self.num_heads, len(rows), -1)
 
     def tensors(self) -> dict[str, Array]:
         """The weights as the file format names them."""

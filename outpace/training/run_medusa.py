@@ -20,7 +20,7 @@ from outpace.training.loop import LoopSettings, train
 from outpace.training.medusa import MedusaSettings, MedusaTask
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
-from outpace.training.stages import Source, open_run, rows_of, split
+from outpace.training.stages import Run, Source, rows_of, split
 
 TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
 DRAFT_NODES = 10  # of a step, in the acceptance length that is predicted
@@ -44,19 +44,26 @@ class Worth:
 def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> Helper:
     """Train heads and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
     check_tensorboard(loop.tensorboard)
-    open_run(out, "medusa", source, [settings, loop], resume)
-    rows = rows_of(source, out)
+    run = Run.of(out, "medusa", source, [settings, loop], resume)
+    rows = rows_of(source, run)
     head = LMHeadWeights.of(source.model)
     _check(rows, head, source.data)
+    run.begin()
     chosen, held_out = split(rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vocab_ids = frequent_tokens(rows, settings.num_draft_vocab)
     task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, device), settings)
     num_steps = train(task, loop, out)
     draw_curves(out)
+    temperatures = task.calibrate()
     tree, worth = measure(task, rows, held_out)
     size = None if vocab_ids is None else len(vocab_ids)
-    shape = {"num_heads": settings.num_heads, "num_layers": settings.num_layers, "num_draft_vocab": size}
+    shape: dict[str, Any] = {
+        "num_heads": settings.num_heads,
+        "num_layers": settings.num_layers,
+        "num_draft_vocab": size,
+        "temperatures": temperatures,
+    }
     record = {"num_texts": len(rows.ids), "num_tokens": len(rows), "num_steps": num_steps, **asdict(loop), "held_out": asdict(worth)}
     helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
     helper.save(out)

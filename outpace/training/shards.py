@@ -7,7 +7,6 @@ its answer but the last, so row i of a text is followed by token i of the answer
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import json
 from collections.abc import Sequence
@@ -140,10 +139,6 @@ class Rows:
         wanted = rows + distance
         inside = wanted < self.starts[text]
         return np.where(inside, self.tokens[np.where(inside, wanted, 0)], -1).astype(np.int64)
-
-    def text_of(self, row: int) -> str:
-        """The id of the text that a row belongs to."""
-        return self.ids[bisect.bisect_right(self.starts.tolist(), row) - 1]
 
 
 def _read(path: Path) -> tuple[torch.Tensor, Array, Array]:

@@ -14,7 +14,7 @@ from outpace.core import Array
 from outpace.errors import BadInputError
 from outpace.llm import LLM
 from outpace.progress import note
-from outpace.shell import read_json, write_whole
+from outpace.shell import check_writable, read_json, write_whole
 from outpace.training.answers import write_answers
 from outpace.training.capture import capture
 from outpace.training.data import choose, digest, held_out, read_prompts, read_texts
@@ -37,31 +37,43 @@ class Source:
     threads: int | None = None
 
 
-def open_run(out: Path, kind: str, source: Source, settings: Sequence[Any], resume: bool) -> None:
-    """Make the folder of a run, or find that it is a run with these very settings. Raises BadInputError if it can be neither."""
-    record = {
-        "kind": kind,
-        **asdict(source),
-        "data": str(source.data),
-        **{name: value for part in settings for name, value in asdict(part).items()},
-    }
-    path = out / RUN
-    if path.exists() and not resume:
-        raise BadInputError(f"{out} already holds a run; --resume goes on with it, or choose another --out")
-    if resume and path.exists():
-        earlier = read_json(path)
-        for name, value in record.items():
-            if earlier.get(name) != value:
-                raise BadInputError(f"the run in {out} has {name} {earlier.get(name)!r}, not {value!r}; --resume needs the same settings")
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record, indent=2))
-    except OSError as error:
-        raise BadInputError(f"cannot write to {out}: {error.strerror}") from error
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run. `record` are the settings it was started with; only the same ones may go on with it."""
+
+    out: Path
+    record: dict[str, Any]
+    resume: bool
+
+    @classmethod
+    def of(cls, out: Path, kind: str, source: Source, settings: Sequence[Any], resume: bool) -> Run:
+        """Look before anything is loaded. Raises BadInputError for a folder that cannot be written to or belongs to another run."""
+        parts = {name: value for part in settings for name, value in asdict(part).items()}
+        run = cls(out, {"kind": kind, **asdict(source), "data": str(source.data), **parts}, resume)
+        run._check()
+        return run
+
+    def _check(self) -> None:
+        if (self.out / RUN).exists():
+            if not self.resume:
+                raise BadInputError(f"{self.out} already holds a run; --resume goes on with it, or choose another --out")
+            earlier = read_json(self.out / RUN)
+            for name, value in self.record.items():
+                if earlier.get(name) != value:
+                    was = f"{name} {earlier.get(name)!r}, not {value!r}"
+                    raise BadInputError(f"the run in {self.out} has {was}; --resume needs the same settings")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(f"cannot write to {self.out}: {error.strerror}") from error
+        check_writable(self.out / RUN)
+
+    def begin(self) -> None:
+        """From here on the folder has something to go on with."""
+        write_whole(self.out / RUN, json.dumps(self.record, indent=2))
 
 
-def rows_of(source: Source, out: Path) -> Rows:
+def rows_of(source: Source, run: Run) -> Rows:
     """The captured rows to train on; made where they are missing. Raises BadInputError for data that does not fit the model."""
     if source.data.is_dir():
         if source.generate:
@@ -70,18 +82,20 @@ def rows_of(source: Source, out: Path) -> Rows:
     if not source.data.exists():
         raise BadInputError(f"there is no file {source.data}")
     llm = LLM(source.model, "auto" if source.generate else "none", target=source.target, precision=source.precision, threads=source.threads)
-    base, vocab_size = llm.target.base, llm.target.capabilities.vocab_size
+    data, base = source.data, llm.target.base
     if base is None or not llm.target.capabilities.hidden:
         raise BadInputError("this target gives no hidden states, so nothing can be trained for it")
-    data = source.data
     if source.generate:
-        data = out / ANSWERS
-        write_answers(llm, read_prompts(source.data, llm.tokenizer), data, source.max_tokens)
-    texts, counts = choose(read_texts(data, llm.tokenizer, vocab_size, source.max_tokens), min(MAX_TEXT_TOKENS, llm.engine.max_len))
+        prompts, data = read_prompts(source.data, llm.tokenizer), run.out / ANSWERS
+        run.begin()
+        write_answers(llm, prompts, data, source.max_tokens)
+    found = read_texts(data, llm.tokenizer, llm.target.capabilities.vocab_size, source.max_tokens)
+    texts, counts = choose(found, min(MAX_TEXT_TOKENS, llm.engine.max_len))
     note(counts.line)
     origin = Origin(base.name, base.fingerprint, llm.target.fingerprint, base.hidden_size, base.vocab_size, digest(texts))
-    capture(llm.target, texts, origin, out / SHARDS)
-    return Rows(out / SHARDS)
+    run.begin()
+    capture(llm.target, texts, origin, run.out / SHARDS)
+    return Rows(run.out / SHARDS)
 
 
 def split(rows: Rows) -> tuple[Array, list[Array]]:
