@@ -173,6 +173,11 @@ def outpace(*words: object):
     return CliRunner().invoke(app, ["train", "medusa", "--target", "hf", "--precision", "f32", *map(str, words)])
 
 
+def test_help_has_an_example():
+    result = CliRunner().invoke(app, ["train", "medusa", "--help"])
+    assert (result.exit_code, "Example: outpace train medusa --data" in result.stdout) == (0, True)
+
+
 def test_the_command_takes_an_earlier_runs_rows(model, whole, tmp_path):
     options = ("--epochs", 1, "--num-heads", 2, "--num-draft-vocab", 0, "--json")
     result = outpace("--model", model, "--data", whole[0] / "shards", "--out", tmp_path / "out", *options)
