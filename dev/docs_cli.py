@@ -16,12 +16,21 @@ OUT = Path(__file__).parent.parent / "docs" / "cli.md"
 def page() -> str:
     """The whole page: help text and options of every command."""
     parts = ["# Commands\n\nWritten by `python dev/docs_cli.py`; a test compares it with the commands.\n"]
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = all_commands(typer.main.get_command(app))
     for name in sorted(commands):
         rows = [_row(parameter) for parameter in commands[name].params if parameter.name != "help"]
         table = "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])
         parts.append(f"## outpace {name}\n\n{inspect.cleandoc(commands[name].help)}\n\n{table}\n")
     return "\n".join(parts)
+
+
+def all_commands(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Every command of a group and of the groups in it, by its words on the shell."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        is_group = hasattr(command, "commands")
+        found |= all_commands(command, f"{prefix}{name} ") if is_group else {f"{prefix}{name}": command}
+    return found
 
 
 def _row(parameter: Any) -> str:

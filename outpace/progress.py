@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeVar
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar("T")
+NOTE_SECONDS = 30.0  # between the lines of a long task without a terminal
 
 
 def stderr() -> Console:
@@ -63,6 +65,27 @@ def stages(label: str) -> Iterator[Callable[[str], None]]:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda stage: progress.update(task, description=f"{label}: {stage}")
+
+
+@contextmanager
+def meter(label: str, total: float, done: float = 0.0) -> Iterator[Callable[[float, str], None]]:
+    """A bar with the time left; call with (what is done of the total, detail). Without a terminal, a line every half minute."""
+    console = stderr()
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def tell(done: float, detail: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= NOTE_SECONDS:
+                last = time.monotonic()
+                note(f"{label}: {done / max(total, 1):.0%} {detail}")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=total, completed=int(done))
+        yield lambda done, detail: progress.update(task, completed=done, description=f"{label}: {detail}")
 
 
 class _TimeLeft(ProgressColumn):

@@ -25,8 +25,8 @@ LEVELS = [
     ["tokenizer", "models", "grammar"],
     ["loading", "jobs", "speculations", "shell"],
     ["llm"],
-    ["bench", "server", "training", "export", "testing", "chat", "demo", "explain"],
-    ["verify", "tune"],  # the proof for users needs bench (prompts) and testing (the distribution test); tuning needs bench
+    ["bench", "server", "export", "testing", "chat", "demo", "explain"],
+    ["verify", "tune", "training"],  # the proof for users needs bench (prompts) and testing (the distribution test); the others need bench
     ["cli"],
     ["__main__"],
 ]

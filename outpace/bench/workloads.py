@@ -29,29 +29,40 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
     """All prompts of a file, or `limit` of them spread evenly over the categories. Raises BadInputError naming the line."""
     if limit is not None and limit < 1:
         raise BadInputError(f"limit must be at least 1, not {limit}")
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    workloads = [_parse(line, f"{path}:{number}", number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    workloads = [_workload(row, where, number) for where, number, row in read_rows(path)]
     if not workloads:
         raise BadInputError(f"{path} has no prompts")
     return workloads if limit is None else spread(workloads, limit)
 
 
-def _parse(line: str, where: str, number: int) -> Workload:
+def read_rows(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
+    """(place for error messages, line number from 1, object) of every line of a file of JSON objects. Raises BadInputError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    lines = [(f"{path}:{number}", number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [(where, number, _parse(line, where)) for where, number, line in lines]
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise BadInputError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise BadInputError(f"{where}: not a JSON object")
+    return row
+
+
+def _workload(row: dict[str, Any], where: str, number: int) -> Workload:
     part = str(row.get("category", "prompts"))
     category = "chat" if part in CHAT_CATEGORIES else part
-    return Workload(str(row.get("id", row.get("question_id", number))), category, part, _messages(row, where))
+    return Workload(str(row.get("id", row.get("question_id", number))), category, part, messages_of(row, where))
 
 
-def _messages(row: dict[str, Any], where: str) -> list[dict[str, str]]:
+def messages_of(row: dict[str, Any], where: str) -> list[dict[str, str]]:
+    """The conversation of a row with `messages`, `turns` or `prompt`. Raises BadInputError."""
     messages = row.get("messages")
     if isinstance(messages, list) and messages and all(_is_message(message) for message in messages):
         return [{"role": message["role"], "content": message["content"]} for message in messages]

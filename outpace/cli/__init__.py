@@ -14,9 +14,11 @@ from outpace.cli.answer import chat, demo, generate
 from outpace.cli.lists import drafters, models
 from outpace.cli.measure import bench, tune, verify
 from outpace.cli.serve import serve
+from outpace.cli.train import medusa
 from outpace.shell import Command, Commands, reported
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve)
+HELPERS = (medusa,)
 
 app = typer.Typer(
     name="outpace",
@@ -30,6 +32,11 @@ app = typer.Typer(
 
 for command in COMMANDS:
     app.command(cls=Command)(reported(command))
+
+training = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown")
+for helper in HELPERS:
+    training.command(cls=Command)(reported(helper))
+app.add_typer(training, name="train", help="Train a helper that guesses well for your model, on your texts.")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,43 @@
+"""The state of a training run on disk: whole checkpoints only, the latest one kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+
+from outpace.errors import BadInputError
+
+WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.pt"
+
+
+def save_checkpoint(folder: Path, step: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write the state after `step` steps beside the older one, rename it when it is whole, then delete the older one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_model(module, str(temporary / WEIGHTS))
+    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+    whole = folder / f"step-{step:08d}"
+    shutil.rmtree(whole, ignore_errors=True)
+    temporary.rename(whole)
+    for other in [*folder.glob("step-*"), *folder.glob(".step-*.tmp")]:
+        if other != whole:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def restore(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the latest checkpoint; returns the steps it has behind it, 0 when there is none. Raises BadInputError for a damaged one."""
+    found = max(folder.glob("step-*"), default=None)
+    if found is None:
+        return 0
+    try:
+        load_model(module, str(found / WEIGHTS))
+        optimizer.load_state_dict(torch.load(found / OPTIMIZER, weights_only=True))
+        return int(found.name.removeprefix("step-"))
+    except Exception as error:  # torch and safetensors raise a dozen kinds
+        raise BadInputError(f"the checkpoint {found} cannot be read ({error}); delete it to start the training over"[:400]) from error

@@ -1,0 +1,73 @@
+"""Cross-entropy through a frozen LM head, in pieces: the logits of a batch, 50,000 numbers a row, never exist all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+PIECE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class FrozenHead:
+    """An LM head that is not trained: weight [R, H] in the type to multiply in, bias [R] float32 or None.
+
+    `vocab_ids` [R] int64 are the tokens of its rows, or None where row i is token i.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    vocab_ids: torch.Tensor | None = None
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """[n, H] -> [n, R] float32."""
+        logits = (states.to(self.weight.dtype) @ self.weight.T).float()
+        return logits if self.bias is None else logits.add_(self.bias)
+
+    def loss(self, states: torch.Tensor, labels: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sum over the rows of importance times cross-entropy, is the likeliest token the right one [n]).
+
+        states [n, H]; labels [n] int64 are rows of the head, -1 for none; importance [n] float32.
+        """
+        loss, hits = _PiecewiseLoss.apply(states, self, labels, importance)
+        return loss, hits
+
+
+class _PiecewiseLoss(torch.autograd.Function):
+    """Computes the gradient with the loss: the softmax is there anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, head: FrozenHead, labels: torch.Tensor, importance: torch.Tensor) -> Any:
+        importance = torch.where(labels >= 0, importance, 0.0)
+        gradient = torch.empty_like(states, dtype=torch.float32)
+        losses = torch.empty(len(states), device=states.device)
+        hits = torch.empty(len(states), dtype=torch.bool, device=states.device)
+        for start in range(0, len(states), PIECE_ROWS):
+            piece = slice(start, start + PIECE_ROWS)
+            right_rows = labels[piece].clamp(min=0)
+            logits = head.logits(states[piece])
+            highest = logits.amax(1)
+            right = logits.gather(1, right_rows[:, None])[:, 0]
+            shares = logits.sub_(highest[:, None]).exp_()
+            total = shares.sum(1)
+            losses[piece] = total.log() + highest - right
+            hits[piece] = (right == highest) & (labels[piece] >= 0)
+            pull = (shares.to(head.weight.dtype) @ head.weight).float() / total[:, None] - head.weight[right_rows].float()
+            gradient[piece] = pull * importance[piece, None]
+        ctx.save_for_backward(gradient.to(states.dtype))
+        ctx.mark_non_differentiable(hits)
+        return (losses * importance).sum(), hits
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0], None, None, None
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Does this device multiply bfloat16 matrices faster than float32 ones?"""
+    if device.type != "cpu":
+        return True
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

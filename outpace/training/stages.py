@@ -1,0 +1,110 @@
+"""The stages before the training itself, the same for every kind of helper: answers, hidden states, the folder of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpace.core import Array
+from outpace.errors import BadInputError
+from outpace.llm import LLM
+from outpace.progress import note
+from outpace.shell import check_writable, read_json, write_whole
+from outpace.training.answers import write_answers
+from outpace.training.capture import capture
+from outpace.training.data import choose, digest, held_out, read_prompts, read_texts
+from outpace.training.shards import Origin, Rows
+
+RUN, ANSWERS, SHARDS = "run.json", "answers.jsonl", "shards"
+MAX_TEXT_TOKENS = 2048  # prompt and answer together; longer texts are left out
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model is helped, and by what data: a file of prompts or texts, or a folder of captured rows from an earlier run."""
+
+    model: str
+    data: Path
+    generate: bool = False
+    max_tokens: int = 256
+    target: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run. `record` are the settings it was started with; only the same ones may go on with it."""
+
+    out: Path
+    record: dict[str, Any]
+    resume: bool
+
+    @classmethod
+    def of(cls, out: Path, kind: str, source: Source, settings: Sequence[Any], resume: bool) -> Run:
+        """Look before anything is loaded. Raises BadInputError for a folder that cannot be written to or belongs to another run."""
+        parts = {name: value for part in settings for name, value in asdict(part).items()}
+        run = cls(out, {"kind": kind, **asdict(source), "data": str(source.data), **parts}, resume)
+        run._check()
+        return run
+
+    def _check(self) -> None:
+        if (self.out / RUN).exists():
+            if not self.resume:
+                raise BadInputError(f"{self.out} already holds a run; --resume goes on with it, or choose another --out")
+            earlier = read_json(self.out / RUN)
+            for name, value in self.record.items():
+                if earlier.get(name) != value:
+                    was = f"{name} {earlier.get(name)!r}, not {value!r}"
+                    raise BadInputError(f"the run in {self.out} has {was}; --resume needs the same settings")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(f"cannot write to {self.out}: {error.strerror}") from error
+        check_writable(self.out / RUN)
+
+    def begin(self) -> None:
+        """From here on the folder has something to go on with."""
+        write_whole(self.out / RUN, json.dumps(self.record, indent=2))
+
+
+def rows_of(source: Source, run: Run) -> Rows:
+    """The captured rows to train on; made where they are missing. Raises BadInputError for data that does not fit the model."""
+    if source.data.is_dir():
+        if source.generate:
+            raise BadInputError(f"--generate needs a file of prompts, and {source.data} is a folder")
+        return Rows(source.data)
+    if not source.data.exists():
+        raise BadInputError(f"there is no file {source.data}")
+    llm = LLM(source.model, "auto" if source.generate else "none", target=source.target, precision=source.precision, threads=source.threads)
+    data, base = source.data, llm.target.base
+    if base is None or not llm.target.capabilities.hidden:
+        raise BadInputError("this target gives no hidden states, so nothing can be trained for it")
+    if source.generate:
+        prompts, data = read_prompts(source.data, llm.tokenizer), run.out / ANSWERS
+        run.begin()
+        write_answers(llm, prompts, data, source.max_tokens)
+    found = read_texts(data, llm.tokenizer, llm.target.capabilities.vocab_size, source.max_tokens)
+    texts, counts = choose(found, min(MAX_TEXT_TOKENS, llm.engine.max_len))
+    note(counts.line)
+    origin = Origin(base.name, base.fingerprint, llm.target.fingerprint, base.hidden_size, base.vocab_size, digest(texts))
+    run.begin()
+    capture(llm.target, texts, origin, run.out / SHARDS)
+    return Rows(run.out / SHARDS)
+
+
+def split(rows: Rows) -> tuple[Array, list[Array]]:
+    """(rows to train on [n], the rows of each held-out text). A text's last row is not trained on: no token is left to guess there."""
+    apart = held_out(rows.ids)
+    train, texts = [], []
+    for name, begin, end in zip(rows.ids, rows.starts, rows.starts[1:], strict=False):
+        if name in apart:
+            texts.append(np.arange(begin, end))
+        else:
+            train.append(np.arange(begin, end - 1))
+    return np.concatenate(train) if train else np.empty(0, np.int64), texts
