@@ -14,7 +14,7 @@ from outpace.metrics import Metrics
 from outpace.sampling import logprobs_of
 from outpace.scheduler import Scheduler
 from outpace.targets.base import TargetModel, TargetOutput
-from outpace.tree import chain_first, check, decode_segment, first_chain, graft
+from outpace.tree import chain_first, check, decode_segment, first_chain, graft, shallow
 
 logger = logging.getLogger("outpace")
 
@@ -129,8 +129,8 @@ class Engine:
     def _propose(self, request: Request, num_running: int) -> Draft:
         """The drafter's guesses of what follows the context; empty when there is nothing to gain."""
         num_pending = len(request.pending)
-        limit = min(request.num_tokens_left - 1, self.config.max_draft_rows) - num_pending
-        if limit <= 0 or request.id in self._no_drafter:
+        depth, limit = request.num_tokens_left - 1 - num_pending, self.config.max_draft_rows - num_pending
+        if min(depth, limit) <= 0 or request.id in self._no_drafter:
             return EMPTY_DRAFT
         started = time.perf_counter()
         try:
@@ -143,6 +143,7 @@ class Engine:
         except Exception as error:
             self._drop_drafter(request, error)
             return EMPTY_DRAFT
+        draft = shallow(draft, depth)
         if not self.target.capabilities.tree and not (draft.is_chain and draft.num_probes == 0):
             draft = first_chain(draft)
         seconds = time.perf_counter() - started

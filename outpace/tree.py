@@ -122,6 +122,19 @@ def select(draft: Draft, nodes: Sequence[int], num_probes: int = 0) -> Draft:
     )
 
 
+def shallow(draft: Draft, depth: int) -> Draft:
+    """The draft without guesses deeper than `depth` tokens and what hangs off them; probes off the others stay, however deep."""
+    num_nodes = len(draft) - draft.num_probes
+    if num_nodes <= depth:
+        return draft
+    kept: set[int] = {-1}
+    for node, level in enumerate(depths(draft.parents)):
+        if draft.parents[node] in kept and (level < depth or node >= num_nodes):
+            kept.add(node)
+    nodes = sorted(kept)[1:]
+    return draft if len(nodes) == len(draft) else select(draft, nodes, sum(node >= num_nodes for node in nodes))
+
+
 def first_chain(draft: Draft) -> Draft:
     """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
     nodes: list[int] = []

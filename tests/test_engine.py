@@ -101,7 +101,7 @@ def test_a_step_without_work_is_free():
 
 
 def test_budgets():
-    """The smallest of: what the controller allows, tokens left but one, rows of a draft. Never asked for nothing."""
+    """The smaller of what the controller allows and the rows of a draft. Never asked for nothing."""
     budgets = []
 
     class Watched(OracleDrafter):
@@ -114,7 +114,7 @@ def test_budgets():
         budgets.clear()
         engine, _ = start(target, oracle(target, cls=Watched, lie=0.5), EngineConfig(max_draft_rows=rows), num_draft_tokens=allowed)
         finish(engine)
-        assert all(budget == min(allowed, rows, left - 1) > 0 for budget, left in budgets)
+        assert all(budget == min(allowed, rows) > 0 and left > 1 for budget, left in budgets)
         assert bool(budgets) == (allowed > 0)
 
 

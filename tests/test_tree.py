@@ -21,6 +21,7 @@ from outpace.tree import (
     locate,
     merge,
     merge_chains,
+    shallow,
 )
 
 FEW = settings(deadline=None, derandomize=True, max_examples=200)
@@ -39,6 +40,25 @@ def drafts(draw, max_nodes: int = 20, vocab_size: int = 5) -> Draft:
 def ancestors(parents, node) -> list[int]:
     """From the root's child down to the node itself."""
     return [] if node < 0 else [*ancestors(parents, parents[node]), node]
+
+
+@FEW
+@given(drafts())
+def test_shallow_keeps_what_is_not_too_deep(draft):
+    for depth in range(1, 6):
+        left = shallow(draft, depth)
+        want = [path for path in (path_of(draft, node) for node in range(len(draft) - draft.num_probes)) if len(path) <= depth]
+        assert [path_of(left, node) for node in range(len(left) - left.num_probes)] == want
+        assert left.num_probes <= draft.num_probes
+    assert shallow(draft, 99) is draft
+
+
+def path_of(draft, node):
+    path = []
+    while node >= 0:
+        path.insert(0, draft.token_ids[node])
+        node = draft.parents[node]
+    return path
 
 
 @FEW

@@ -124,7 +124,8 @@ class DraftModelDrafter(Drafter):
         context = self.translation.to_helper(request.context)
         if context is None:
             return None
-        depth = min(budget, self.max_depth, self.helper.target.capabilities.max_len - len(context))
+        left = request.num_tokens_left - 1 - len(request.pending)
+        depth = min(budget, left, self.max_depth, self.helper.target.capabilities.max_len - len(context))
         slot = self._slot(request, context) if depth > 0 else None
         if slot is None:
             return None

@@ -45,7 +45,6 @@ class MedusaDrafter(Drafter):
         if shape == "fixed" and not helper.tree:
             raise BadInputError("medusa: these heads bring no tree; use shape=best")
         self.threshold, self.tree = threshold, helper.tree if shape == "fixed" else None
-        self.num_draft_tokens = len(helper.tree) if helper.tree else type(self).num_draft_tokens
         top = max([TOP, *(rank + 1 for path in self.tree or () for rank in path)])
         self.heads = build_heads(medusa_weights(helper), context.target.lm_head(), top)
         self.states: dict[str, _State] = {}
