@@ -10,6 +10,7 @@ import pytest
 from outpace.controller import AdaptiveController, CostTable, FixedController, Plan, Speculation, cost_of, measure_cost
 from outpace.controller.calibration import PRIOR, Calibration
 from outpace.controller.cost import BATCH, SHORT, WIDTHS
+from outpace.controller.guard import Guard
 from outpace.controller.width import WidthPolicy
 from outpace.controller.worth import LONGEST_REST, REST, TRIAL, Worth
 from outpace.core import Draft, SamplingParams
@@ -183,6 +184,38 @@ def test_a_resting_drafter_is_not_called():
     assert "suffix" in set(parts.propose(request, 8).sources)
     parts.resting = {"suffix", "recycling"}
     assert len(parts.propose(request, 8)) == 0
+
+
+# ---- guessing that does not pay as a whole
+
+
+def shares(monkeypatch, tokens: float, guessing: float, plain: float, num_steps: int = 4000, load: float = 1.0) -> float:
+    """The share of plain steps where a step of a request that guesses gives `tokens` in `guessing` ms, and a plain one 1 in `plain` ms."""
+    guard, now, length, num_plain = Guard(), 0.0, 100.0, 0
+    monkeypatch.setattr("outpace.controller.guard.time.perf_counter", lambda: now)
+    for step in range(num_steps):
+        names = [f"r{step // 500 + i}" for i in range(3)]
+        guard.step(dict.fromkeys(names, length), 10.0, load)
+        num_plain += guard.is_plain
+        now += load * (plain if guard.is_plain else guessing) / 1e3
+        length += 1.0 if guard.is_plain else tokens
+    return num_plain / num_steps
+
+
+def test_guessing_is_left_where_measured_steps_lose(monkeypatch):
+    assert shares(monkeypatch, 2.0, 13.0, 10.0) == 0, "it pays by far: plain is never even tried"
+    assert shares(monkeypatch, 2.0, 13.0, 10.0, load=3.0) == 0, "also on a busy machine"
+    assert shares(monkeypatch, 1.2, 11.0, 10.0) < 0.1, "it pays a little"
+    assert shares(monkeypatch, 1.2, 12.5, 10.0) > 0.8, "it costs more than it gives"
+    assert shares(monkeypatch, 1.2, 12.5, 12.5) < 0.1, "the table was wrong about plain steps, the clock is not"
+    assert 0.8 < shares(monkeypatch, 1.0, 10.5, 10.0) < 1.0, "it is tried again now and then"
+
+
+def test_the_guard_knows_nothing_while_requests_come_and_go():
+    guard = Guard()
+    for step in range(1000):
+        guard.step({f"r{step}": 10}, 10.0, 1.0)
+    assert not guard.is_plain
 
 
 # ---- all of it together

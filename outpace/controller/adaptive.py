@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
+from outpace.controller.guard import Guard
 from outpace.controller.width import MIN_ROWS, WidthPolicy
 from outpace.controller.worth import Worth
 from outpace.core import Draft, Request
@@ -40,14 +41,16 @@ class AdaptiveController(Controller):
     def __init__(self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24):
         self.drafter, self.max_nodes = drafter, max_nodes
         self.policy, self.calibration, self.worth = WidthPolicy(costs), Calibration(), Worth(drafter.names)
+        self.guard = Guard()
         self.appetite = float(max_nodes)  # nodes a request took lately, running mean
         self.expected, self.taken = 1.0, 1.0  # milliseconds of a pass by the table and in truth, running means
         self.steps: list[Step] | None = None  # a list collects the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
-        return min(self.max_nodes, 2 + int(1.6 * self.appetite))
+        return 0 if self.guard.is_plain else min(self.max_nodes, 2 + int(1.6 * self.appetite))
 
     def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
+        self._question(requests)
         nodes = self._candidates(requests, drafts)
         own = [1 + len(request.pending) for request in requests]
         rows, gains = _running(own, nodes, num_other_rows)
@@ -71,6 +74,13 @@ class AdaptiveController(Controller):
             self._note(requests, drafts, nodes, num_taken, width)
         return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], width)
 
+    def _question(self, requests: Sequence[Request]) -> None:
+        """Tell the guard that a step begins."""
+        lengths = {request.id: len(request.token_ids) + len(request.pending) for request in requests}
+        num_rows, num_seqs = MIN_ROWS * len(requests), len(requests)
+        plain = self.policy.costs.milliseconds(num_rows, num_seqs, sum(lengths.values()), num_rows - num_seqs)
+        self.guard.step(lengths, plain, self.taken / self.expected)
+
     def passed(self, milliseconds: float) -> None:
         self.taken = self._running_mean(self.taken, milliseconds)
 
@@ -82,6 +92,9 @@ class AdaptiveController(Controller):
         return self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
 
     def _account(self, gained: Mapping[str, float]) -> None:
+        if self.guard.is_plain:
+            self.drafter.resting = set(self.drafter.names)
+            return
         load = self.taken / self.expected  # a busy machine slows drafting and passes alike
         self.worth.account(gained, self.drafter.milliseconds, self.policy.rate / load)
         self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)

@@ -19,7 +19,7 @@ from outpace.tree import merge
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
 OPEN = 0.08  # nor are nodes whose path is less likely asked for successors: hardly any of these would be worth a row
-LEARN = 4  # a resting drafter stays warm by looking at one step in so many
+LEARN, LEARN_ALONE = 4, 16  # a resting drafter stays warm by looking at one step in so many; while all of them rest, in so many
 SURE = 0.05  # a next token that is so sure is not asked about again
 Parts = list[tuple[Drafter, str]]
 
@@ -54,8 +54,9 @@ class CombinedDrafter(Drafter):
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self.num_observed += 1
+        learn = LEARN if len(self.resting) < len(self.names) else LEARN_ALONE
         for part, name in zip(self.parts, self.names, strict=True):
-            if name not in self.resting or self.num_observed % LEARN == 0:
+            if name not in self.resting or self.num_observed % learn == 0:
                 with self._timed(name):
                     part.observe(request, verdict, output)
 
