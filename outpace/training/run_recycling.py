@@ -40,7 +40,7 @@ def tables(helper: Helper) -> list[Any]:
 
     training, settings = helper.training, helper.settings
     held = training["held_out"]
-    table = Table(title=f"From {training['num_rows']:,} rows; measured on {held['num_rows']:,} rows of {held['num_texts']} held-out texts")
+    table = Table(title=f"From {training['num_rows']:,} rows, measured on {held['num_rows']:,} held-out rows")
     for name in ("after", "entries", "known", "of these: top 1", f"top {settings['width']}"):
         table.add_column(name, justify="left" if name == "after" else "right")
     for name, label in (("singles", "a token"), ("pairs", "a pair")):
