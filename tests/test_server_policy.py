@@ -73,6 +73,7 @@ def test_every_option_has_been_judged():
         ("suffix", "file"),
         ("recycling", "pairs"),
         ("recycling", "scopes"),
+        ("recycling", "table"),
     }
     assert closed - in_draft_model == kept | {("blanks", "blank")}
     assert all(set(keys) <= options.keys() for name, _, options in catalogue() for keys in [OPTIONS.get(name, {})])

@@ -369,7 +369,7 @@ def test_pairs_know_more_than_single_tokens_and_scopes_learn_apart():
     teach(drafter, begun("", [3, 9], "alice", drafter=drafter)[1], Draft(), [], [8])
     assert drafter.successors(begun("", [3, 9], "alice", drafter=drafter)[1], [])[0][0] == 8
     assert drafter.successors(begun("", [2], "alice", drafter=drafter)[1], [9])[0][0] == pair
-    assert drafter.successors(begun("", [2, 9], "bob", drafter=drafter)[1], []) == ()
+    assert drafter.successors(begun("", [2, 9], "bob", drafter=drafter)[1], []) == []
 
 
 def test_recycling_keeps_the_latest_scopes():

@@ -14,11 +14,11 @@ from outpace.cli.answer import chat, demo, generate
 from outpace.cli.lists import drafters, models
 from outpace.cli.measure import bench, tune, verify
 from outpace.cli.serve import serve
-from outpace.cli.train import medusa
+from outpace.cli.train import medusa, recycling
 from outpace.shell import Command, Commands, reported
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve)
-HELPERS = (medusa,)
+HELPERS = (medusa, recycling)
 
 app = typer.Typer(
     name="outpace",

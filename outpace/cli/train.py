@@ -1,28 +1,37 @@
-"""Commands that train helpers: train medusa."""
+"""Commands that train helpers: train medusa | recycling."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
 from outpace.errors import OutpaceError
 
+if TYPE_CHECKING:
+    from outpace.helpers.format import Helper
+
+
+Data = Annotated[Path, typer.Option(help="JSON lines with prompts or whole texts, a plain text, or the `shards` folder of another run.")]
+Out = Annotated[Path, typer.Option(help="Folder for the helper and all that is kept on the way.")]
+Generate = Annotated[bool, typer.Option("--generate", help="The model writes the answers to the prompts itself.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, whenever it was killed.")]
+MaxTokens = Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")]
+
 
 def medusa(
-    data: Annotated[
-        Path, typer.Option(help="JSON lines with prompts or whole texts, a plain text, or the `shards` folder of another run.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the heads and all that is kept on the way.")],
+    data: Data,
+    out: Out,
     model: Model = "default",
-    generate: Annotated[bool, typer.Option("--generate", help="The model writes the answers to the prompts itself.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, whenever it was killed.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 256,
+    generate: Generate = False,
+    resume: Resume = False,
+    max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every row is seen.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 512,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
@@ -49,15 +58,48 @@ def medusa(
         from outpace.training.stages import Source
     except ModuleNotFoundError as error:
         raise OutpaceError(f"training needs the package {error.name}; run: pip install 'outpace[train]'") from error
-    from rich.console import Console
-
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
     helper = train_medusa(source, out, MedusaSettings(num_heads, num_layers, num_draft_vocab or None), loop, resume)
+    _show(helper, out, tables(helper), f"The heads are in {out}; use them with --drafter medusa:{out}", as_json)
+
+
+def recycling(
+    data: Data,
+    out: Out,
+    model: Model = "default",
+    generate: Generate = False,
+    resume: Resume = False,
+    max_tokens: MaxTokens = 256,
+    pairs: Annotated[int, typer.Option(min=1, max=1 << 22, help="Pairs of tokens kept, those most visited.")] = 65_536,
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Make a table of what usually follows a token or a pair of tokens, so that recycling guesses well from the first step.
+
+    Example: `outpace train recycling --data prompts.jsonl --generate --out table`, then `outpace chat --drafter recycling:table=table`
+    """
+    try:
+        from outpace.training.recycling import RecyclingSettings
+        from outpace.training.run_recycling import tables, train_recycling
+        from outpace.training.stages import Source
+    except ModuleNotFoundError as error:
+        raise OutpaceError(f"training needs the package {error.name}; run: pip install 'outpace[train]'") from error
+    source = Source(model, data, generate, max_tokens, target, precision, threads)
+    helper = train_recycling(source, out, RecyclingSettings(pairs), resume)
+    _show(helper, out, tables(helper), f"The table is in {out}; use it with --drafter recycling:table={out}", as_json)
+
+
+def _show(helper: Helper, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
+    """What a run has made: as one JSON document, or for people."""
     if as_json:
         typer.echo(json.dumps({"out": str(out), "base": asdict(helper.base), "settings": helper.settings, "training": helper.training}))
         return
+    from rich.console import Console
+
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for table in tables(helper):
+    for table in tables:
         console.print(table)
-    console.print(f"The heads are in {out}; use them with --drafter medusa:{out}", soft_wrap=True)
+    console.print(advice, soft_wrap=True)

@@ -2,21 +2,27 @@
 
 Every verified row, accepted or not, says which tokens the model found likeliest after the row's token. A table keeps those,
 with their probabilities, by the row's token, and by the token and the one before it, which knows more and has seen less.
-Repeated visits are averaged. A tree is grown best first. The table outlives requests, so it gets better with use; it starts
-empty and then guesses nothing. What one memory scope has taught never serves another.
+Repeated visits are averaged. A tree is grown best first. The table outlives requests, so it gets better with use; it starts with
+what usually follows in the model's answers, if such a table comes with outpace or is given (`outpace train recycling`), else empty, and
+then guesses nothing. What one memory scope has taught never serves another.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext, grow, tail
 from outpace.errors import BadInputError
+from outpace.helpers.format import Helper
+from outpace.helpers.recycling import Successors, find, pair_key
+from outpace.helpers.shipped import shipped
 from outpace.targets.base import TargetOutput
 
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
@@ -27,25 +33,44 @@ PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an en
 class SuccessorTable:
     """key -> the `width` likeliest next tokens and their chances, best first.
 
-    Keys below `num_own` (single tokens) have a slot of their own, all others (pairs) share `num_shared` slots, where the newest stays.
+    Keys below `num_singles` (single tokens) have a slot of their own, and so have the pairs that `start` knows, with which the table
+    begins. All others (pairs) share `num_shared` slots, where the newest stays.
     """
 
-    def __init__(self, num_own: int, num_shared: int, width: int):
-        self.num_own, self.num_shared = num_own, num_shared
-        self.keys = np.full(num_own + num_shared, -1, np.int64)
-        self.entries = np.zeros((num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; chances
+    def __init__(self, num_singles: int, num_shared: int, width: int, start: Successors | None = None):
+        self.num_singles, self.num_shared = num_singles, num_shared
+        self.pairs = np.empty(0, np.int64) if start is None else start.keys[np.searchsorted(start.keys, num_singles) :]
+        self.num_own = num_singles + len(self.pairs)
+        self.keys = np.full(self.num_own + num_shared, -1, np.int64)
+        self.entries = np.zeros((self.num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; chances
+        if start is not None:
+            slots = self._slots(start.keys)
+            self.keys[slots] = start.keys
+            known = np.stack([start.tokens, start.chances], axis=1)[:, :, :width]
+            self.entries[slots, :, : known.shape[2]] = known
+
+    def copy(self) -> SuccessorTable:
+        """A table that begins where this one is now."""
+        twin = copy(self)
+        twin.keys, twin.entries = self.keys.copy(), self.entries.copy()
+        return twin
 
     def get(self, key: int) -> tuple[list[int], list[float]]:
         """(tokens, chances) of a key; empty lists if it is not there."""
-        slot = key if key < self.num_own else self.num_own + key % self.num_shared
+        slot = key
+        if key >= self.num_singles:
+            place = int(self.pairs.searchsorted(key))
+            is_own = place < len(self.pairs) and self.pairs[place] == key
+            slot = self.num_singles + place if is_own else self.num_own + key % self.num_shared
         if self.keys[slot] != key:
             return [], []
         tokens, chances = self.entries[slot].tolist()
-        return [int(token) for token in tokens], chances
+        num_known = len(chances) - chances.count(0.0)  # a table may be wider than what it began with
+        return [int(token) for token in tokens[:num_known]], chances[:num_known]
 
     def update(self, keys: Array, tokens: Array, chances: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
-        slots = np.where(keys < self.num_own, keys, self.num_own + keys % self.num_shared)
+        slots = self._slots(keys)
         is_known = (self.keys[slots] == keys)[:, None]
         known_tokens, known_chances = self.entries[slots].swapaxes(0, 1)
         old = np.where(is_known, (1 - NEW) * known_chances, 0)
@@ -56,6 +81,12 @@ class SuccessorTable:
         best = np.argsort(-both[:, 1], axis=1, kind="stable")[:, : tokens.shape[1]]
         self.keys[slots] = keys
         self.entries[slots] = both[np.arange(len(keys))[:, None, None], [[0], [1]], best[:, None, :]]
+
+    def _slots(self, keys: Array) -> Array:
+        """The slot of each key [rows]."""
+        slots = np.where(keys < self.num_singles, keys, self.num_own + keys % self.num_shared)
+        places, is_own = find(self.pairs, keys)
+        return np.where(is_own, self.num_singles + places, slots)
 
 
 @dataclass(frozen=True)
@@ -69,19 +100,25 @@ class _Seen:
 
 
 class RecyclingDrafter(Drafter):
-    """successors: kept for each entry. pairs: slots for pairs of tokens. scopes: memory scopes kept, the latest used ones.
+    """successors: kept for each entry. pairs: slots for pairs of tokens beside those that the table began with. scopes: memory scopes kept,
+    the latest used ones. threshold: nodes less likely than this are not worth their row. table: what every scope begins with, a folder
+    with a table for this model; empty for the one that comes with outpace, if there is one; "none" for an empty table.
 
-    threshold: nodes less likely than this are not worth their row.
+    A scope takes 8 * successors + 8 bytes for each token of the vocabulary, each pair it began with and each slot for pairs: for the
+    default model, beginning with 65,536 pairs, 10.6 MB; 8 scopes and the table itself 95 MB. It is copied when the scope first learns.
     """
 
     requires = Capabilities(tree=True)
     num_draft_tokens = 10
 
-    def __init__(self, context: DrafterContext, successors: int = 8, threshold: float = 0.02, pairs: int = 32768, scopes: int = 8):
+    def __init__(
+        self, context: DrafterContext, successors: int = 8, threshold: float = 0.02, pairs: int = 32768, scopes: int = 8, table: str = ""
+    ):
         if min(successors, pairs, scopes) < 1 or not 0 < threshold < 1:
             raise BadInputError("recycling: need successors, pairs and scopes of at least 1 and 0 < threshold < 1")
         self.vocab_size, self.threshold = context.vocab_size, threshold
         self.num_successors, self.num_pairs, self.num_scopes = min(successors, context.vocab_size), pairs | 1, scopes  # odd: see _pair
+        self.start = SuccessorTable(context.vocab_size, self.num_pairs, self.num_successors, _load(context, table))  # never changed
         self.scopes: OrderedDict[str, SuccessorTable] = OrderedDict()
         self.seen: list[_Seen] = []  # in this step
 
@@ -89,9 +126,7 @@ class RecyclingDrafter(Drafter):
         return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        table = self.scopes.get(request.memory_scope)
-        if table is None:
-            return ()
+        table = self.scopes.get(request.memory_scope, self.start)
         end = tail(request, 2, path)
         tokens, chances = table.get(self._pair(*end)) if len(end) == 2 else ([], [])
         found, left, trust_single = dict[int, float](), 1.0, ALONE
@@ -140,16 +175,32 @@ class RecyclingDrafter(Drafter):
 
         Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still.
         """
-        return (before + 1) * self.vocab_size + token
+        return pair_key(before, token, self.vocab_size)
 
     def _table(self, scope: str) -> SuccessorTable:
         """The table of a scope, made if need be; the scope that has not learnt for the longest time is forgotten."""
         if scope not in self.scopes:
-            self.scopes[scope] = SuccessorTable(self.vocab_size, self.num_pairs, self.num_successors)
+            self.scopes[scope] = self.start.copy()
         self.scopes.move_to_end(scope)
         while len(self.scopes) > self.num_scopes:
             self.scopes.popitem(last=False)
         return self.scopes[scope]
+
+
+def _load(context: DrafterContext, table: str) -> Successors | None:
+    """What the tables begin with. Raises BadInputError for a folder that has no table for this model."""
+    base = context.target.base
+    folder = Path(table).expanduser() if table else shipped("recycling", base)
+    if table == "none" or folder is None:
+        return None
+    if base is None:
+        raise BadInputError("recycling: this target does not say which model it runs, so no table can be known to fit")
+    helper = Helper.load(folder)
+    try:
+        helper.base.check(base)
+        return Successors.of(helper)
+    except BadInputError as error:
+        raise BadInputError(f"recycling: the table in {folder} does not fit: {error}") from error
 
 
 def likeliest(blocks: Sequence[Array], k: int) -> tuple[Array, Array]:

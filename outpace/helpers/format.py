@@ -21,7 +21,7 @@ from outpace.core import Array
 from outpace.errors import BadInputError, OutpaceError
 
 FORMAT = 1
-KINDS = ("medusa", "blanks", "eagle")
+KINDS = ("medusa", "blanks", "eagle", "recycling")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TREE_NODES, MAX_TREE_DEPTH, MAX_RANK = 256, 32, 1024

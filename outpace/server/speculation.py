@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger ma
     "blind": {"tokens": ("random", "frequent"), "seed": 64},
     "prompt_lookup": {"max_ngram": 16, "min_ngram": 16, "choose": ("recent", "frequent"), "branches": 64},
     "suffix": {"threshold": 1},  # not memory, scopes, file: they keep text, and touch files
-    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes: they are the size of its tables
+    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes, the size of its tables; not table: it reads files
     "lookahead": {"window": 32, "ngram": 32, "guesses": 64},
     "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
     "prediction": {"max_suffix": 16},

@@ -74,7 +74,9 @@ def run(target: TargetModel, texts: Sequence[Text], max_rows: int) -> Tensors:
         for slot in slots:
             target.free(slot)
     tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {**tensors, "tokens": np.array([token for text in texts for token in text.token_ids], np.int32)}
+    tensors["tokens"] = np.array([token for text in texts for token in text.token_ids], np.int32)
+    tensors["prompt_ends"] = np.array([[-1, *text.prompt_ids][-2:] for text in texts], np.int32)
+    return tensors
 
 
 def _passes(

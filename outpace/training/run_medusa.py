@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from outpace.core import Array
-from outpace.errors import BadInputError
 from outpace.helpers.format import Helper
 from outpace.training.base_model import LMHeadWeights, frequent_tokens
 from outpace.training.calibration import accuracies, best_tree, walk, with_likeliest, with_tree
@@ -20,7 +19,7 @@ from outpace.training.loop import LoopSettings, train
 from outpace.training.medusa import MedusaSettings, MedusaTask
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
-from outpace.training.stages import Run, Source, rows_of, split
+from outpace.training.stages import Run, Source, check_rows, rows_of, split
 
 TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
 DRAFT_NODES = 10  # of a step, in the acceptance length that is predicted
@@ -47,7 +46,7 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
     run = Run.of(out, "medusa", source, [settings, loop], resume)
     rows = rows_of(source, run)
     head = LMHeadWeights.of(source.model)
-    _check(rows, head, source.data)
+    check_rows(rows, head.base, source.data)
     run.begin()
     chosen, held_out = split(rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,12 +101,3 @@ def tables(helper: Helper) -> list[Any]:
         return [table, "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."]
     lengths = f"{worth.acceptance_best:.2f} tokens a step, with the fixed tree {worth.acceptance_fixed:.2f}"
     return [table, f"Mean acceptance length to expect, {DRAFT_NODES} guesses a step: {lengths}"]
-
-
-def _check(rows: Rows, head: LMHeadWeights, data: Path) -> None:
-    """Raise BadInputError when the rows are of another model."""
-    origin, base = rows.index.origin, head.base
-    for name in ("hidden_size", "vocab_size", "fingerprint"):
-        if getattr(origin, name) != getattr(base, name):
-            mine, theirs = getattr(origin, name), getattr(base, name)
-            raise BadInputError(f"the rows captured from {data} are of {origin.name} with {name} {mine}, but {base.name} has {theirs}")

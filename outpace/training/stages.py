@@ -12,6 +12,7 @@ import numpy as np
 
 from outpace.core import Array
 from outpace.errors import BadInputError
+from outpace.helpers.format import Base
 from outpace.llm import LLM
 from outpace.progress import note
 from outpace.shell import check_writable, read_json, write_whole
@@ -96,6 +97,15 @@ def rows_of(source: Source, run: Run) -> Rows:
     run.begin()
     capture(llm.target, texts, origin, run.out / SHARDS)
     return Rows(run.out / SHARDS)
+
+
+def check_rows(rows: Rows, base: Base, data: Path) -> None:
+    """Raise BadInputError when the rows are of another model."""
+    origin = rows.index.origin
+    for name in ("hidden_size", "vocab_size", "fingerprint"):
+        if getattr(origin, name) != getattr(base, name):
+            mine, theirs = getattr(origin, name), getattr(base, name)
+            raise BadInputError(f"the rows captured from {data} are of {origin.name} with {name} {mine}, but {base.name} has {theirs}")
 
 
 def split(rows: Rows) -> tuple[Array, list[Array]]:
