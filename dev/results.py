@@ -51,12 +51,12 @@ PAGES = {  # page of docs/drafters/ -> rows of its table
     "blind": ["blind"],
     "prompt_lookup": ["prompt_lookup", "suffix"],
     "suffix": ["prompt_lookup", "suffix"],
-    "recycling": ["recycling"],
+    "recycling": ["recycling:table=none", "recycling"],
     "lookahead": ["lookahead", "prompt_lookup"],
     "blanks": ["blanks"],
     "draft_model": ["draft_model:self:8"],
     "combination": ["prompt_lookup+recycling", "suffix+recycling"],
-    "auto": ["suffix+recycling", "auto"],
+    "auto": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"],
 }
 
 
