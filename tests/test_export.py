@@ -299,3 +299,12 @@ def test_wrong_words_are_one_line_and_exit_code_2(tmp_path, engine, options, mes
     assert found.exit_code == 2
     assert message in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.real
+def test_the_default_model_is_written_beside_its_heads(tmp_path):
+    default = BaseModel.of("default")
+    random_medusa(default.base, 1).save(tmp_path / "heads")
+    command = exporter("vllm")(tmp_path / "heads", tmp_path / "out", "default")
+    written = BaseModel.of(shlex.split(command)[2])
+    assert written.base.fingerprint == default.base.fingerprint
