@@ -22,14 +22,11 @@ from outpace.helpers.medusa import MedusaWeights, medusa_weights
 
 @dataclass(frozen=True)
 class PlainHeads:
-    """K heads of L blocks. weights [L, K, H, H], biases [L, K, H]; lm_heads: [R, H] for each head, or one for all of them; vocab_ids [R]:
-    the tokens of a reduced vocabulary, None where R is all V."""
+    """K heads of L blocks. weights [L, K, H, H], biases [L, K, H]; lm_heads: [V, H] for each head, or one for all of them."""
 
     weights: Array
     biases: Array
     lm_heads: list[Array]
-    vocab_ids: Array | None
-    vocab_size: int
 
     @property
     def num_layers(self) -> int:
@@ -43,15 +40,14 @@ class PlainHeads:
     def hidden_size(self) -> int:
         return int(self.biases.shape[2])
 
+    @property
+    def vocab_size(self) -> int:
+        return len(self.lm_heads[0])
+
     def blocks(self) -> Iterator[tuple[int, int, Array, Array]]:
         """(head, layer, weight [H, H], bias [H]) of every block."""
         for layer, head in np.ndindex(self.num_layers, self.num_heads):
             yield head, layer, self.weights[layer, head], self.biases[layer, head]
-
-    def whole_lm_heads(self) -> list[Array]:
-        """[V, H] for each of the K heads; tokens outside a reduced vocabulary are never the likeliest."""
-        whole = [_filled(matrix, self.vocab_ids, self.vocab_size) for matrix in self.lm_heads]
-        return whole if len(whole) == self.num_heads else whole * self.num_heads
 
 
 def plain_heads(folder: Path, model: BaseModel) -> PlainHeads:
@@ -60,8 +56,17 @@ def plain_heads(folder: Path, model: BaseModel) -> PlainHeads:
     weights = medusa_weights(load_medusa(folder, model.base))
     if not len(weights.weights):
         raise BadInputError(f"the heads in {folder} have no blocks; other engines need at least one")
-    lm_heads = _lm_heads(weights, model)
-    return PlainHeads(weights.weights, weights.biases, lm_heads, weights.vocab_ids, model.base.vocab_size)
+    lm_heads = [filled(matrix, weights.vocab_ids, model.base.vocab_size) for matrix in _lm_heads(weights, model)]
+    return PlainHeads(weights.weights, weights.biases, lm_heads)
+
+
+def filled(matrix: Array, vocab_ids: Array | None, vocab_size: int) -> Array:
+    """[R, H] -> [V, H]: the rows at their tokens, the mean row elsewhere; as it is where nothing is reduced."""
+    if vocab_ids is None:
+        return matrix
+    whole = np.tile(matrix.mean(axis=0), (vocab_size, 1))
+    whole[vocab_ids] = matrix
+    return whole
 
 
 def _lm_heads(weights: MedusaWeights, model: BaseModel) -> list[Array]:
@@ -75,12 +80,3 @@ def _lm_heads(weights: MedusaWeights, model: BaseModel) -> list[Array]:
         return own
     own = own if len(own) == weights.num_heads else own * weights.num_heads
     return [matrix @ projection for matrix, projection in zip(own, weights.projections, strict=True)]
-
-
-def _filled(matrix: Array, vocab_ids: Array | None, vocab_size: int) -> Array:
-    """[R, H] -> [V, H]: the rows at their tokens, the mean row elsewhere."""
-    if vocab_ids is None:
-        return matrix
-    whole = np.tile(matrix.mean(axis=0), (vocab_size, 1))
-    whole[vocab_ids] = matrix
-    return whole

@@ -34,4 +34,5 @@ def _tensors(heads: PlainHeads) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for head, layer, weight, bias in heads.blocks():
         tensors |= {f"{head}.{layer}.linear.weight": weight, f"{head}.{layer}.linear.bias": bias}
-    return tensors | {f"{head}.{heads.num_layers}.weight": matrix for head, matrix in enumerate(heads.whole_lm_heads())}
+    lm_heads = heads.lm_heads if len(heads.lm_heads) == heads.num_heads else heads.lm_heads * heads.num_heads
+    return tensors | {f"{head}.{heads.num_layers}.weight": matrix for head, matrix in enumerate(lm_heads)}

@@ -1,7 +1,7 @@
 """Helpers for vLLM: Medusa heads for 0.32 and older, which later ones dropped, and draft models.
 
-vLLM gives heads with LM heads of their own the whole vocabulary; only one LM head for all heads (`original_lm_head`) may be over a
-reduced one (`token_map`). It skips tensors that its config does not announce, so the config and the tensors are made together.
+LM heads are over the whole vocabulary: 0.32 stops at the `token_map` of a reduced one ("weights were not initialized"). It skips tensors
+that its config does not announce, so the config and the tensors are made together.
 """
 
 from __future__ import annotations
@@ -39,13 +39,8 @@ def _command(model: str, method: str, out: Path, num_tokens: int) -> str:
     return f"vllm serve {shlex.quote(model)} --speculative-config {shlex.quote(json.dumps(settings))}"
 
 
-def _is_shared(heads: PlainHeads) -> bool:
-    return len(heads.lm_heads) == 1 and heads.num_heads > 1
-
-
 def _config(heads: PlainHeads) -> dict[str, Any]:
     """No other key with "num" and "heads" or "layers" in it may stand here: vLLM renames every one of them."""
-    is_reduced = _is_shared(heads) and heads.vocab_ids is not None
     return {
         "architectures": ["MedusaModel"],
         "model_type": "medusa",
@@ -53,9 +48,9 @@ def _config(heads: PlainHeads) -> dict[str, Any]:
         "num_hidden_layers": heads.num_layers,
         "hidden_size": heads.hidden_size,
         "vocab_size": heads.vocab_size,
-        "truncated_vocab_size": len(heads.lm_heads[0]) if is_reduced else heads.vocab_size,
+        "truncated_vocab_size": heads.vocab_size,
         "medusa_fc_bias": True,
-        "original_lm_head": _is_shared(heads),
+        "original_lm_head": len(heads.lm_heads) < heads.num_heads,
     }
 
 
@@ -63,7 +58,4 @@ def _tensors(heads: PlainHeads) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for head, layer, weight, bias in heads.blocks():
         tensors |= {f"blocks.{head}.layers.{layer}.weight": weight, f"blocks.{head}.layers.{layer}.bias": bias}
-    if not _is_shared(heads):
-        return tensors | {f"lm_heads.{head}.weight": matrix for head, matrix in enumerate(heads.whole_lm_heads())}
-    tensors["lm_heads.0.weight"] = heads.lm_heads[0]
-    return tensors if heads.vocab_ids is None else tensors | {"token_map": heads.vocab_ids}
+    return tensors | {f"lm_heads.{head}.weight": matrix for head, matrix in enumerate(heads.lm_heads)}
