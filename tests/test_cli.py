@@ -27,7 +27,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join([*DRAFTERS, "auto"])
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve", "export"]
 OUTPACE = [sys.executable, "-m", "outpace.cli"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 
@@ -123,6 +123,7 @@ CONTRACT = {
     "drafters": "",
     "models": "",
     "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
+    "export": "model",
 }
 
 

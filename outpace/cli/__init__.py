@@ -11,13 +11,14 @@ import typer
 
 from outpace import __version__
 from outpace.cli.answer import chat, demo, generate
+from outpace.cli.export import export
 from outpace.cli.lists import drafters, models
 from outpace.cli.measure import bench, tune, verify
 from outpace.cli.serve import serve
 from outpace.cli.train import medusa, recycling
 from outpace.shell import Command, Commands, reported
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve)
+COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve, export)
 HELPERS = (medusa, recycling)
 
 app = typer.Typer(

@@ -67,7 +67,7 @@ class Helper:
         """Write the helper into a folder, which may have other files. A crash leaves the old helper, none or the new one."""
         record = {"format": FORMAT, "kind": self.kind, "base": asdict(self.base), "settings": self.settings}
         text = json.dumps({**record, "tree": self.tree, "training": self.training}, indent=2)
-        tensors = {name: np.ascontiguousarray(_stored(tensor)) for name, tensor in self.tensors.items()}
+        tensors = {name: np.ascontiguousarray(stored(tensor)) for name, tensor in self.tensors.items()}
         weights, config = (folder / f".{name}+{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def read_tensors(path: Path) -> dict[str, Array]:
     return tensors
 
 
-def _stored(tensor: Array) -> Array:
+def stored(tensor: Array) -> Array:
     """A tensor as it goes to disk: float16, integers as they are. Raises BadInputError for values that float16 has no room for."""
     if tensor.dtype.kind != "f":
         return tensor

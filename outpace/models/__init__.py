@@ -24,7 +24,7 @@ from outpace.progress import note, stages
 DEFAULT_MODEL = "default"
 PRECISIONS = ("int8", "bf16", "f32")
 CONVERTER_VERSION = 2  # raise it when a conversion would give another model
-_FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
+FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _from_hub(model: str) -> Path:
         except LocalEntryNotFoundError:
             pass
         note(f"fetching {model} from the hub")
-        found = Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in _FILES]))
+        found = Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in FILES]))
         if not any(found.glob("*.safetensors")):
             raise OSError("it has no safetensors weights here")
         return found
@@ -104,7 +104,7 @@ def _from_hub(model: str) -> Path:
 def fingerprint(path: Path) -> str:
     """Identifies the weights without reading them all: names, sizes, times and, of small files, the content."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (*_FILES, ".bin"))
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (*FILES, ".bin"))
     for file in files:
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size}".encode())

@@ -31,6 +31,7 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
         raise BadInputError(f"cannot load {source}: {first[:300]}") from error
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
+        model.hf_quantizer = None  # else it cannot be saved
     return model.eval()
 
 
