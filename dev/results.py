@@ -26,7 +26,8 @@ CATEGORIES = {
     "math_reasoning": "math",
     "rag": "RAG",
 }
-ALL = "blind,prompt_lookup,suffix,recycling,lookahead,blanks,draft_model:self:8,prompt_lookup+recycling,suffix+recycling,recycling:table=none,auto:suffix+recycling:table=none,auto"
+ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks,draft_model:self:8"
+ALL = f"{ALONE},prompt_lookup+recycling,suffix+recycling,auto:suffix+recycling:table=none,auto"
 LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
