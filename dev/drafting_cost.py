@@ -1,13 +1,19 @@
-"""What a guess costs: microseconds of the drafters that look things up, by length of the context. usage: python dev/drafting_cost.py
+"""What a guess costs: microseconds of the drafters that look things up, by length of the context.
+
+usage: python dev/drafting_cost.py [OUT.json]
 
 A random text of 300 words is repeated with changes, as real texts repeat themselves; every step gets one token. Medians.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 import time
-from statistics import median
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
 
 import numpy as np
 from rich.console import Console
@@ -36,8 +42,21 @@ def text(length: int) -> list[int]:
     return tokens[:length]
 
 
-def measure(spec: str, length: int) -> tuple[float, float, float, float]:
-    """(milliseconds of the first proposal, which reads the prompt; microseconds of propose, of successors, of observe)."""
+@dataclass(frozen=True)
+class Cost:
+    """Medians of a drafter at a context: `prompt_ms` of the first proposal, which reads the prompt; microseconds of the others."""
+
+    drafter: str
+    context: int
+    prompt_ms: float
+    propose_us: float
+    propose_us_per_guess: float
+    successors_us: float
+    observe_us: float
+
+
+def measure(spec: str, length: int) -> Cost:
+    """The costs of a drafter behind a context of `length` tokens."""
     target = ToyTarget()
     context = DrafterContext(target)
     target.capabilities = type(target.capabilities)(tree=True, vocab_size=VOCAB_SIZE)
@@ -53,12 +72,13 @@ def measure(spec: str, length: int) -> tuple[float, float, float, float]:
         steps = [step(drafter, request, token, logits) for token in tokens[length:]]
         request.finish_reason = "length"
         drafter.end(request)
-    proposing, growing, observing = (1e6 * median(times) for times in zip(*steps, strict=True))
-    return 1e3 * first, proposing, growing, observing
+    sizes, *times = zip(*steps, strict=True)
+    proposing, growing, observing = (round(1e6 * median(seconds), 1) for seconds in times)
+    return Cost(spec, length, round(1e3 * first, 2), proposing, round(proposing / max(1.0, mean(sizes)), 1), growing, observing)
 
 
-def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> tuple[float, float, float]:
-    """Seconds of propose, successors and observe in a step whose draft is rejected."""
+def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> tuple[int, float, float, float]:
+    """(guesses; seconds of propose, of successors, of observe) in a step whose draft is rejected."""
     times = [time.perf_counter()]
     draft = drafter.propose(request, BUDGET)
     times.append(time.perf_counter())
@@ -70,17 +90,20 @@ def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> 
     drafter.observe(request, Verdict(draft, [], token), output)
     drafter.settle()
     times.append(time.perf_counter())
-    return times[1] - times[0], times[2] - times[1], times[4] - times[3]
+    return len(draft), times[1] - times[0], times[2] - times[1], times[4] - times[3]
 
 
 def main() -> None:
-    """One row for each drafter and length."""
-    names = ("prompt, ms", "propose, µs", "successors, µs", "observe, µs")
+    """One row for each drafter and length, as a table or as a JSON document."""
+    costs = [measure(spec, length) for spec in DRAFTERS for length in LENGTHS]
+    if sys.argv[1:]:
+        Path(sys.argv[1]).write_text(json.dumps({"num_nodes": BUDGET, "costs": [asdict(cost) for cost in costs]}, indent=2), "utf-8")
+        return
+    names = ("prompt, ms", "propose, µs", "per guess, µs", "successors, µs", "observe, µs")
     table = Table(Column("drafter", no_wrap=True), "context", *names, title=f"drafting, {BUDGET} nodes")
-    for spec in DRAFTERS:
-        for length in LENGTHS:
-            first, *others = measure(spec, length)
-            table.add_row(spec, f"{length:,}", f"{first:.1f}", *(f"{value:.0f}" for value in others))
+    for cost in costs:
+        drafter, context, *figures = asdict(cost).values()
+        table.add_row(drafter, f"{context:,}", *(f"{value:.1f}" for value in figures))
     Console().print(table)
 
 

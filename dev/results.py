@@ -74,6 +74,8 @@ def measure(prompts: str) -> None:
             source = str(defeating) if name.startswith("defeating") else prompts
             print(command(name), flush=True)  # noqa: T201
             subprocess.run([sys.executable, "-m", "outpace.cli", "bench", "--prompts", source, *options, "--json", out], check=True)
+    if not (STORE / "drafting.json").exists():
+        subprocess.run([sys.executable, Path(__file__).parent / "drafting_cost.py", STORE / "drafting.json"], check=True)
 
 
 def command(name: str) -> str:
@@ -182,6 +184,23 @@ def under_load() -> list[str]:
     ]
 
 
+def drafting() -> list[str]:
+    """What guessing costs by length of the context; nothing where that has not been measured."""
+    if not (STORE / "drafting.json").exists():
+        return []
+    document = json.loads((STORE / "drafting.json").read_text("utf-8"))
+    lengths = list(dict.fromkeys(cost["context"] for cost in document["costs"]))
+    cells: dict[str, dict[int, str]] = {}
+    for cost in document["costs"]:
+        cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
+    return [
+        "## What a guess costs\n\n```\npython dev/drafting_cost.py drafting.json\n```\n\n"
+        f"Microseconds of a guess, and of a whole proposal of up to {document['num_nodes']} guesses, behind so many tokens of context; "
+        "no model runs.",
+        table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),
+    ]
+
+
 def page() -> str:
     """docs/results.md."""
     document = load("greedy")
@@ -199,12 +218,13 @@ def page() -> str:
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
         *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
         *section("The same, eight at once", "defeating-8", ""),
+        *drafting(),
         *under_load(),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-IN_README = ["none", "blind", "prompt_lookup", "suffix+recycling", "auto"]
+IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:suffix+recycling:table=none", "auto"]
 
 
 def readme_figures() -> str:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SURE = 1.3  # tokens in the time of a plain one, by the table: above this nothing is tried
-TRIAL, LEAST_TRIAL = 48, 12  # steps of requests after which guessing is judged, and steps at least: what it gains varies
-PROBE = 8  # plain steps after which these are judged: they are all alike
-REST, LONGEST_REST = 16, 1024  # plain steps before guessing is tried again, doubled each time it loses
+TRIAL, LEAST_TRIAL = 48, 6  # steps of requests after which guessing is judged, and steps at least: what it gains varies
+PROBE = 4  # plain steps after which these are judged: they are all alike
+REST, LONGEST_REST = 32, 1024  # plain steps before guessing is tried again, doubled each time it loses
 STAY, LONGEST_STAY = 64, 512  # steps before guessing is questioned again, doubled each time it wins
 MARGIN = 1.02  # guessing wins by at least so much
 KEPT = 0.5  # weight of what an earlier run has shown: machines drift, so several short runs in turns say more than two long ones
