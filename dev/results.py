@@ -32,7 +32,7 @@ LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it 
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
-    "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0"],
+    "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
     "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
     "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
     "defeating-8": [
