@@ -14,10 +14,11 @@ from dataclasses import dataclass
 SURE = 1.3  # tokens in the time of a plain one, by the table: above this nothing is tried
 TRIAL, LEAST_TRIAL = 48, 6  # steps of requests after which guessing is judged, and steps at least: what it gains varies
 PROBE = 4  # plain steps after which these are judged: they are all alike
+TURNS = 3  # of both before the first judgement: machines drift, so several short runs in turns say more than two long ones
 REST, LONGEST_REST = 32, 1024  # plain steps before guessing is tried again, doubled each time it loses
 STAY, LONGEST_STAY = 64, 512  # steps before guessing is questioned again, doubled each time it wins
 MARGIN = 1.02  # guessing wins by at least so much
-KEPT = 0.5  # weight of what an earlier run has shown: machines drift, so several short runs in turns say more than two long ones
+KEPT = 0.6  # weight of what an earlier run has shown
 OUTLIER = 5.0  # times as long as a plain pass: something else has happened
 
 
@@ -50,6 +51,7 @@ class Guard:
         self.is_plain, self.is_resting = False, False
         self.guessing, self.plain = _Tally(), _Tally()
         self.steps_left, self.rest, self.stay, self.trial = LEAST_TRIAL, REST, STAY, LEAST_TRIAL
+        self.turns_left = TURNS
         self.lengths: Mapping[str, int] = {}
         self.plain_milliseconds, self.started = 0.0, 0.0
 
@@ -57,24 +59,27 @@ class Guard:
         """A step begins: `lengths` are the tokens each request has, `plain_milliseconds` what the table says of a plain pass for them,
         `load` how many times slower than the table passes are now."""
         now = time.perf_counter()
-        passes = 1e3 * (now - self.started) / max(self.plain_milliseconds * load, 1e-9)
-        if self.lengths.keys() == lengths.keys() and passes < OUTLIER:
+        passes = 1e3 * (now - self.started) / max(self.plain_milliseconds, 1e-9)
+        if self.lengths.keys() == lengths.keys() and passes < OUTLIER * load:
             tokens = (sum(lengths.values()) - sum(self.lengths.values())) / len(lengths)
             (self.plain if self.is_plain else self.guessing).add(tokens, passes)
         self.lengths, self.plain_milliseconds, self.started = lengths, plain_milliseconds, now
         self.trial = max(LEAST_TRIAL, TRIAL // len(lengths))
         self.steps_left -= 1
         if self.steps_left <= 0:
-            self._judge()
+            self._judge(load)
 
-    def _judge(self) -> None:
+    def _judge(self, load: float) -> None:
         if not self.is_plain:
             if self.guessing.num_steps < 2 * self.trial / 3:
                 self.steps_left = self.trial  # requests came and went: nothing is known yet
-            elif self.guessing.rate >= SURE:
+            elif self.guessing.rate * load >= SURE:
                 self._run(False, self.trial)
             else:
                 self._run(True, PROBE)
+        elif self.turns_left > 1:
+            self.turns_left -= 1
+            self._run(False, self.trial)
         elif self.guessing.rate >= MARGIN * self.plain.rate:
             self._run(False, self.stay)
             self.rest, self.stay = REST, min(2 * self.stay, LONGEST_STAY)
