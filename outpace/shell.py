@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ class Command(TyperCommand):
             if args[place] in ALONE and (place + 1 == len(args) or args[place + 1].startswith("-")):
                 args.insert(place + 1, ALONE[args[place]])
         return super().parse_args(ctx, args)
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Imports of an optional part: a missing package becomes one line that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise OutpaceError(f"{what} needs the package {error.name}; run: pip install 'outpace[{extra}]'") from error
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from outpace.errors import OutpaceError
+from outpace.shell import needing
 
 
 def export(
@@ -20,10 +20,8 @@ def export(
 
     Example: `outpace export vllm heads heads-vllm`
     """
-    try:
+    with needing("convert", "exporting"):
         from outpace.export import exporter
 
         command = exporter(engine)(folder, out, model)
-    except ModuleNotFoundError as error:
-        raise OutpaceError(f"exporting needs the package {error.name}; run: pip install 'outpace[convert]'") from error
     typer.echo(command)

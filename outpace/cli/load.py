@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from outpace.cli.options import drafter_settings, show_document
-from outpace.errors import BadInputError, OutpaceError
-from outpace.shell import ALONE, check_writable
+from outpace.errors import BadInputError
+from outpace.shell import ALONE, check_writable, needing
 
 HERE = ALONE["--server"]
 MAX_CLIENTS = 1000
@@ -40,11 +40,9 @@ def bench_server(
     json_out: Path | None,
 ) -> None:
     """Load a server, show the table and write the document. Exit code 1 when an answer was an error, lost or mixed up."""
-    try:
+    with needing("bench", "bench --server"):
         from outpace.bench import load, report
         from outpace.bench.workloads import read_prompts
-    except ModuleNotFoundError as error:
-        raise OutpaceError(f"bench --server needs the package {error.name}; run: pip install 'outpace[bench]'") from error
     workloads = read_prompts(prompts, limit)
     check_writable(json_out)
     settings = drafter_settings(drafters or "none,auto", config)

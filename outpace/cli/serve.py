@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from outpace.cli.options import Config, Drafter, Model, NumDraftTokens, Precision, Target, Threads
-from outpace.errors import BadInputError, OutpaceError
-from outpace.shell import read_json
+from outpace.errors import BadInputError
+from outpace.shell import needing, read_json
 
 
 def serve(
@@ -38,12 +38,10 @@ def serve(
 
     Example: `outpace serve --port 8000`, then `curl http://127.0.0.1:8000/v1/models`
     """
-    try:
+    with needing("server", "the server"):
         from outpace.server.auth import read_keys
         from outpace.server.run import bind, is_loopback
         from outpace.server.settings import ServerSettings
-    except ModuleNotFoundError as error:
-        raise OutpaceError(f"the server needs the package {error.name}; run: pip install 'outpace[server]'") from error
     if model.strip() == "":
         raise BadInputError("--model is empty")
     settings = ServerSettings(

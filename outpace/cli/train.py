@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.errors import OutpaceError
+from outpace.shell import needing
 
 if TYPE_CHECKING:
     from outpace.helpers.format import Helper
@@ -51,13 +51,11 @@ def medusa(
 
     Example: `outpace train medusa --data prompts.jsonl --generate --out heads`, then `outpace chat --drafter medusa:heads`
     """
-    try:
+    with needing("train", "training"):
         from outpace.training.loop import LoopSettings
         from outpace.training.medusa import MedusaSettings
         from outpace.training.run_medusa import tables, train_medusa
         from outpace.training.stages import Source
-    except ModuleNotFoundError as error:
-        raise OutpaceError(f"training needs the package {error.name}; run: pip install 'outpace[train]'") from error
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
     helper = train_medusa(source, out, MedusaSettings(num_heads, num_layers, num_draft_vocab or None), loop, resume)
@@ -81,12 +79,10 @@ def recycling(
 
     Example: `outpace train recycling --data prompts.jsonl --generate --out table`, then `outpace chat --drafter recycling:table=table`
     """
-    try:
+    with needing("train", "training"):
         from outpace.training.recycling import RecyclingSettings
         from outpace.training.run_recycling import tables, train_recycling
         from outpace.training.stages import Source
-    except ModuleNotFoundError as error:
-        raise OutpaceError(f"training needs the package {error.name}; run: pip install 'outpace[train]'") from error
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     helper = train_recycling(source, out, RecyclingSettings(pairs), resume)
     _show(helper, out, tables(helper), f"The table is in {out}; use it with --drafter recycling:table={out}", as_json)
