@@ -113,7 +113,7 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
 
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
-    """Measure all of a CostTable; about 250 passes."""
+    """Measure all of a CostTable; about 600 passes."""
     room = target.capabilities.max_len - max(WIDTHS) - 1
     alone = _times(target, [(width, 1) for width in WIDTHS], min(SHORT, room), repeats)
     wide = [width for width in WIDTHS if width >= 2 * BATCH]
