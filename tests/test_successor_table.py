@@ -29,7 +29,7 @@ from outpace.targets.toy import ToyTarget  # noqa: E402
 from outpace.testing import check_drafter, generate, make_request  # noqa: E402
 from outpace.training import capture, recycling  # noqa: E402
 from outpace.training.data import Text  # noqa: E402
-from outpace.training.shards import Origin, Rows, shard_path  # noqa: E402
+from outpace.training.shards import Origin, Rows  # noqa: E402
 
 VOCAB = 12  # of ToyTarget()
 PROMPTS = [[1, 2, 3, 1, 2, 3, 1], [4], [5, 6, 5, 6, 5, 6, 7, 8, 5, 6]]
@@ -63,7 +63,7 @@ def counted(rows: Rows, texts: list[Text]) -> tuple[dict, dict]:
     tops = [(tokens, chances) for shard in rows.likeliest() for tokens, chances in zip(*shard, strict=True)]
     for text in texts:
         sequence = [*text.prompt_ids, *text.token_ids]
-        for place in range(len(text.prompt_ids) - 1, len(sequence) - 1):
+        for place in range(len(sequence) - 1):
             keys = [sequence[place], *([pair_key(sequence[place - 1], sequence[place], size)] if place else [])]
             for key in keys:
                 visits[key] += 1
@@ -92,29 +92,14 @@ def test_a_table_has_the_means_of_a_count(rows, texts, num_waiting, monkeypatch)
         np.testing.assert_allclose(chances, [means[token] for token in tokens], rtol=1e-5)
 
 
-def test_the_first_rows_lean_on_the_prompt(rows, texts):
+def test_the_first_rows_of_an_answer_lean_on_the_prompt(rows, texts):
     singles, pairs = recycling.row_keys(rows)
     size = rows.index.origin.vocab_size
-    for text, start in zip(texts, rows.starts, strict=False):
+    for text, start in zip(texts, rows.answers, strict=True):
         *before, last = text.prompt_ids
         assert singles[start] == last
         assert pairs[start] == (pair_key(before[-1], last, size) if before else -1)
         assert pairs[start + 1] == pair_key(last, text.token_ids[0], size)
-
-
-def test_shards_that_do_not_tell_the_prompt_lose_two_rows_a_text(rows, texts, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
-    _, target, *_ = toy_parts()
-    capture.capture(target, texts, rows.index.origin, tmp_path)
-    path = shard_path(tmp_path, 0)
-    tensors = load_file(path)
-    del tensors["prompt_ends"]
-    save_file(tensors, path)
-    old = recycling.row_keys(Rows(tmp_path))
-    for keys, known, lost in zip(old, recycling.row_keys(rows), (1, 2), strict=True):
-        is_first = np.isin(np.arange(len(rows)), [start + i for start in rows.starts[:-1] for i in range(lost)])
-        assert (keys == np.where(is_first, -1, known)).all()
 
 
 def test_hits_are_counted_over_known_rows():

@@ -156,7 +156,9 @@ def captured(folder, seed=0, num_texts=9, shard_bytes=8_000):
 def test_shards_hold_what_a_plain_pass_gives_and_stay_small(tmp_path):
     texts, target = captured(tmp_path)
     rows = Rows(tmp_path)
-    assert [rows.ids, len(rows)] == [[t.id for t in texts], sum(len(t.token_ids) for t in texts)]
+    assert list(rows.ids) == [text.id for text in texts]
+    assert len(rows) == sum(text.num_rows for text in texts)
+    assert rows.num_answer_tokens == sum(len(text.token_ids) for text in texts)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert all(path.stat().st_size <= 9_000 for path in tmp_path.glob("*.safetensors"))
     assert not list(tmp_path.glob("*.tmp"))
@@ -165,7 +167,10 @@ def test_shards_hold_what_a_plain_pass_gives_and_stay_small(tmp_path):
     alone = capture.run(target, [texts[number]], max_rows=5)  # in pieces of five rows
     np.testing.assert_array_equal(rows.hidden(np.arange(begin, end)).numpy(), alone["hidden"])
     np.testing.assert_array_equal(rows.best[begin:end], alone["top_ids"][:, 0])
-    np.testing.assert_array_equal(rows.tokens[begin:end], texts[number].token_ids)
+    whole = [*texts[number].prompt_ids, *texts[number].token_ids]
+    np.testing.assert_array_equal(rows.inputs[begin:end], whole[:-1])
+    np.testing.assert_array_equal(rows.tokens[begin:end], whole[1:])
+    np.testing.assert_array_equal(rows.tokens[rows.answers[number] : end], texts[number].token_ids)
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path):
@@ -180,7 +185,10 @@ def test_labels_end_with_the_text(tmp_path):
     texts, _ = captured(tmp_path)
     rows = Rows(tmp_path)
     for distance in (1, 3):
-        expected = [t.token_ids[i + distance] if i + distance < len(t.token_ids) else -1 for t in texts for i in range(len(t.token_ids))]
+        expected = []
+        for text in texts:
+            whole = [*text.prompt_ids, *text.token_ids]
+            expected += [*whole[1 + distance :], *[-1] * min(distance, text.num_rows)]
         assert rows.labels(np.arange(len(rows)), distance).tolist() == expected
 
 

@@ -18,7 +18,7 @@ from outpace.training.shards import INDEX, SHARD_BYTES, Index, Origin, add_shard
 from outpace.tree import Segment, Slot
 
 NUM_TOP = 8  # likeliest tokens kept for each row
-MAX_ROWS = 1024  # of a pass
+MAX_ROWS = 512  # of a pass; wider ones are slower
 MAX_LOGITS_BYTES = 256 << 20  # of a pass
 MAX_TEXTS = 16  # in a pass
 
@@ -33,8 +33,8 @@ def capture(target: TargetModel, texts: Sequence[Text], origin: Origin, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     index = begin(folder, origin, len(texts))
     max_rows, todo = _max_rows(target), texts[index.num_done :]
-    num_rows = [len(text.token_ids) for text in todo]
-    total = sum(len(text.token_ids) for text in texts)
+    num_rows = [text.num_rows for text in todo]
+    total = sum(text.num_rows for text in texts)
     first = done = total - sum(num_rows)
     start = time.monotonic()
     with meter("hidden states", total, done) as show:
@@ -45,7 +45,7 @@ def capture(target: TargetModel, texts: Sequence[Text], origin: Origin, folder: 
                 done += len(parts[-1]["tokens"])
                 show(done, f"{done:,} rows, {(done - first) / (time.monotonic() - start):.0f} rows/s")
             tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            index = add_shard(folder, index, [(text.id, len(text.token_ids)) for text in shard], tensors)
+            index = add_shard(folder, index, [(text.id, text.num_rows, len(text.prompt_ids) - 1) for text in shard], tensors)
     return index
 
 
@@ -61,31 +61,26 @@ def begin(folder: Path, origin: Origin, num_texts: int) -> Index:
 
 
 def run(target: TargetModel, texts: Sequence[Text], max_rows: int) -> Tensors:
-    """The rows of one text, or of several that together have at most `max_rows` tokens, in order: the tensors of a shard."""
+    """The rows of one text, or of several that together have at most `max_rows` rows, in order: the tensors of a shard."""
+    whole = [[*text.prompt_ids, *text.token_ids] for text in texts]
     slots: list[Slot] = []
     try:
-        for text in texts:
-            slots.append(target.allocate(len(text.prompt_ids) + len(text.token_ids)))
-        for _ in _passes(target, slots, [text.prompt_ids[:-1] for text in texts], max_rows, wants_output=False):
-            pass
-        answers = [[text.prompt_ids[-1], *text.token_ids[:-1]] for text in texts]
-        parts = [_kept(output) for output in _passes(target, slots, answers, max_rows, wants_output=True)]
+        slots += [target.allocate(len(tokens)) for tokens in whole]
+        parts = [_kept(output) for output in _passes(target, slots, [tokens[:-1] for tokens in whole], max_rows)]
     finally:
         for slot in slots:
             target.free(slot)
     tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    tensors["tokens"] = np.array([token for text in texts for token in text.token_ids], np.int32)
-    tensors["prompt_ends"] = np.array([[-1, *text.prompt_ids][-2:] for text in texts], np.int32)
+    tensors["tokens"] = np.array([token for tokens in whole for token in tokens[1:]], np.int32)
+    tensors["first_tokens"] = np.array([tokens[0] for tokens in whole], np.int32)
     return tensors
 
 
-def _passes(
-    target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequence[int]], max_rows: int, wants_output: bool
-) -> Iterator[TargetOutput]:
-    """Continue every slot with its sequence, at most `max_rows` tokens of it a pass."""
+def _passes(target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequence[int]], max_rows: int) -> Iterator[TargetOutput]:
+    """Fill every slot with its sequence, at most `max_rows` tokens of it a pass."""
     for start in range(0, max(map(len, sequences)), max_rows):
         pieces = [(slot, sequence[start : start + max_rows]) for slot, sequence in zip(slots, sequences, strict=True)]
-        batch = [Segment(slot, piece, wants_output=wants_output) for slot, piece in pieces if piece]
+        batch = [Segment(slot, piece) for slot, piece in pieces if piece]
         yield target.forward(batch)
         for segment in batch:
             target.keep(segment.slot, segment.token_ids, range(len(segment)))
@@ -111,8 +106,7 @@ def _max_rows(target: TargetModel) -> int:
 
 def _pass_groups(texts: Sequence[Text], max_rows: int) -> Iterator[list[Text]]:
     """Texts that go through the target together: at most MAX_TEXTS, and `max_rows` rows unless one text alone has more."""
-    lengths = [len(text.prompt_ids) + len(text.token_ids) for text in texts]
-    for group in _groups(texts, lengths, max_rows):
+    for group in _groups(texts, [text.num_rows for text in texts], max_rows):
         yield from (group[start : start + MAX_TEXTS] for start in range(0, len(group), MAX_TEXTS))
 
 

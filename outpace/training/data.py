@@ -37,6 +37,11 @@ class Text:
     prompt_ids: list[int]
     token_ids: list[int]
 
+    @property
+    def num_rows(self) -> int:
+        """Tokens that are followed by another one."""
+        return len(self.prompt_ids) + len(self.token_ids) - 1
+
 
 @dataclass(frozen=True)
 class Counts:

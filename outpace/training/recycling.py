@@ -43,19 +43,11 @@ class Hits:
 
 
 def row_keys(rows: Rows) -> tuple[Array, Array]:
-    """Of every row [N] int64: the key of its token, and that of the token before it with its own; -1 where the shards do not tell them.
-
-    A row's own token is what follows the row before it; the first two rows of a text lean on the end of the prompt.
-    """
-    first = rows.starts[:-1]
-    own = np.empty(len(rows), np.int64)
-    own[1:] = rows.tokens[:-1]
-    own[first] = rows.prompt_ends[:, 1]
-    before = np.empty_like(own)
-    before[1:] = own[:-1]
-    before[first] = rows.prompt_ends[:, 0]
-    pairs = pair_key(before, own, rows.index.origin.vocab_size)
-    return own, np.where((before >= 0) & (own >= 0), pairs, -1)
+    """Of every row [N] int64: the key of its token, and that of the token before it with its own; -1 where nothing stands before it."""
+    own = rows.inputs.astype(np.int64)
+    before = np.concatenate([[-1], own[:-1]])
+    before[rows.starts[:-1]] = -1
+    return own, np.where(before >= 0, pair_key(before, own, rows.index.origin.vocab_size), -1)
 
 
 def successors_of(rows: Rows, singles: Array, pairs: Array, num_pairs: int) -> Successors:

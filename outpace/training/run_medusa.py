@@ -63,7 +63,13 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
         "num_draft_vocab": size,
         "temperatures": temperatures,
     }
-    record = {"num_texts": len(rows.ids), "num_tokens": len(rows), "num_steps": num_steps, **asdict(loop), "held_out": asdict(worth)}
+    record = {
+        "num_texts": len(rows.ids),
+        "num_tokens": rows.num_answer_tokens,
+        "num_steps": num_steps,
+        **asdict(loop),
+        "held_out": asdict(worth),
+    }
     helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
     helper.save(out)
     return helper

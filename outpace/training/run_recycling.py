@@ -23,11 +23,13 @@ def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resu
     check_rows(rows, base, source.data)
     run.begin()
     apart = held_out(rows.ids)
+    is_answer = np.arange(len(rows)) >= np.repeat(rows.answers, np.diff(rows.starts))
     is_apart = np.repeat([name in apart for name in rows.ids], np.diff(rows.starts))
+    is_counted, is_apart = is_answer & ~is_apart, is_answer & is_apart
     singles, pairs = row_keys(rows)
-    table = successors_of(rows, np.where(is_apart, -1, singles), np.where(is_apart, -1, pairs), settings.num_pairs)
+    table = successors_of(rows, np.where(is_counted, singles, -1), np.where(is_counted, pairs, -1), settings.num_pairs)
     hits = {name: asdict(Hits.of(table, keys[is_apart], rows.tokens[is_apart])) for name, keys in (("singles", singles), ("pairs", pairs))}
-    record = {"num_texts": len(rows.ids), "num_tokens": len(rows), "num_rows": int((~is_apart).sum())}
+    record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_rows": int(is_counted.sum())}
     held = {"num_texts": len(apart), "num_rows": int(is_apart.sum()), **hits}
     helper = table.to_helper(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
     helper.save(out)

@@ -1,9 +1,9 @@
 """Captured rows on disk: shards of bounded size, an index that names only whole ones, and reading them as one long table.
 
-A shard is a safetensors file: hidden [n, H] float16, tokens [n] int32 (what the text has after the row), top_ids [n, T] int32 and
-top_logprobs [n, T] float16 (the target's likeliest next tokens, best first). The rows of a text are the last one of its prompt and those of
-its answer but the last, so row i of a text is followed by token i of the answer. prompt_ends [texts, 2] int32: the last two tokens of each
-prompt, -1 for what is not there; shards of earlier versions lack it.
+A text of P prompt and A answer tokens has P + A - 1 rows, one for each token but the last. A shard is a safetensors file: hidden [n, H]
+float16, tokens [n] int32 (what the text has after the row), top_ids [n, T] int32 and top_logprobs [n, T] float16 (the target's likeliest
+next tokens, best first), and first_tokens [texts] int32. The rows of the answer begin with the last one of the prompt: row i of them is
+followed by token i of the answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from outpace.errors import BadInputError
 from outpace.shell import write_whole
 
 INDEX = "index.json"
-FORMAT = 1
+FORMAT = 2
 SHARD_BYTES = 64 << 20
 
 
@@ -43,11 +43,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Index:
-    """The whole shards of a folder. `texts[i]`: (id, number of rows) of the texts in shard i."""
+    """The whole shards of a folder. `texts[i]`: (id, number of rows, those of them before the answer's) of the texts in shard i."""
 
     origin: Origin
     num_texts: int
-    texts: list[list[tuple[str, int]]] = field(default_factory=list)
+    texts: list[list[tuple[str, int, int]]] = field(default_factory=list)
 
     @property
     def num_done(self) -> int:
@@ -70,7 +70,7 @@ class Index:
             document: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
             if document.pop("format") != FORMAT:
                 raise BadInputError(f"the captured rows in {folder} are of another version of outpace; capture them anew")
-            texts = [[(str(name), int(count)) for name, count in shard] for shard in document["texts"]]
+            texts = [[(str(name), int(rows), int(before)) for name, rows, before in shard] for shard in document["texts"]]
             return cls(Origin(**document["origin"]), int(document["num_texts"]), texts)
         except OSError as error:
             raise BadInputError(f"there are no captured rows in {folder}") from error
@@ -83,7 +83,7 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.safetensors"
 
 
-def add_shard(folder: Path, index: Index, texts: Sequence[tuple[str, int]], tensors: dict[str, Array]) -> Index:
+def add_shard(folder: Path, index: Index, texts: Sequence[tuple[str, int, int]], tensors: dict[str, Array]) -> Index:
     """Write one more shard, then the index that names it."""
     path = shard_path(folder, len(index.texts))
     temporary = path.with_suffix(".tmp")
@@ -97,35 +97,40 @@ def add_shard(folder: Path, index: Index, texts: Sequence[tuple[str, int]], tens
 class Rows:
     """All rows of a folder as one table. Hidden states stay on disk and are read where needed.
 
-    tokens [N] int32 is what follows each row; text i has the rows starts[i] to starts[i + 1] - 1, and its prompt ended with prompt_ends[i],
-    two tokens, -1 where not known. Raises BadInputError for damaged shards.
+    tokens [N] int32 is what follows each row, inputs [N] int32 its own token. Text i has the rows starts[i] to starts[i + 1] - 1, those of
+    its answer from answers[i] on. Raises BadInputError for damaged shards.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.index = folder, Index.load(folder)
         if not self.index.is_complete or not self.index.num_texts:
             raise BadInputError(f"{folder} has the rows of {self.index.num_done} of {self.index.num_texts} texts; finish it with --resume")
-        texts = list(itertools.chain(*self.index.texts))
-        self.ids = [name for name, _ in texts]
-        self.starts = np.cumsum([0, *(count for _, count in texts)])
-        parts: list[Array] = []
-        best: list[Array] = []
-        ends: list[Array] = []
-        self._hidden: list[torch.Tensor] = []
-        for number, shard in enumerate(self.index.texts):
-            hidden, tokens, top, prompts = _read(shard_path(folder, number), len(shard))
-            shapes = (len(tokens), self.index.origin.hidden_size), (len(shard), 2)
-            if tokens.shape != (sum(count for _, count in shard),) or (hidden.shape, prompts.shape) != shapes:
-                raise BadInputError(f"{shard_path(folder, number)} is damaged; delete the folder to capture the rows anew")
-            self._hidden.append(hidden)
-            parts.append(tokens)
-            best.append(top)
-            ends.append(prompts)
-        self._ends = np.cumsum([len(part) for part in parts])
-        self.tokens, self.best, self.prompt_ends = np.concatenate(parts), np.concatenate(best), np.concatenate(ends)
+        self.ids, counts, befores = zip(*itertools.chain(*self.index.texts), strict=True)
+        self.starts = np.cumsum([0, *counts])
+        self.answers = self.starts[:-1] + np.array(befores)
+        shards = [self._read(number) for number in range(len(self.index.texts))]
+        self._hidden = [shard.hidden for shard in shards]
+        self._ends = np.cumsum([len(shard.tokens) for shard in shards])
+        self.tokens, self.best = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("tokens", "best"))
+        self.inputs = np.concatenate([[0], self.tokens[:-1]]).astype(np.int32)
+        self.inputs[self.starts[:-1]] = np.concatenate([shard.first_tokens for shard in shards])
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def num_answer_tokens(self) -> int:
+        """Rows that are followed by a token of an answer."""
+        return int((self.starts[1:] - self.answers).sum())
+
+    def _read(self, number: int) -> _Shard:
+        """One shard. Raises BadInputError when it is not what the index says."""
+        texts, path = self.index.texts[number], shard_path(self.folder, number)
+        shard = _read(path)
+        shapes = (len(shard.tokens), self.index.origin.hidden_size), (len(texts),)
+        if shard.tokens.shape != (sum(count for _, count, _ in texts),) or (shard.hidden.shape, shard.first_tokens.shape) != shapes:
+            raise BadInputError(f"{path} is damaged; delete the folder to capture the rows anew")
+        return shard
 
     def hidden(self, rows: Array) -> torch.Tensor:
         """[len(rows), H] float16, in the order of `rows`."""
@@ -152,12 +157,20 @@ class Rows:
         return np.where(inside, self.tokens[np.where(inside, wanted, 0)], -1).astype(np.int64)
 
 
-def _read(path: Path, num_texts: int) -> tuple[torch.Tensor, Array, Array, Array]:
-    """(hidden states, mapped from disk; next tokens; the target's likeliest tokens; ends of the prompts). Raises BadInputError."""
+class _Shard(NamedTuple):
+    """hidden states, mapped from disk; next tokens; the target's likeliest ones; the first token of each text."""
+
+    hidden: torch.Tensor
+    tokens: Array
+    best: Array
+    first_tokens: Array
+
+
+def _read(path: Path) -> _Shard:
+    """Raises BadInputError for a file that is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            is_old = "prompt_ends" not in file.keys()  # noqa: SIM118, it is no mapping
-            ends = np.full((num_texts, 2), -1, np.int32) if is_old else file.get_tensor("prompt_ends").numpy()
-            return file.get_tensor("hidden"), file.get_tensor("tokens").numpy(), file.get_slice("top_ids")[:, 0].numpy(), ends
+            tokens, firsts = (file.get_tensor(name).numpy() for name in ("tokens", "first_tokens"))
+            return _Shard(file.get_tensor("hidden"), tokens, file.get_slice("top_ids")[:, 0].numpy(), firsts)
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"{path} is missing or damaged; delete its folder to capture the rows anew") from error

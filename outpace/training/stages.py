@@ -109,10 +109,11 @@ def check_rows(rows: Rows, base: Base, data: Path) -> None:
 
 
 def split(rows: Rows) -> tuple[Array, list[Array]]:
-    """(rows to train on [n], the rows of each held-out text). A text's last row is not trained on: no token is left to guess there."""
+    """(rows to train on [n], the rows of each held-out text), of answers only. A text's last row is not trained on: no token is left to
+    guess there."""
     apart = held_out(rows.ids)
     train, texts = [], []
-    for name, begin, end in zip(rows.ids, rows.starts, rows.starts[1:], strict=False):
+    for name, begin, end in zip(rows.ids, rows.answers, rows.starts[1:], strict=True):
         if name in apart:
             texts.append(np.arange(begin, end))
         else:
