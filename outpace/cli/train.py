@@ -59,7 +59,7 @@ def medusa(
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
     helper = train_medusa(source, out, MedusaSettings(num_heads, num_layers, num_draft_vocab or None), loop, resume)
-    _show(helper, out, tables(helper), f"The heads are in {out}; use them with --drafter medusa:{out}", as_json)
+    show(helper, out, tables(helper), f"The heads are in {out}; use them with --drafter medusa:{out}", as_json)
 
 
 def recycling(
@@ -85,10 +85,10 @@ def recycling(
         from outpace.training.stages import Source
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     helper = train_recycling(source, out, RecyclingSettings(pairs), resume)
-    _show(helper, out, tables(helper), f"The table is in {out}; use it with --drafter recycling:table={out}", as_json)
+    show(helper, out, tables(helper), f"The table is in {out}; use it with --drafter recycling:table={out}", as_json)
 
 
-def _show(helper: Helper, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
+def show(helper: Helper, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
     """What a run has made: as one JSON document, or for people."""
     if as_json:
         typer.echo(json.dumps({"out": str(out), "base": asdict(helper.base), "settings": helper.settings, "training": helper.training}))

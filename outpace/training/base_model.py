@@ -28,11 +28,14 @@ class LMHeadWeights:
     @classmethod
     def of(cls, model: str) -> LMHeadWeights:
         """Read with transformers: a converted model has its weights in forms that torch does not know. Raises BadInputError."""
-        source = locate(model)
-        live: Any = load_model(source.path, torch.float32)
+        return cls.of_live(*_loaded(model))
+
+    @classmethod
+    def of_live(cls, live: Any, name: str) -> LMHeadWeights:
+        """That of a transformers model in float32."""
         head = live.get_output_embeddings()
         bias = getattr(head, "bias", None)
-        return cls(base_of(live, source.name), head.weight.detach(), None if bias is None else bias.detach())
+        return cls(base_of(live, name), head.weight.detach(), None if bias is None else bias.detach())
 
     def frozen(self, vocab_ids: Array | None, device: torch.device) -> FrozenHead:
         """The head for these tokens, or all, where and how it is multiplied fastest."""
@@ -41,6 +44,56 @@ class LMHeadWeights:
             weight, bias, kept = weight[kept], None if bias is None else bias[kept], kept.to(device)
         dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
         return FrozenHead(weight.to(device, dtype), None if bias is None else bias.to(device), kept)
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """The sizes of a Llama layer."""
+
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    rope_theta: float
+    rms_norm_eps: float
+
+    @classmethod
+    def of(cls, config: Any) -> LayerSizes:
+        """A layer like those of the model, as far as its config says; what it leaves open is as usual."""
+        text = config.get_text_config()
+        heads = int(text.num_attention_heads)
+        rope = getattr(text, "rope_parameters", None) or {}
+        return cls(
+            int(text.hidden_size),
+            heads,
+            int(getattr(text, "num_key_value_heads", None) or heads),
+            int(getattr(text, "head_dim", None) or text.hidden_size // heads),
+            int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+            float(rope.get("rope_theta") or getattr(text, "rope_theta", None) or 10_000.0),
+            float(getattr(text, "rms_norm_eps", None) or 1e-6),
+        )
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What a feature-level head shares with its model: the LM head and the embeddings [V, H] float32; and the sizes of its layers."""
+
+    head: LMHeadWeights
+    embeddings: torch.Tensor
+    sizes: LayerSizes
+
+    @classmethod
+    def of(cls, model: str) -> ModelParts:
+        """See `LMHeadWeights.of`."""
+        live, name = _loaded(model)
+        return cls(LMHeadWeights.of_live(live, name), live.get_input_embeddings().weight.detach(), LayerSizes.of(live.config))
+
+
+def _loaded(model: str) -> tuple[Any, str]:
+    """(a live model in float32, its name)."""
+    source = locate(model)
+    return load_model(source.path, torch.float32), source.name
 
 
 def frequent_tokens(rows: Rows, size: int | None) -> Array | None:

@@ -26,6 +26,14 @@ class FrozenHead:
         logits = (states.to(self.weight.dtype) @ self.weight.T).float()
         return logits if self.bias is None else logits.add_(self.bias)
 
+    def places(self, vocab_size: int) -> torch.Tensor:
+        """[V] int64: the row of the head that stands for each token, -1 for none."""
+        if self.vocab_ids is None:
+            return torch.arange(vocab_size, device=self.weight.device)
+        places = torch.full((vocab_size,), -1, device=self.weight.device)
+        places[self.vocab_ids] = torch.arange(len(self.vocab_ids), device=self.weight.device)
+        return places
+
     def loss(self, states: torch.Tensor, labels: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum over the rows of importance times cross-entropy, is the likeliest token the right one [n]).
 

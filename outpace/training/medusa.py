@@ -16,12 +16,12 @@ from outpace.core import Array
 from outpace.training.calibration import NUM_RANKS
 from outpace.training.loss import FrozenHead
 from outpace.training.shards import Rows
+from outpace.training.temperature import Temperatures
 
 DECAY = 0.8  # of the loss from head to head
 EVALUATION_ROWS = 2048  # looked at after every epoch
 PIECE_ROWS = 256
 CALIBRATION_ROWS = 1024
-TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class MedusaTask:
         self.module: nn.Module = MedusaHeads(rows.index.origin.hidden_size, settings).to(self.device)
         self.num_heads = settings.num_heads
         self.temperatures = torch.ones(self.num_heads, 1, device=self.device)
-        self.places = _places(rows.index.origin.vocab_size, head).to(self.device)
+        self.places = head.places(rows.index.origin.vocab_size)
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
         """The decayed sum of the heads' cross-entropies, each a mean over the rows that have such a token."""
@@ -126,15 +126,13 @@ class MedusaTask:
     def calibrate(self) -> list[float]:
         """Find what to divide each head's logits by, so that its chances are true to life on held-out rows. `guesses` divides too."""
         sample = self.held_out[:: -(-len(self.held_out) // CALIBRATION_ROWS)]
-        totals = torch.zeros(len(TEMPERATURES), self.num_heads, device=self.device)
+        found = Temperatures(self.num_heads)
         with torch.inference_mode():
             for start in range(0, len(sample), PIECE_ROWS):
                 piece = sample[start : start + PIECE_ROWS]
-                logits, labels = self._logits(piece), self._labels(piece)
-                for place, temperature in enumerate(TEMPERATURES):
-                    scaled = (logits / temperature).transpose(1, 2)
-                    totals[place] += nn.functional.cross_entropy(scaled, labels, ignore_index=-1, reduction="none").sum(dim=1)
-        best = [TEMPERATURES[place] for place in totals.argmin(dim=0).tolist()]
+                for number, (logits, labels) in enumerate(zip(self._logits(piece), self._labels(piece), strict=True)):
+                    found.add(number, logits, labels)
+        best = found.best()
         self.temperatures = torch.tensor(best, device=self.device)[:, None]
         return best
 
@@ -158,12 +156,3 @@ class MedusaTask:
         """[K, n] int64: the same as rows of the LM head, -1 also for tokens it lacks."""
         tokens = torch.from_numpy(self._tokens(rows)).to(self.device)
         return torch.where(tokens >= 0, self.places[tokens.clamp(min=0)], -1)
-
-
-def _places(vocab_size: int, head: FrozenHead) -> torch.Tensor:
-    """[V] int64: the row of the head that stands for each token, -1 for none."""
-    if head.vocab_ids is None:
-        return torch.arange(vocab_size)
-    places = torch.full((vocab_size,), -1)
-    places[head.vocab_ids.cpu()] = torch.arange(len(head.vocab_ids))
-    return places

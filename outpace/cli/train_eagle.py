@@ -1,0 +1,48 @@
+"""The command train eagle."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outpace.cli.options import AsJson, Model, Precision, Target, Threads
+from outpace.cli.train import Data, Generate, MaxTokens, Out, Resume, show
+from outpace.shell import needing
+
+
+def eagle(
+    data: Data,
+    out: Out,
+    model: Model = "default",
+    generate: Generate = False,
+    resume: Resume = False,
+    max_tokens: MaxTokens = 256,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
+    rounds: Annotated[int, typer.Option(min=1, max=8, help="Tokens guessed in a row in training, each from the guess before.")] = 3,
+    feature_weight: Annotated[float, typer.Option(min=0, help="How much the distance to the model's own features counts.")] = 0.1,
+    num_draft_vocab: Annotated[
+        int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")
+    ] = 16384,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same head on a CPU.")] = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a feature-level head: one layer that goes on from the model's last hidden state, token by token. The model is not changed.
+
+    Example: `outpace train eagle --data prompts.jsonl --generate --out head`, then `outpace chat --drafter eagle:head`
+    """
+    with needing("train", "training"):
+        from outpace.training.eagle import EagleSettings
+        from outpace.training.loop import LoopSettings
+        from outpace.training.run_eagle import tables, train_eagle
+        from outpace.training.stages import Source
+    source = Source(model, data, generate, max_tokens, target, precision, threads)
+    loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
+    helper = train_eagle(source, out, EagleSettings(rounds, feature_weight, num_draft_vocab or None), loop, resume)
+    show(helper, out, tables(helper), f"The head is in {out}; use it with --drafter eagle:{out}", as_json)
