@@ -43,7 +43,9 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vocab_ids = frequent_tokens(rows, settings.num_draft_vocab)
     head = parts.head.frozen(vocab_ids, device)
-    task = EagleTask(rows, np.flatnonzero(~is_apart), np.flatnonzero(is_apart), parts, head, settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(loop.seed)
+        task = EagleTask(rows, np.flatnonzero(~is_apart), np.flatnonzero(is_apart), parts, head, settings)
     num_steps = train(task, loop, out)
     draw_curves(out)
     sizes = {name: value for name, value in asdict(parts.sizes).items() if name != "hidden_size"}
