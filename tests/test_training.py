@@ -15,12 +15,19 @@ from outpace.errors import BadInputError
 torch = pytest.importorskip("torch")
 
 from conftest import toy_parts  # noqa: E402
+from helper_tools import fitted_medusa  # noqa: E402
 
+from outpace.core import SamplingParams  # noqa: E402
+from outpace.drafters import create_drafter  # noqa: E402
+from outpace.drafters.base import DrafterContext  # noqa: E402
+from outpace.targets.toy import ToyTarget  # noqa: E402
+from outpace.testing import make_request, run  # noqa: E402
 from outpace.training import answers, calibration, capture, data, record, shards  # noqa: E402
 from outpace.training.checkpoint import restore, save_checkpoint  # noqa: E402
 from outpace.training.data import Text  # noqa: E402
 from outpace.training.loop import LoopSettings  # noqa: E402
 from outpace.training.loss import FrozenHead  # noqa: E402
+from outpace.training.replay import replay  # noqa: E402
 from outpace.training.shards import Index, Origin, Rows  # noqa: E402
 
 _, TOY, TOKENIZER, *_ = toy_parts()
@@ -368,3 +375,22 @@ def test_the_walk_decodes_every_text(seed, is_fixed):
 def test_no_drafts_give_one_token_a_step():
     found = calibration.walk([0, 5, 9], lambda row: 0)
     assert (found.num_steps, found.mean_length) == (9, 1.0)
+
+
+# ---- decoding on paper
+
+
+@pytest.mark.parametrize("name", ["prompt_lookup", "suffix", "medusa"])
+def test_a_replay_takes_the_steps_of_decoding(name, tmp_path):
+    target = ToyTarget(sharpness=6.0)
+    prompts = [[1, 2, 3], [4, 5], [7, 8, 9, 1, 2], [3], [3, 3, 4]]
+    fitted_medusa(target, prompts).save(tmp_path / "heads")
+    drafter = create_drafter(f"medusa:{tmp_path / 'heads'}" if name == "medusa" else name, DrafterContext(target))
+    params = SamplingParams(max_tokens=60)
+    requests = run(target, [make_request(target, prompt, params, drafter) for prompt in prompts])
+    texts = [Text(str(i), prompt, request.output_token_ids) for i, (prompt, request) in enumerate(zip(prompts, requests, strict=True))]
+    size = target.capabilities.vocab_size
+    capture.capture(target, texts, Origin("toy", "f00d", "toy", size, size, "all"), tmp_path / "shards")
+    found = replay(target, drafter, Rows(tmp_path / "shards"), range(len(texts)), drafter.num_draft_tokens)
+    assert found.num_tokens == 60 * len(prompts)
+    assert found.num_steps == sum(request.stats.num_steps for request in requests) < 0.9 * found.num_tokens

@@ -1,0 +1,73 @@
+"""Decoding of captured texts without the model: what would a drafter's guesses have been worth?
+
+The engine runs as ever, on a target that knows the text and has its hidden states from the shards. So the acceptance length is the one
+that decoding has, with everything that the engine does to drafts. Only drafters that learn from logits (recycling) learn less here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from outpace.core import Array, SamplingParams
+from outpace.drafters.base import Drafter
+from outpace.targets.base import TargetModel, TargetOutput
+from outpace.testing import make_request, run
+from outpace.training.calibration import Acceptance
+from outpace.training.shards import Rows
+from outpace.tree import Segment, Slot, TreeBatch
+
+
+class ReplayTarget(TargetModel):
+    """A target that writes one text, whatever is drafted: `tokens`, of whose rows but the last `hidden` [n, H] are known.
+
+    Rows whose ancestors are not the text say nothing: logits and hidden states are 0.
+    """
+
+    def __init__(self, real: TargetModel, tokens: Sequence[int], hidden: Array):
+        self.capabilities, self.base = real.capabilities, real.base
+        self.tokens, self.hidden = list(tokens), hidden
+
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        return Slot(0, num_tokens, [], [])
+
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+        places = [place for segment in batch if segment.wants_output for place in self._places(segment)]
+        logits = np.zeros((len(places), self.capabilities.vocab_size), np.float32)
+        hidden = np.zeros((len(places), self.hidden.shape[1]), np.float32)
+        for row, place in enumerate(places):
+            if place is not None and place < len(self.hidden):
+                logits[row, self.tokens[place + 1]] = 1.0
+                hidden[row] = self.hidden[place]
+        return TargetOutput(logits, hidden)
+
+    def _places(self, segment: Segment) -> list[int | None]:
+        """Where in the text each row stands; None for rows that are not in it."""
+        parents = range(-1, len(segment) - 1) if segment.parents is None else segment.parents
+        places: list[int | None] = []
+        for token, parent in zip(segment.token_ids, parents, strict=True):
+            before = segment.slot.num_cached - 1 if parent < 0 else places[parent]
+            is_text = before is not None and before + 1 < len(self.tokens) and self.tokens[before + 1] == token
+            places.append(before + 1 if before is not None and is_text else None)
+        return places
+
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        slot.token_ids.extend(token_ids)
+
+    def free(self, slot: Slot) -> None:
+        return None
+
+
+def replay(real: TargetModel, drafter: Drafter, rows: Rows, texts: Sequence[int], num_draft_tokens: int) -> Acceptance:
+    """Decode the answers of these texts with a drafter that was made for the model `real`."""
+    num_tokens = num_steps = 0
+    for number in texts:
+        begin, first, end = int(rows.starts[number]), int(rows.answers[number]), int(rows.starts[number + 1])
+        tokens = [int(rows.inputs[begin]), *rows.tokens[begin:end].tolist()]
+        target = ReplayTarget(real, tokens, rows.hidden(np.arange(begin, end)).float().numpy())
+        params = SamplingParams(max_tokens=end - first)
+        (request,) = run(target, [make_request(target, tokens[: first - begin + 1], params, drafter, num_draft_tokens=num_draft_tokens)])
+        num_tokens += request.num_output_tokens
+        num_steps += request.stats.num_steps
+    return Acceptance(num_tokens, num_steps)
