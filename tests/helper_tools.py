@@ -1,4 +1,4 @@
-"""Medusa heads for tests: random ones in every form, and heads fitted to the toy model, which are partly right."""
+"""Helpers for tests: random Medusa and EAGLE heads, and Medusa heads fitted to the toy model, which are partly right."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from outpace.core import SamplingParams
+from outpace.helpers.eagle import TENSORS
 from outpace.helpers.format import Base, Helper
 from outpace.targets.toy import ToyTarget
 from outpace.testing import generate
@@ -42,3 +43,18 @@ def fitted_medusa(target: ToyTarget, prompts: list[list[int]], heads: int = 3, t
         tensors[f"heads.{head}.projection.weight"] = (6 * np.linalg.lstsq(hidden, wanted, rcond=None)[0].T).astype(np.float32)
     assert target.base is not None
     return Helper("medusa", target.base, {"num_heads": heads, "num_layers": 0, "num_draft_vocab": None}, tensors, tree)
+
+
+def random_eagle(base: Base, heads: int = 4, kv_heads: int = 2, head_dim: int = 8, reduced: int | None = None, seed: int = 0) -> Helper:
+    """An EAGLE head of random weights, wide enough for its attention to count; over `reduced` tokens, or all."""
+    rng, size, inner = np.random.default_rng(seed), base.hidden_size, 24
+    shapes = {"fc": (size, 2 * size), "gate_proj": (inner, size), "up_proj": (inner, size), "down_proj": (size, inner)}
+    shapes |= {"q_proj": (heads * head_dim, size), "o_proj": (size, heads * head_dim)}
+    shapes |= {"k_proj": (kv_heads * head_dim, size), "v_proj": (kv_heads * head_dim, size)}
+    tensors = {TENSORS[name]: rng.normal(0, 1 / shape[1] ** 0.5, shape).astype(np.float16) for name, shape in shapes.items()}
+    tensors[TENSORS["norm"]] = rng.uniform(0.5, 1.5, size).astype(np.float16)
+    if reduced:
+        tensors["vocab_ids"] = rng.choice(base.vocab_size, reduced, replace=False)
+    settings = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim, "intermediate_size": inner}
+    settings |= {"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "num_draft_vocab": reduced, "temperatures": [1.0, 2.0]}
+    return Helper("eagle", base, settings, tensors)
