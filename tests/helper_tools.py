@@ -9,6 +9,7 @@ import numpy as np
 from outpace.core import SamplingParams
 from outpace.helpers.eagle import TENSORS
 from outpace.helpers.format import Base, Helper
+from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.toy import ToyTarget
 from outpace.testing import generate
 
@@ -58,3 +59,25 @@ def random_eagle(base: Base, heads: int = 4, kv_heads: int = 2, head_dim: int = 
     settings = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim, "intermediate_size": inner}
     settings |= {"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "num_draft_vocab": reduced, "temperatures": [1.0, 2.0]}
     return Helper("eagle", base, settings, tensors)
+
+
+def lent_forms(size: int, vocab_size: int, seed: int = 0) -> dict[str, tuple[Embeddings, LMHead]]:
+    """What a target lends, the same in three forms; those of OpenVINO with 8-bit weights."""
+    import openvino as ov
+    import openvino.opset13 as ops
+    import torch
+
+    rng = np.random.default_rng(seed)
+    rows, scales = rng.integers(-127, 128, (vocab_size, size), np.int8), rng.uniform(0.001, 0.003, (vocab_size, 1)).astype(np.float32)
+    matrix = rows * scales
+    hidden = ops.parameter(ov.PartialShape([-1, -1, size]), dtype=np.float32, name="hidden")
+    wide = ops.multiply(ops.convert(ops.constant(rows), "f32"), ops.constant(scales))
+    lm_head = ov.Model([ops.result(ops.matmul(hidden, wide, False, True))], [hidden])
+    token_ids = ops.parameter(ov.PartialShape([-1, -1]), dtype=np.int64, name="token_ids")
+    table = ops.multiply(ops.convert(ops.constant(rows), "f32"), ops.constant(scales))
+    embeddings = ov.Model([ops.result(ops.gather(table, token_ids, ops.constant(np.int64(0))))], [token_ids])
+    linear = torch.nn.Linear(size, vocab_size, bias=False)
+    linear.weight.data = torch.from_numpy(matrix)
+    embed = torch.nn.Embedding(vocab_size, size, _weight=torch.from_numpy(matrix))
+    forms = {"numpy": (matrix, matrix), "torch": (embed, linear), "openvino": (embeddings, lm_head)}
+    return {backend: (Embeddings(first), LMHead(backend, last, vocab_size)) for backend, (first, last) in forms.items()}

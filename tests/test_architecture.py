@@ -40,8 +40,8 @@ INSIDE = {  # in these folders a file knows only these of its neighbours
 }
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
-    "openvino": ("targets/openvino.py", "helpers/medusa_openvino.py", "models/"),
-    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "models/", "training/"),
+    "openvino": ("targets/openvino.py", "helpers/medusa_openvino.py", "helpers/eagle_openvino.py", "helpers/openvino_parts.py", "models/"),
+    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "helpers/eagle_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }
