@@ -123,6 +123,31 @@ def test_hidden_states_are_what_the_lm_head_reads(tiny):
     np.testing.assert_allclose(logits[0], outputs[0].logits, atol=1e-3 * np.abs(logits).max())
 
 
+def test_hidden_states_of_a_prompt_leave_the_logits_their_bits(tiny):
+    _, target, _ = tiny
+    text, guest = prompt(30), prompt(9, seed=1)
+    slots = [target.allocate(64) for _ in range(2)]
+    outputs = []
+    for wants_hidden in (False, True):
+        output = target.forward([Segment(slots[0], text), Segment(slots[1], guest, wants_output=False, wants_hidden=wants_hidden)])
+        outputs.append((output.logits.copy(), output.hidden.copy(), output.prompt_hidden))
+    for plain, asked in zip(*outputs, strict=True):
+        assert plain is None or np.array_equal(plain, asked)
+    assert outputs[1][2].shape == (9, 64)
+    for slot in slots:
+        target.free(slot)
+
+
+def test_embeddings_are_those_of_the_model(tiny):
+    import torch
+
+    _, target, model = tiny
+    compiled = ov.Core().compile_model(target.embeddings().module, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    token_ids = np.array([prompt(7), prompt(7, seed=1)])
+    (found,) = compiled(token_ids).values()
+    np.testing.assert_allclose(found, model.get_input_embeddings()(torch.from_numpy(token_ids)).detach(), atol=1e-6)
+
+
 # ---- the real default model
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from outpace.core import Capabilities, Draft, Request, Verdict
+from outpace.core import Array, Capabilities, Draft, Request, Verdict
 from outpace.targets.base import TargetModel, TargetOutput
 
 
@@ -49,10 +49,16 @@ class Drafter(ABC):
 
     requires: Capabilities = Capabilities()
     helper_kind: str = ""  # the kind of trained helper it cannot do without; some come with outpace, for a few models
+    wants_prompt: bool = False  # is it to be shown the hidden states of the prompt?
     num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
 
     def begin(self, request: Request) -> None:
         """A request starts; its text so far is in `request.context`."""
+        return None
+
+    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        """Where `wants_prompt`: hidden states [n, H] of the prompt's tokens from place `start` on, as they are run, in order. Tokens found
+        in the target's cache are not run, so nobody sees theirs. Valid until the next pass."""
         return None
 
     @abstractmethod
@@ -72,6 +78,12 @@ class Drafter(ABC):
         draft node r - 1 (`verdict.draft` may be a rearranged form of what was proposed); `output.token_ids` names them.
         """
         return None
+
+    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        """In place of `observe`, after a step in which a pending token did not hold: `request.context` is no continuation of what was
+        guessed from, but the outputs are as true as ever. By default the request starts afresh."""
+        self.end(request)
+        self.begin(request)
 
     def settle(self) -> None:
         """After a step, when all its requests have been observed: what is better done once for all of them. The outputs are still valid."""
