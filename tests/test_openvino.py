@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 import pytest
-from helper_tools import random_medusa
+from helper_tools import random_eagle, random_medusa
 
 from outpace.config import EngineConfig
 from outpace.core import SamplingParams
@@ -100,6 +100,42 @@ def test_medusa_gives_the_plain_text(tiny, temperature, tmp_path):
     random_medusa(target.base, reduced=40).save(tmp_path)
     for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}", "auto:suffix+recycling+medusa:{}"):
         assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_eagle_gives_the_plain_text(tiny, temperature, tmp_path):
+    _, target, _ = tiny
+    prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
+    params = SamplingParams(max_tokens=40, temperature=temperature)
+    plain = generate(target, prompts, params)
+    random_eagle(target.base, reduced=40).save(tmp_path)
+    for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}", "auto:suffix+recycling+eagle:{}"):
+        assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
+
+
+def test_eagle_sees_the_same_on_both_targets(tiny, tmp_path):
+    """Hidden states of prompt and answer, embeddings and places: what the head keeps of a text is the same, but for 8-bit weights."""
+    from outpace.drafters.eagle import EagleDrafter
+    from outpace.targets.hf import HFTarget
+
+    _, target, model = tiny
+    random_eagle(target.base).save(tmp_path)
+    kept = []
+
+    class Noted(EagleDrafter):
+        def end(self, request):
+            kept.append(self.texts[request.id].cache)
+            super().end(request)
+
+    config = EngineConfig(max_num_batched_tokens=16, min_prefill_chunk=5, enable_prefix_caching=False)
+    for one in (target, HFTarget(model)):
+        generate(one, [prompt(40)], SamplingParams(max_tokens=12), Noted(DrafterContext(one), str(tmp_path)), config=config)
+    ours, theirs = kept
+    assert ours.positions == theirs.positions == list(range(ours.num_rows))
+    assert ours.num_rows > 45
+    for name in ("keys", "values"):
+        mine, other = (getattr(cache, name)[:, : ours.num_rows] for cache in kept)
+        assert np.abs(mine - other).max() < 0.05 * np.abs(other).max()
 
 
 def test_a_converted_model_is_the_model_it_was_made_of(tiny):

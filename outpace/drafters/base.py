@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any
 
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.errors import BadInputError
+from outpace.helpers.format import Base
+from outpace.helpers.shipped import shipped
 from outpace.targets.base import TargetModel, TargetOutput
 
 
@@ -92,6 +96,18 @@ class Drafter(ABC):
     def end(self, request: Request) -> None:
         """The request is over, whatever the reason: forget it."""
         return None
+
+
+def helper_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
+    """The folder of a trained helper, `path` or else the one that comes with outpace, and the model that it must fit. Raises BadInputError
+    if there is none for this model."""
+    base = context.target.base
+    if base is None:
+        raise BadInputError(f"{kind}: this target does not say which model it runs, so no heads can be known to fit")
+    folder = Path(path).expanduser() if path else shipped(kind, base)
+    if folder is None:
+        raise BadInputError(f"{kind}: no heads for {base.name} come with outpace; train some and give their folder: {kind}:PATH")
+    return folder, base
 
 
 def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:
