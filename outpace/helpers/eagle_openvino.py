@@ -22,7 +22,7 @@ class OpenVINOEagle:
     """The models of the target's embeddings and LM head are taken over by this one: their weights keep their form, 8 bits for example."""
 
     def __init__(self, weights: EagleWeights, embeddings: Embeddings, lm_head: LMHead, top: int):
-        self.vocab_ids = weights.vocab_ids
+        self.vocab_ids, self.groups = weights.vocab_ids, weights.num_heads // weights.num_kv_heads
         kv_shape, size = [-1, weights.num_kv_heads, -1, weights.head_dim], weights.hidden_size
         shapes = {"features": [-1, -1, size], "positions": [-1, -1], "past_keys": kv_shape, "past_values": kv_shape}
         shapes |= {"mask": [-1, -1, -1], "temperatures": [-1, -1]}
@@ -42,7 +42,8 @@ class OpenVINOEagle:
 
     def __call__(self, rows: EagleRows) -> EagleGuesses:
         """See `runtime.EagleHead`."""
-        given = {**vars(rows), "mask": np.where(rows.visible, np.float32(0), HIDDEN)}
+        mask = np.where(rows.visible, np.float32(0), HIDDEN)
+        given = {**vars(rows), "mask": mask.repeat(self.groups, axis=1)}  # [B, m * groups, P + n]
         for place, name in enumerate(self.names):
             self.request.set_input_tensor(place, ov.Tensor(np.ascontiguousarray(given[name]), shared_memory=True))
         run(self.request)
@@ -64,24 +65,22 @@ def _layer(weights: EagleWeights, embedded: Any, inputs: dict[str, Any]) -> tupl
     groups = weights.num_heads // kv_heads
     queries = _reshaped(linear(chosen, weights.q_proj / np.float32(head_dim**0.5)), 0, 0, kv_heads, groups, head_dim)
     queries = _rotated(weights, queries, ops.unsqueeze(at, ops.constant(np.array([2, 3, 4]))))
-    queries = ops.transpose(queries, ops.constant([0, 2, 3, 1, 4]))  # [B, kv, groups, m, D]
-    mixed = _attention(queries, keys, values, inputs)
-    x = ops.add(chosen, linear(_reshaped(mixed, 0, 0, weights.num_heads * head_dim), weights.o_proj))
+    queries = _reshaped(ops.transpose(queries, ops.constant([0, 2, 1, 3, 4])), 0, 0, -1, head_dim)  # [B, kv, m * groups, D]
+    mixed = _reshaped(_attention(queries, keys, values, inputs), 0, kv_heads, -1, groups, head_dim)
+    mixed = _reshaped(ops.transpose(mixed, ops.constant([0, 2, 1, 3, 4])), 0, 0, weights.num_heads * head_dim)
+    x = ops.add(chosen, linear(mixed, weights.o_proj))
     return keys, values, ops.add(x, _mlp(weights, x))
 
 
 def _attention(queries: Any, keys: Any, values: Any, inputs: dict[str, Any]) -> Any:
-    """queries [B, kv, groups, m, D], keys and values [B, kv, n, D], those of the past and the mask: [B, m, kv, groups, D]."""
-    one = ops.constant(np.int64(2))  # a place for the groups
+    """What queries [B, kv, m * groups, D] gather from keys and values [B, kv, n, D] and from those of the past: as the queries. Two parts,
+    as joining them would copy the whole past."""
     parts = [(inputs["past_keys"], inputs["past_values"]), (keys, values)]
-    scores = ops.concat([ops.matmul(queries, ops.unsqueeze(key, one), False, True) for key, _ in parts], -1)
-    masked = ops.add(scores, ops.unsqueeze(inputs["mask"], ops.constant(np.array([1, 2]))))
-    shares = ops.softmax(masked, -1)
-    num_past = ops.gather(ops.shape_of(inputs["past_keys"]), ops.constant(np.array([2])), ops.constant(0))
-    num_new = ops.gather(ops.shape_of(keys), ops.constant(np.array([2])), ops.constant(0))
-    split = ops.variadic_split(shares, ops.constant(-1), ops.concat([num_past, num_new], 0))
-    sums = [ops.matmul(split.output(i), ops.unsqueeze(value, one), False, False) for i, (_, value) in enumerate(parts)]
-    return ops.transpose(ops.add(*sums), ops.constant([0, 3, 1, 2, 4]))
+    scores = ops.concat([ops.matmul(queries, key, False, True) for key, _ in parts], -1)
+    shares = ops.softmax(ops.add(scores, ops.unsqueeze(inputs["mask"], ops.constant(1))), -1)
+    lengths = [ops.gather(ops.shape_of(key), ops.constant(np.array([2])), ops.constant(0)) for key, _ in parts]
+    split = ops.variadic_split(shares, ops.constant(-1), ops.concat(lengths, 0))
+    return ops.add(*(ops.matmul(split.output(i), value, False, False) for i, (_, value) in enumerate(parts)))
 
 
 def _mlp(weights: EagleWeights, x: Any) -> Any:
