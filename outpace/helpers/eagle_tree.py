@@ -117,7 +117,7 @@ class _Batch:
             at = growth.cache.num_rows - len(rows)
             for row in rows:
                 call.add(text, row)
-            call.guess(text, len(rows) - 1, range(at), range(len(rows)), self.shape.temperature(1))
+            call.guess(text, len(rows) - 1, self.shape.temperature(1), slice(at), slice(len(rows)))
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
             self._write(text, growth.cache.num_rows - len(rows), len(rows), found)
@@ -131,7 +131,7 @@ class _Batch:
             for i, (path, _) in enumerate(chosen):
                 ancestors = [growth.rows[path[:depth]] for depth in range(1, len(path))]
                 call.add(text, growth.row(path))
-                call.guess(text, i, [*range(growth.cache.num_rows), *ancestors], [i], self.shape.temperature(len(path) + 1))
+                call.guess(text, i, self.shape.temperature(len(path) + 1), slice(growth.cache.num_rows), slice(i, i + 1), ancestors)
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, chosen) in enumerate(zip(self.growths, levels, strict=True)):
             at = growth.cache.num_rows + len(growth.rows)
@@ -177,12 +177,14 @@ class _Call:
         self.token_ids[place], self.features[place], self.positions[place] = row.token_id, row.feature, row.position
         self.counts[text] += 1
 
-    def guess(self, text: int, row: int, past: Sequence[int], new: Sequence[int], temperature: float) -> None:
-        """One row of a text is to guess; it sees these rows of the past and these new ones."""
+    def guess(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
+        """One row of a text is to guess; it sees these rows of the past, these new ones, and these ancestors, which are in the past too."""
         place = text, self.guesses[text]
         self.queries[place], self.temperatures[place] = text * self.width + row, temperature
-        self.visible[place][past] = True
-        self.visible[place][self.num_past :][new] = True
+        visible = self.visible[place]
+        visible[: self.num_past][past] = True
+        visible[self.num_past :][new] = True
+        visible[list(ancestors)] = True
         self.guesses[text] += 1
 
     def run(self, head: EagleHead, past_keys: Array, past_values: Array) -> EagleGuesses:
