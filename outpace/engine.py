@@ -14,7 +14,7 @@ from outpace.metrics import Metrics
 from outpace.sampling import logprobs_of
 from outpace.scheduler import Scheduler
 from outpace.targets.base import TargetModel, TargetOutput
-from outpace.tree import chain_first, check, decode_segment, first_chain, graft, shallow
+from outpace.tree import Segment, chain_first, check, decode_segment, first_chain, graft, shallow
 
 logger = logging.getLogger("outpace")
 
@@ -73,9 +73,8 @@ class Engine:
         after = time.perf_counter()
         for controller in controllers:
             controller.passed(1e3 * (after - before))
-        for request, segment in prefill:
-            self.target.keep(segment.slot, segment.token_ids, range(len(segment)))
-            self.metrics.num_prompt_tokens += len(segment)
+        self._keep_prompts(prefill, output)
+        for request, _ in prefill:
             request.stats.decode_started_at = after
         results, row = [], 0
         for request, draft in zip(decoding, drafts, strict=True):
@@ -90,6 +89,24 @@ class Engine:
         self.metrics.forward_seconds += after - before
         self.metrics.step_seconds += time.perf_counter() - started
         return results
+
+    def _keep_prompts(self, prefill: Sequence[tuple[Request, Segment]], output: TargetOutput) -> None:
+        """Keep the K/V of prompt chunks, and show their hidden states to the drafters that want them."""
+        row = 0
+        for request, segment in prefill:
+            start = segment.slot.num_cached
+            self.target.keep(segment.slot, segment.token_ids, range(len(segment)))
+            self.metrics.num_prompt_tokens += len(segment)
+            if segment.wants_hidden and output.prompt_hidden is not None:
+                hidden, row = output.prompt_hidden[row : row + len(segment)], row + len(segment)
+                self._prefilled(request, start, hidden)
+
+    def _prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        if request.id not in self._no_drafter:
+            try:
+                request.speculation.drafter.prefilled(request, start, hidden)
+            except Exception as error:
+                self._drop_drafter(request, error)
 
     def _begin(self, request: Request, now: float) -> None:
         request.stats.prefill_started_at = request.stats.decode_started_at = now
@@ -211,14 +228,13 @@ class Engine:
         return Verdict(verdict.draft, verdict.path[:split], tokens[0]), [*tokens[1:], verdict.next_token]
 
     def _observe(self, request: Request, num_tokens: int, pending: list[int], verdict: Verdict, output: TargetOutput) -> None:
-        """Show drafter and controller what came after `num_tokens` tokens; start the drafter afresh if a pending token did not hold."""
+        """Show drafter and controller what came after `num_tokens` tokens, and tell the drafter if a pending token did not hold."""
         if request.id in self._no_drafter:
             return
         drafter, known = request.speculation.drafter, [*request.token_ids[num_tokens:], *request.pending]
         try:
             if known[: len(pending)] != pending:
-                drafter.end(request)
-                drafter.begin(request)
+                drafter.restart(request, verdict, output)
             else:
                 drafter.observe(request, verdict, output)
                 request.speculation.controller.observe(request, request.proposal, known[len(pending) :])

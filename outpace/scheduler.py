@@ -60,7 +60,7 @@ class Scheduler:
                 start = request.slot.num_cached
                 chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
                 left -= len(chunk)
-                yield request, Segment(request.slot, chunk, wants_output=False)
+                yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=request.speculation.drafter.wants_prompt)
 
     def remove(self, request: Request) -> None:
         """Take a request out, wherever it is, and free its slot."""

@@ -30,13 +30,14 @@ class Slot:
 class Segment:
     """The rows of one sequence in a pass. `parents[i] < i`; -1 hangs off the cached prefix; None means a chain.
 
-    `wants_output` is False for prefill, whose logits nobody reads.
+    `wants_output` is False for prefill, whose logits nobody reads; `wants_hidden`: its hidden states are read all the same.
     """
 
     slot: Slot
     token_ids: Sequence[int]
     parents: Sequence[int] | None = None
     wants_output: bool = True
+    wants_hidden: bool = False
 
     def __len__(self) -> int:
         return len(self.token_ids)

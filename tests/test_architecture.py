@@ -35,13 +35,14 @@ SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrow
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
     "drafters": {"outpace.drafters.base", "outpace.drafters.draft_vocab"},
-    "targets": {"outpace.targets.base", "outpace.targets.blocks", "outpace.targets.hugepages"},
+    "targets": {"outpace.targets.base", "outpace.targets.blocks", "outpace.targets.graphs", "outpace.targets.hugepages"},
     "verifiers": {"outpace.verifiers.base"},
 }
+OPENVINO_HELPERS = ("helpers/medusa_openvino.py", "helpers/eagle_openvino.py", "helpers/openvino_parts.py")
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
-    "openvino": ("targets/openvino.py", "helpers/medusa_openvino.py", "models/"),
-    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "models/", "training/"),
+    "openvino": ("targets/openvino.py", "targets/graphs.py", *OPENVINO_HELPERS, "models/"),
+    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "helpers/eagle_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helper_tools import random_medusa
+from helper_tools import random_eagle, random_medusa
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from test_openvino import tiny_folder
+from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 from typer.testing import CliRunner
 
 from outpace.cli import app
@@ -21,10 +23,11 @@ from outpace.export import base as export_base
 from outpace.export import exporter
 from outpace.export.base import BaseModel
 from outpace.export.heads import filled
+from outpace.helpers.eagle import eagle_weights
 from outpace.helpers.format import Base, Helper
 from outpace.helpers.imports import load_medusa
 from outpace.helpers.medusa import medusa_weights
-from outpace.helpers.runtime import LMHead, build_heads
+from outpace.helpers.runtime import EagleRows, Embeddings, LMHead, build_eagle, build_heads
 from outpace.models import Source
 
 
@@ -159,7 +162,7 @@ def no_blocks(helper: Helper, folder) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda helper, folder: Helper("eagle", helper.base, {}, {}).save(folder), "kind 'eagle', not medusa"),
+        (lambda helper, folder: Helper("blanks", helper.base, {}, {}).save(folder), "kind 'blanks', not medusa"),
         (lambda helper, folder: no_blocks(helper, folder), "have no blocks"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 64, 96)).save(folder), "with other weights"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 8, 96)).save(folder), "hidden_size 8"),
@@ -203,6 +206,59 @@ def test_a_folder_in_use_stays_as_it_is(tmp_path, model, place):
     with pytest.raises(BadInputError, match="exists already"):
         exporter("tgi")(tmp_path / "heads", tmp_path / "out", place)
     assert (tmp_path / "out" / "config.json").read_bytes() == before
+
+
+# ---- EAGLE heads
+
+
+def test_the_layout_of_an_eagle_head(tmp_path, model, place):
+    """vLLM reads the config as transformers' Llama does, and the layer with these weights is the one that outpace runs."""
+    helper = random_eagle(model.base, 4, 2, 16, 20)
+    helper.save(tmp_path / "head")
+    words = shlex.split(exporter("vllm")(tmp_path / "head", tmp_path / "out", place))
+    assert words[:4] == ["vllm", "serve", place, "--speculative-config"]
+    assert json.loads(words[4]) == {"method": "eagle", "model": str(tmp_path / "out"), "num_speculative_tokens": 4}
+    config, tensors = AutoConfig.from_pretrained(tmp_path / "out"), load_file(tmp_path / "out" / "model.safetensors")
+    assert config.architectures == ["EagleLlamaForCausalLM"]
+    assert (config.vocab_size, config.max_position_embeddings, config.rope_parameters["rope_theta"]) == (96, 256, 10000.0)
+    layer = LlamaDecoderLayer(config, 0)
+    layer.input_layernorm = torch.nn.Identity()
+    layer.load_state_dict({name.removeprefix("layers.0."): torch.from_numpy(t).float() for name, t in tensors.items() if "layers" in name})
+    rng, weights = np.random.default_rng(0), eagle_weights(helper)
+    features, token_ids = rng.normal(size=(1, 5, 64)).astype(np.float32), rng.integers(0, 96, (1, 5))
+    embeddings = model.live.get_input_embeddings().weight.detach().numpy()
+    x = torch.from_numpy(np.concatenate([embeddings[token_ids], features], 2)) @ torch.from_numpy(tensors["fc.weight"]).float().T
+    places = torch.arange(5)[None]
+    mask = torch.full((5, 5), -1e9).triu(1)[None, None]
+    with torch.inference_mode():
+        want = layer(x, attention_mask=mask, position_embeddings=LlamaRotaryEmbedding(config)(x, places), position_ids=places)
+    head = build_eagle(weights, Embeddings(embeddings), LMHead("numpy", model.lm_head(), 96), 5)
+    past = np.zeros((1, 2, 0, 16), np.float32)
+    sees = np.tri(5, dtype=bool)[None]
+    rows = EagleRows(token_ids, features, places.numpy().astype(np.float32), np.arange(5)[None], past, past, sees, np.ones((1, 5)))
+    np.testing.assert_allclose(head(rows).features, want, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda helper: helper.tensors.pop("fc.weight"), r"does not fit: fc\.weight must be \[64, 128\], not missing"),
+        (lambda helper: helper.tensors.update({"norm.weight": np.ones(64)}), "no use for: norm.weight"),
+        (lambda helper: helper.settings.pop("rope_theta"), "rope_theta must be a number"),
+    ],
+)
+def test_an_eagle_head_that_is_not_whole_is_refused(tmp_path, model, place, change, message):
+    helper = random_eagle(model.base)
+    change(helper)
+    helper.save(tmp_path / "head")
+    with pytest.raises(BadInputError, match=message):
+        exporter("vllm")(tmp_path / "head", tmp_path / "out", place)
+    random_eagle(Base("x", "f" * 16, 64, 96)).save(tmp_path / "other")
+    with pytest.raises(BadInputError, match=r"does not fit: it was made for x .* with other weights"):
+        exporter("vllm")(tmp_path / "other", tmp_path / "out", place)
+    with pytest.raises(BadInputError, match="kind 'eagle', not medusa"):
+        exporter("tgi")(tmp_path / "head", tmp_path / "out", place)
+    assert not (tmp_path / "out").exists()
 
 
 # ---- draft models

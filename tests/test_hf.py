@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helper_tools import random_medusa
+from helper_tools import random_eagle, random_medusa
 
 from outpace.config import EngineConfig
 from outpace.controller import FixedController, Speculation
@@ -328,6 +328,17 @@ def test_lossless_with_medusa(kind, temperature, device, tmp_path):
     target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
     random_medusa(target.base, own=kind == "gpt2", reduced=30 if kind == "qwen3" else None).save(tmp_path)
     for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}:threshold=0.001"):
+        requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
+        assert [request.output_token_ids for request in requests] == list(answers.values())
+        assert sum(request.stats.num_draft_tokens for request in requests) > 50
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("kind", ENGINE_KINDS)
+def test_lossless_with_eagle(kind, temperature, device, tmp_path):
+    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
+    random_eagle(target.base, reduced=30 if kind == "qwen3" else None).save(tmp_path)
+    for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}:threshold=0.001"):
         requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
         assert [request.output_token_ids for request in requests] == list(answers.values())
         assert sum(request.stats.num_draft_tokens for request in requests) > 50

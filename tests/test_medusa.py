@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helper_tools import fitted_medusa, random_medusa
+from helper_tools import fitted_medusa, lent_forms, random_medusa
 
 from outpace.core import SamplingParams, Verdict
 from outpace.drafters import DRAFTERS, CombinedDrafter, DrafterContext, create_drafter, ready_drafters, usage
@@ -188,23 +188,6 @@ def test_the_likeliest_paths_are_drafted(counters):
 # ---- one answer on every backend
 
 
-def backends(size: int, vocab_size: int, seed: int = 0):
-    """The same LM head in three forms; the one of OpenVINO with 8-bit weights."""
-    import openvino as ov
-    import openvino.opset13 as ops
-
-    rng = np.random.default_rng(seed)
-    rows, scales = rng.integers(-127, 128, (vocab_size, size), np.int8), rng.uniform(0.001, 0.003, (vocab_size, 1)).astype(np.float32)
-    matrix = rows * scales
-    hidden = ops.parameter(ov.PartialShape([-1, -1, size]), dtype=np.float32, name="hidden")
-    wide = ops.multiply(ops.convert(ops.constant(rows), "f32"), ops.constant(scales))
-    model = ov.Model([ops.result(ops.matmul(hidden, wide, False, True))], [hidden])
-    linear = torch.nn.Linear(size, vocab_size, bias=False)
-    linear.weight.data = torch.from_numpy(matrix)
-    forms = {"numpy": matrix, "torch": linear, "openvino": model}
-    return {backend: LMHead(backend, module, vocab_size) for backend, module in forms.items()}
-
-
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("reduced", [None, 50])
@@ -213,7 +196,7 @@ def test_backends_agree(layers, own, reduced):
     more = {"settings": {"temperatures": [1.0, 0.5, 2.0]}}
     weights = medusa_weights(random_medusa(base, 3, layers, own, reduced, **more))
     hidden = np.random.default_rng(1).normal(size=(4, 32)).astype(np.float32)
-    forms = backends(32, 300)
+    forms = {backend: lm_head for backend, (_, lm_head) in lent_forms(32, 300).items()}
     all_tokens, all_chances = build_heads(weights, forms["numpy"], 300)(hidden)
     assert all_tokens.shape[:2] == all_chances.shape[:2] == (4, 3)
     for backend, tolerance in (("torch", 1e-3), ("openvino", 0.25)):  # 8 bits are few in a model as narrow as this one
@@ -230,7 +213,7 @@ def test_backends_agree(layers, own, reduced):
 
 def test_no_more_tokens_than_there_are():
     weights = medusa_weights(random_medusa(Base("tiny", "f" * 16, 32, 300), 2, reduced=5))
-    for lm_head in backends(32, 300).values():
+    for _, lm_head in lent_forms(32, 300).values():
         assert build_heads(weights, lm_head, 10)(np.ones((3, 32), np.float32))[0].shape == (3, 2, 5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 import pytest
-from helper_tools import random_medusa
+from helper_tools import random_eagle, random_medusa
 
 from outpace.config import EngineConfig
 from outpace.core import SamplingParams
@@ -102,6 +102,42 @@ def test_medusa_gives_the_plain_text(tiny, temperature, tmp_path):
         assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_eagle_gives_the_plain_text(tiny, temperature, tmp_path):
+    _, target, _ = tiny
+    prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
+    params = SamplingParams(max_tokens=40, temperature=temperature)
+    plain = generate(target, prompts, params)
+    random_eagle(target.base, reduced=40).save(tmp_path)
+    for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}", "auto:suffix+recycling+eagle:{}"):
+        assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
+
+
+def test_eagle_sees_the_same_on_both_targets(tiny, tmp_path):
+    """Hidden states of prompt and answer, embeddings and places: what the head keeps of a text is the same, but for 8-bit weights."""
+    from outpace.drafters.eagle import EagleDrafter
+    from outpace.targets.hf import HFTarget
+
+    _, target, model = tiny
+    random_eagle(target.base).save(tmp_path)
+    kept = []
+
+    class Noted(EagleDrafter):
+        def end(self, request):
+            kept.append(self.texts[request.id].cache)
+            super().end(request)
+
+    config = EngineConfig(max_num_batched_tokens=16, min_prefill_chunk=5, enable_prefix_caching=False)
+    for one in (target, HFTarget(model)):
+        generate(one, [prompt(40)], SamplingParams(max_tokens=12), Noted(DrafterContext(one), str(tmp_path)), config=config)
+    ours, theirs = kept
+    assert ours.positions == theirs.positions == list(range(ours.num_rows))
+    assert ours.num_rows > 45
+    for name in ("keys", "values"):
+        mine, other = (getattr(cache, name)[:, : ours.num_rows] for cache in kept)
+        assert np.abs(mine - other).max() < 0.05 * np.abs(other).max()
+
+
 def test_a_converted_model_is_the_model_it_was_made_of(tiny):
     _, target, model = tiny
     assert target.base == base_of(model, target.base.name)
@@ -121,6 +157,31 @@ def test_hidden_states_are_what_the_lm_head_reads(tiny):
     compiled = ov.Core().compile_model(lm_head.module, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     (logits,) = compiled(outputs[0].hidden[None]).values()
     np.testing.assert_allclose(logits[0], outputs[0].logits, atol=1e-3 * np.abs(logits).max())
+
+
+def test_hidden_states_of_a_prompt_leave_the_logits_their_bits(tiny):
+    _, target, _ = tiny
+    text, guest = prompt(30), prompt(9, seed=1)
+    slots = [target.allocate(64) for _ in range(2)]
+    outputs = []
+    for wants_hidden in (False, True):
+        output = target.forward([Segment(slots[0], text), Segment(slots[1], guest, wants_output=False, wants_hidden=wants_hidden)])
+        outputs.append((output.logits.copy(), output.hidden.copy(), output.prompt_hidden))
+    for plain, asked in zip(*outputs, strict=True):
+        assert plain is None or np.array_equal(plain, asked)
+    assert outputs[1][2].shape == (9, 64)
+    for slot in slots:
+        target.free(slot)
+
+
+def test_embeddings_are_those_of_the_model(tiny):
+    import torch
+
+    _, target, model = tiny
+    compiled = ov.Core().compile_model(target.embeddings().module, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    token_ids = np.array([prompt(7), prompt(7, seed=1)])
+    (found,) = compiled(token_ids).values()
+    np.testing.assert_allclose(found, model.get_input_embeddings()(torch.from_numpy(token_ids)).detach(), atol=1e-6)
 
 
 # ---- the real default model

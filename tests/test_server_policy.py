@@ -67,6 +67,7 @@ def test_every_option_has_been_judged():
     in_draft_model = {pair for pair in closed if pair[0] == "draft_model"}  # loads a model: not open at all
     kept = {
         ("medusa", "path"),
+        ("eagle", "path"),
         ("suffix", "memory"),
         ("suffix", "scopes"),
         ("suffix", "file"),

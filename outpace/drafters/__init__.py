@@ -31,6 +31,7 @@ DRAFTERS = {
     "prediction": "outpace.drafters.prediction:PredictionDrafter",
     "draft_model": "outpace.drafters.draft_model:DraftModelDrafter",
     "medusa": "outpace.drafters.medusa:MedusaDrafter",
+    "eagle": "outpace.drafters.eagle:EagleDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from

@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any
 
-from outpace.core import Capabilities, Draft, Request, Verdict
+from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.errors import BadInputError
+from outpace.helpers.format import Base
+from outpace.helpers.shipped import shipped
 from outpace.targets.base import TargetModel, TargetOutput
 
 
@@ -49,10 +53,16 @@ class Drafter(ABC):
 
     requires: Capabilities = Capabilities()
     helper_kind: str = ""  # the kind of trained helper it cannot do without; some come with outpace, for a few models
+    wants_prompt: bool = False  # is it to be shown the hidden states of the prompt?
     num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
 
     def begin(self, request: Request) -> None:
         """A request starts; its text so far is in `request.context`."""
+        return None
+
+    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        """Where `wants_prompt`: hidden states [n, H] of the prompt's tokens from place `start` on, as they are run, in order. Tokens found
+        in the target's cache are not run, so nobody sees theirs. Valid until the next pass."""
         return None
 
     @abstractmethod
@@ -73,6 +83,12 @@ class Drafter(ABC):
         """
         return None
 
+    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        """In place of `observe`, after a step in which a pending token did not hold: `request.context` is no continuation of what was
+        guessed from, but the outputs are as true as ever. By default the request starts afresh."""
+        self.end(request)
+        self.begin(request)
+
     def settle(self) -> None:
         """After a step, when all its requests have been observed: what is better done once for all of them. The outputs are still valid."""
         return None
@@ -80,6 +96,18 @@ class Drafter(ABC):
     def end(self, request: Request) -> None:
         """The request is over, whatever the reason: forget it."""
         return None
+
+
+def helper_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
+    """The folder of a trained helper, `path` or else the one that comes with outpace, and the model that it must fit. Raises BadInputError
+    if there is none for this model."""
+    base = context.target.base
+    if base is None:
+        raise BadInputError(f"{kind}: this target does not say which model it runs, so no heads can be known to fit")
+    folder = Path(path).expanduser() if path else shipped(kind, base)
+    if folder is None:
+        raise BadInputError(f"{kind}: no heads for {base.name} come with outpace; train some and give their folder: {kind}:PATH")
+    return folder, base
 
 
 def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from outpace.core import Draft, Request, Verdict
+from outpace.core import Array, Draft, Request, Verdict
 from outpace.drafters.base import Drafter
 from outpace.targets.base import TargetOutput
 from outpace.tree import merge
@@ -34,6 +34,7 @@ class CombinedDrafter(Drafter):
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
         self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
+        self.wants_prompt = any(part.wants_prompt for part in parts)
         self.resting: set[str] = set()
         self.num_observed = 0
         self.milliseconds = dict.fromkeys(names, 0.0)
@@ -41,6 +42,12 @@ class CombinedDrafter(Drafter):
     def begin(self, request: Request) -> None:
         for part in self.parts:
             part.begin(request)
+
+    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        for part, name in zip(self.parts, self.names, strict=True):
+            if part.wants_prompt:
+                with self._timed(name):
+                    part.prefilled(request, start, hidden)
 
     def propose(self, request: Request, budget: int) -> Draft:
         drafts, names = [], []
@@ -59,6 +66,10 @@ class CombinedDrafter(Drafter):
             if name not in self.resting or self.num_observed % learn == 0:
                 with self._timed(name):
                     part.observe(request, verdict, output)
+
+    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        for part in self.parts:
+            part.restart(request, verdict, output)
 
     def settle(self) -> None:
         for part, name in zip(self.parts, self.names, strict=True):

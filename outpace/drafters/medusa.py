@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
-from outpace.drafters.base import Drafter, DrafterContext, grow
+from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder
 from outpace.errors import BadInputError
 from outpace.helpers.format import Helper
 from outpace.helpers.imports import load_medusa
 from outpace.helpers.medusa import medusa_weights
 from outpace.helpers.runtime import build_heads
-from outpace.helpers.shipped import shipped
 from outpace.targets.base import TargetOutput
 
 Level = list[tuple[int, float]]  # one head's guesses, likeliest first, with their chances
@@ -119,10 +117,4 @@ def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -
 
 def _load(context: DrafterContext, path: str) -> Helper:
     """The heads in the folder, or those that come with outpace. Raises BadInputError if there are none for this model."""
-    base = context.target.base
-    if base is None:
-        raise BadInputError("medusa: this target does not say which model it runs, so no heads can be known to fit")
-    folder = Path(path).expanduser() if path else shipped("medusa", base)
-    if folder is None:
-        raise BadInputError(f"medusa: no heads for {base.name} come with outpace; train some and give their folder: medusa:PATH")
-    return load_medusa(folder, base)
+    return load_medusa(*helper_folder(context, "medusa", path))

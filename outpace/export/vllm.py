@@ -1,7 +1,7 @@
-"""Helpers for vLLM: Medusa heads for 0.32 and older, which later ones dropped, and draft models.
+"""Helpers for vLLM: EAGLE heads, draft models, and Medusa heads for 0.32 and older, which later ones dropped.
 
-LM heads are over the whole vocabulary: 0.32 stops at the `token_map` of a reduced one ("weights were not initialized"). It skips tensors
-that its config does not announce, so the config and the tensors are made together.
+Medusa's LM heads are over the whole vocabulary: 0.32 stops at the `token_map` of a reduced one ("weights were not initialized"). It skips
+tensors that its config does not announce, so the config and the tensors are made together.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 from outpace.core import Array
 from outpace.export.base import base_model
 from outpace.export.draft import copy_draft, is_model
+from outpace.export.eagle import eagle_config, eagle_tensors, plain_eagle
 from outpace.export.folder import new_folder, write_heads
 from outpace.export.heads import PlainHeads, plain_heads
-from outpace.helpers.format import WEIGHTS
+from outpace.helpers.format import WEIGHTS, read_config
 
-NUM_DRAFT_TOKENS = 4  # of a draft model; heads guess one token each
+NUM_DRAFT_TOKENS = 4  # of a draft model or an EAGLE head; Medusa heads guess one token each
 
 
 def export_vllm(source: Path, out: Path, model: str | None) -> str:
@@ -28,6 +29,11 @@ def export_vllm(source: Path, out: Path, model: str | None) -> str:
         with new_folder(out) as folder:
             copy_draft(source, base, folder)
             return _command(base.place(folder, out), "draft_model", out, NUM_DRAFT_TOKENS)
+    if read_config(source).get("kind") == "eagle":
+        weights = plain_eagle(source, base)
+        with new_folder(out) as folder:
+            write_heads(folder, eagle_config(weights, base), eagle_tensors(weights), WEIGHTS)
+            return _command(base.place(folder, out), "eagle", out, NUM_DRAFT_TOKENS)
     heads = plain_heads(source, base)
     with new_folder(out) as folder:
         write_heads(folder, _config(heads), _tensors(heads), WEIGHTS)

@@ -7,12 +7,12 @@ Head k reads the hidden state [H] of the row whose LM head gives the next token,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from outpace.core import Array
 from outpace.errors import BadInputError
+from outpace.helpers import checks
 from outpace.helpers.format import Helper
 
 MAX_HEADS, MAX_LAYERS = 32, 8
@@ -47,8 +47,8 @@ def medusa_weights(helper: Helper) -> MedusaWeights:
     """The weights of a helper of kind medusa. Raises BadInputError for tensors that are missing, surplus or of a wrong shape."""
     if helper.kind != "medusa":
         raise BadInputError(f"this helper is of kind {helper.kind!r}, not medusa")
-    heads, layers = (_count(helper.settings, *known) for known in (("num_heads", 1, MAX_HEADS), ("num_layers", 0, MAX_LAYERS)))
-    size, vocab_ids = helper.base.hidden_size, _vocab_ids(helper)
+    heads, layers = (checks.count(helper.settings, *known) for known in (("num_heads", 1, MAX_HEADS), ("num_layers", 0, MAX_LAYERS)))
+    size, vocab_ids = helper.base.hidden_size, checks.vocab_ids(helper)
     vocab_size = helper.base.vocab_size if vocab_ids is None else len(vocab_ids)
     unused = set(helper.tensors) - {"vocab_ids"}
 
@@ -79,33 +79,5 @@ def medusa_weights(helper: Helper) -> MedusaWeights:
         None if projections is None else projections.astype(np.float32),
         lm_heads,
         vocab_ids,
-        _temperatures(helper.settings, heads),
+        checks.temperatures(helper.settings.get("temperatures", [1.0] * heads), heads, heads),
     )
-
-
-def _count(settings: dict[str, Any], name: str, least: int, most: int) -> int:
-    value = settings.get(name)
-    if not isinstance(value, int) or not least <= value <= most:
-        raise BadInputError(f"{name} must be an integer from {least} to {most}, not {value!r}")
-    return value
-
-
-def _vocab_ids(helper: Helper) -> Array | None:
-    """The tokens of the reduced vocabulary [R], or None where there is none."""
-    size, found = helper.settings.get("num_draft_vocab"), helper.tensors.get("vocab_ids")
-    if size is None and found is None:
-        return None
-    if found is None or found.dtype.kind not in "iu" or found.shape != (size,) or not size:
-        raise BadInputError(f"vocab_ids must be {size} token ids (num_draft_vocab), and is {'missing' if found is None else found.shape}")
-    if not 0 <= found.min() <= found.max() < helper.base.vocab_size or len(np.unique(found)) != size:
-        raise BadInputError(f"vocab_ids must be different tokens of the vocabulary of {helper.base.vocab_size}")
-    return found.astype(np.int64)
-
-
-def _temperatures(settings: dict[str, Any], num_heads: int) -> Array:
-    """[K] float32; 1 where the settings name none."""
-    given = settings.get("temperatures", [1.0] * num_heads)
-    is_list = isinstance(given, list) and len(given) == num_heads
-    if not is_list or not all(isinstance(value, (int, float)) and 0.01 <= value <= 100 for value in given):
-        raise BadInputError(f"temperatures must be {num_heads} numbers from 0.01 to 100, not {given!r:.80}")
-    return np.array(given, np.float32)

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger ma
     "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
     "prediction": {"max_suffix": 16},
     "medusa": {"shape": ("best", "fixed"), "threshold": 1},  # not path: it reads files
+    "eagle": {"max_depth": 8, "branches": 8, "threshold": 1},  # not path: it reads files
 }
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
 _PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begins that tells a place on this machine

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.format import Base
-from outpace.helpers.runtime import LMHead
+from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.tree import Slot, TreeBatch
 
 
@@ -18,12 +18,14 @@ class TargetOutput:
     """Outputs of the rows of all segments with `wants_output`, in order. Valid until the next forward().
 
     logits [rows, V] float32; hidden [rows, H] (the final norm's output) or None. `token_ids` are the rows' tokens where the engine
-    hands one request's rows to its drafter.
+    hands one request's rows to its drafter. prompt_hidden [rows, H]: the hidden states of the segments with `wants_hidden`, in order;
+    None where no segment has it.
     """
 
     logits: Array
     hidden: Array | None = None
     token_ids: Sequence[int] = ()
+    prompt_hidden: Array | None = None
 
 
 class OutOfSlots(Exception):
@@ -67,3 +69,8 @@ class TargetModel(ABC):
     def lm_head(self) -> LMHead:
         """What turns the hidden states of TargetOutput into logits, for helpers that share it. Raises BadInputError where there is none."""
         raise BadInputError("this target does not lend its LM head")
+
+    def embeddings(self) -> Embeddings:
+        """What turns token ids into the vectors that the first layer reads, for helpers that share it. Raises BadInputError where there
+        is none."""
+        raise BadInputError("this target does not lend its embeddings")

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.identity import base_of
-from outpace.helpers.runtime import LMHead
+from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
 from outpace.tree import Segment, Slot, TreeBatch
 
@@ -136,6 +136,10 @@ class HFTarget(TargetModel):
         module = self.model.get_output_embeddings()
         return LMHead("torch", module, module.weight.shape[0])
 
+    def embeddings(self) -> Embeddings:
+        """The model's own module, wherever it lives."""
+        return Embeddings(self.model.get_input_embeddings())
+
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         base = slot.num_cached
         stay = next((i for i, node in enumerate(nodes) if node != i), len(nodes))  # the first rows are in place already
@@ -147,21 +151,36 @@ class HFTarget(TargetModel):
 
     def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         passes: list[tuple[Any, ...]] = []
-        rows: dict[int, Array] = {}  # segment -> where its rows are in the outputs of all passes
-        num_rows = 0
+        places: list[dict[int, Array]] = [{}, {}]  # segment -> where its rows are in the logits, and in the hidden states, of all passes
+        num_rows = [0, 0]
         with torch.inference_mode():
             for group in _groups(batch):
                 keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
-                passes.append(self._run([batch[i] for i in group], keep))
-                for b, i in enumerate(group):
-                    rows[i] = num_rows + b * keep + np.arange(len(batch[i]))
-                num_rows += len(group) * keep
-            wanted = [rows[i] for i, segment in enumerate(batch) if segment.wants_output]
-            index = self._tensor(np.concatenate([np.empty(0, np.int64), *wanted]))
-            return TargetOutput(*(torch.cat(parts)[index].float().cpu().numpy() for parts in zip(*passes, strict=True)))
+                read = max((len(batch[i]) for i in group if batch[i].wants_hidden), default=0)
+                passes.append(self._run([batch[i] for i in group], keep, max(keep, read)))
+                for kind, length in enumerate((keep, max(keep, read))):
+                    for b, i in enumerate(group):
+                        places[kind][i] = num_rows[kind] + b * length + np.arange(len(batch[i]))
+                    num_rows[kind] += len(group) * length
+            outputs = [i for i, segment in enumerate(batch) if segment.wants_output]
+            prompts = [i for i, segment in enumerate(batch) if segment.wants_hidden]
+            logits, *hidden = (torch.cat(parts) for parts in zip(*passes, strict=True))
+            kept = self._rows(logits, [places[0][i] for i in outputs])
+            if not hidden:
+                return TargetOutput(kept)
+            states = self._rows(hidden[0], [places[1][i] for i in outputs])
+            prompt_states = self._rows(hidden[0], [places[1][i] for i in prompts]) if prompts else None
+            return TargetOutput(kept, states, prompt_hidden=prompt_states)
 
-    def _run(self, segments: list[Segment], keep: int) -> tuple[Any, ...]:
-        """One call of the model on [B, T], T = the longest segment. Logits (and hidden states) of the first columns, [B * keep, …]."""
+    def _rows(self, found: Any, places: list[Array]) -> Array:
+        """The rows of a tensor at these places, one after the other."""
+        index = self._tensor(np.concatenate([np.empty(0, np.int64), *places]))
+        rows: Array = found[index].float().cpu().numpy()
+        return rows
+
+    def _run(self, segments: list[Segment], keep: int, read: int) -> tuple[Any, ...]:
+        """One call of the model on [B, T], T = the longest segment. Logits of the first columns [B * keep, V], and hidden states, if there
+        are to be any, [B * read, H]."""
         width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
         self._take_place([segment.slot.index for segment in segments], bases, width)
         token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
@@ -175,25 +194,33 @@ class HFTarget(TargetModel):
         position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # probes past the end: a position table has no such row
         mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=self.device)
         columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last one, as few as can be
-        with self._read_by_head() as hidden:
+        limit = max(keep, 1) if read > keep else None
+        with self._read_by_head(limit) as hidden:
             outputs = self.model(
                 input_ids=self._tensor(token_ids),
                 attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
                 position_ids=self._tensor(position_ids),
                 **{self.cache_name: self.cache},
                 use_cache=True,
-                **({"logits_to_keep": columns} if self.can_skip_logits else {}),
+                **({"logits_to_keep": columns} if self.can_skip_logits and limit is None else {}),
             )
-        return tuple(kind[:, :keep].flatten(0, 1).to(self.device) for kind in (outputs.logits, *hidden))
+        kept = (outputs.logits[:, :keep], *(states[:, :read] for states in hidden))
+        return tuple(part.flatten(0, 1).to(self.device) for part in kept)
 
     @contextmanager
-    def _read_by_head(self) -> Iterator[list[Any]]:
-        """What the LM head reads while this lasts, or nothing if hidden states are not wanted. No other layer's states are held."""
+    def _read_by_head(self, limit: int | None) -> Iterator[list[Any]]:
+        """What the LM head is given while this lasts, or nothing if hidden states are not wanted; with `limit` it reads so many of the
+        first columns only. No other layer's states are held."""
         seen: list[Any] = []
         if not self.capabilities.hidden:
             yield seen
             return
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+        def read(_: Any, inputs: tuple[Any, ...]) -> Any:
+            seen.append(inputs[0])
+            return None if limit is None else (inputs[0][:, :limit], *inputs[1:])
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(read)
         try:
             yield seen
         finally:

@@ -14,18 +14,18 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
-import openvino.opset13 as ops
-from openvino._offline_transformations import paged_attention_transformation
 
 from outpace.core import Array, Capabilities
 from outpace.errors import OutpaceError
 from outpace.helpers.format import Base
-from outpace.helpers.runtime import LMHead
+from outpace.helpers.runtime import Embeddings, LMHead
+from outpace.targets import graphs
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
@@ -68,7 +68,7 @@ class OpenVINOTarget(TargetModel):
         settings = _settings(kv_type, threads)
         self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
         try:
-            model = _paged(core.read_model(path), hidden)
+            model = graphs.paged(core.read_model(path), hidden)
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
@@ -134,13 +134,20 @@ class OpenVINOTarget(TargetModel):
 
     def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        for name, value in _pack(self._padded(batch, width), [len(segment) for segment in batch]).items():
+        inputs = _pack(self._padded(batch, width), [len(segment) for segment in batch])
+        if not self.capabilities.hidden:
+            del inputs["hidden_rows"]
+        for name, value in inputs.items():
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
         logits = self.request.get_output_tensor(0).data[:num_rows, 0]
-        hidden = self.request.get_output_tensor(1).data[:num_rows, 0] if self.capabilities.hidden else None
-        return TargetOutput(logits, hidden)
+        if not self.capabilities.hidden:
+            return TargetOutput(logits)
+        hidden = self.request.get_output_tensor(1).data[:, 0]
+        num_prompt_rows = sum(len(segment) for segment in batch if segment.wants_hidden)
+        prompt_hidden = hidden[-num_prompt_rows:] if num_prompt_rows else None
+        return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
 
     def _padded(self, batch: TreeBatch, width: int) -> TreeBatch:
         """The batch with rows nobody sees, up to `width` or, if that is 0, the widest of the last few passes: a pass of another width
@@ -159,7 +166,7 @@ class OpenVINOTarget(TargetModel):
             return batch
         parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
         padding = length - len(first)
-        padded = Segment(first.slot, [*first.token_ids, *[first.token_ids[0]] * padding], [*parents, *[-1] * padding], first.wants_output)
+        padded = replace(first, token_ids=[*first.token_ids, *[first.token_ids[0]] * padding], parents=[*parents, *[-1] * padding])
         return [padded, *batch[1:]]
 
     def _set(self, name: str, value: Array) -> None:
@@ -194,11 +201,11 @@ class OpenVINOTarget(TargetModel):
 
     def lm_head(self) -> LMHead:
         """A model of its own, read from the same file, with the weights as they are there."""
-        model = ov.Core().read_model(self.path)
-        head = _head_of(model)
-        hidden = ops.parameter(head.input_value(0).get_partial_shape(), dtype=np.float32, name="hidden")
-        head.input(0).replace_source_output(hidden.output(0))
-        return LMHead("openvino", ov.Model([model.output("logits").get_node()], [hidden]), self.capabilities.vocab_size, self.threads)
+        return LMHead("openvino", graphs.lm_head(ov.Core().read_model(self.path)), self.capabilities.vocab_size, self.threads)
+
+    def embeddings(self) -> Embeddings:
+        """A model of its own, read from the same file, with the weights as they are there."""
+        return Embeddings(graphs.embeddings(ov.Core().read_model(self.path)))
 
 
 def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
@@ -208,37 +215,15 @@ def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
     return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
-def _paged(model: Any, hidden: bool) -> Any:
-    """Turn a stateful IR into the paged form, with logits (and hidden states) for chosen rows only: `logit_rows`."""
-    paged_attention_transformation(model, allow_qq_bias=True)
-    head = _head_of(model)
-    rows = ops.parameter(ov.PartialShape([-1]), dtype=np.int32, name="logit_rows")
-    rows.output(0).get_tensor().set_names({"logit_rows"})
-    chosen = ops.gather(head.input_value(0), rows, ops.constant(np.int64(0)))
-    head.input(0).replace_source_output(chosen.output(0))
-    model.add_parameters([rows])
-    if hidden:
-        model.add_results([ops.result(ops.convert(chosen, "f32"))])
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def _head_of(model: Any) -> Any:
-    """The MatMul that makes logits of hidden states."""
-    node = model.output("logits").get_node().input_value(0).get_node()
-    while node.get_type_name() != "MatMul":
-        node = node.input_value(0).get_node()
-    return node
-
-
 def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
-    """The inputs of the paged model for these segments, of whose first `num_outputs` rows the logits are wanted.
+    """The inputs of the paged model for these segments, of whose first `num_outputs` rows logits or hidden states are wanted.
     A lone row is followed by a copy of itself that it cannot see. Lists, and one array for each input: it runs in every step."""
     token_ids: list[int] = []
     positions: list[int] = []
     begins, table_begins, mask_begins = [0], [0], [0]
     blocks: list[int] = []
     logit_rows: list[int] = []
+    prompt_rows: list[int] = []  # of which only hidden states are wanted
     masks: list[Array] = []
     longest = 0
     for segment, num_wanted in zip(batch, num_outputs, strict=True):
@@ -247,6 +232,8 @@ def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
         start, past, count = len(token_ids), rows.slot.num_cached, len(rows)
         if segment.wants_output:
             logit_rows += range(start, start + num_wanted)
+        if segment.wants_hidden:
+            prompt_rows += range(start, start + num_wanted)
         token_ids += rows.token_ids
         positions += rows.position_ids
         masks.append(rows.mask.reshape(-1))
@@ -269,4 +256,5 @@ def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
         "qq_bias": masks[0] if len(masks) == 1 else np.concatenate(masks),
         "qq_bias_begins": np.array(mask_begins, np.int32),
         "logit_rows": np.array(logit_rows, np.int32),
+        "hidden_rows": np.array([*logit_rows, *prompt_rows], np.int32),
     }

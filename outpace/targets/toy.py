@@ -13,7 +13,7 @@ import numpy as np
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.format import Base
-from outpace.helpers.runtime import LMHead
+from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
 from outpace.tree import Slot, TreeBatch
 
@@ -64,23 +64,25 @@ class ToyTarget(TargetModel):
     def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         self.num_passes += 1
         rows: list[Array] = []
+        prompt_rows: list[Array] = []
         for segment in batch:
             cached = self.cache[segment.slot.index][: segment.slot.num_cached]
             new = list(zip(segment.token_ids, segment.position_ids, strict=True))
             self.cache[segment.slot.index] = cached + new
             if len(cached) + len(new) > segment.slot.capacity:
                 raise BadInputError("the pass runs over the end of its slot")
-            if not segment.wants_output:
+            if not (segment.wants_output or segment.wants_hidden):
                 continue
+            wanted = rows if segment.wants_output else prompt_rows
             for row, visible in enumerate(segment.mask):
                 seen = cached + [entry for entry, see in zip(new, visible, strict=True) if see]
                 if [position for _, position in seen] != list(range(len(seen))):
                     raise AssertionError(f"positions are not 0, 1, 2, … but {[p for _, p in seen]}")
                 answer = self.logits_after([token for token, _ in seen])
                 is_displaced = len(seen) != len(cached) + row + 1
-                rows.append(np.roll(answer, 1) if is_displaced and not self.capabilities.exact_trees else answer)
+                wanted.append(np.roll(answer, 1) if is_displaced and not self.capabilities.exact_trees else answer)
         logits = np.array(rows, np.float32).reshape(len(rows), self.capabilities.vocab_size)
-        return TargetOutput(logits, hidden=logits)
+        return TargetOutput(logits, logits, prompt_hidden=np.array(prompt_rows, np.float32) if prompt_rows else None)
 
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         rows = self.cache[slot.index]
@@ -95,3 +97,7 @@ class ToyTarget(TargetModel):
         """Hidden states are the logits themselves."""
         vocab_size = self.capabilities.vocab_size
         return LMHead("numpy", np.eye(vocab_size, dtype=np.float32), vocab_size)
+
+    def embeddings(self) -> Embeddings:
+        """A token is known by its place."""
+        return Embeddings(np.eye(self.capabilities.vocab_size, dtype=np.float32))

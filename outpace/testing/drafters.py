@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from outpace.core import Draft, Request, SamplingParams, Verdict
+from outpace.core import Array, Draft, Request, SamplingParams, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.engine import Engine
 from outpace.targets.base import TargetModel, TargetOutput
@@ -24,7 +24,7 @@ class _Watched(Drafter):
         self.drafts: list[tuple[Any, ...]] = []
         self.ended: set[str] = set()
         self.error: Exception | None = None
-        self.num_draft_tokens = inner.num_draft_tokens
+        self.num_draft_tokens, self.wants_prompt = inner.num_draft_tokens, inner.wants_prompt
 
     def _call(self, method: Callable[..., Any], request: Request, *args: Any) -> Any:
         before, pending = list(request.token_ids), list(request.pending)
@@ -40,6 +40,9 @@ class _Watched(Drafter):
     def begin(self, request: Request) -> None:
         self._call(self.inner.begin, request)
 
+    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        self._call(self.inner.prefilled, request, start, hidden)
+
     def propose(self, request: Request, budget: int) -> Draft:
         draft: Draft = self._call(self.inner.propose, request, budget)
         self._call(lambda _: check(draft, self.vocab_size, budget), request)
@@ -48,6 +51,9 @@ class _Watched(Drafter):
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self._call(self.inner.observe, request, verdict, output)
+
+    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        self._call(self.inner.restart, request, verdict, output)
 
     def settle(self) -> None:
         self.inner.settle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ def check_target(target: TargetModel, prompt: Prompt, tolerance: float = 0.0, tr
     bench = _Bench(target, list(prompt), tolerance, tolerance if target.capabilities.exact_trees else tree_tolerance)
     for check in (bench.check_shape, bench.check_prefill, bench.check_rows, bench.check_keep, bench.check_ragged, bench.check_reuse):
         check()
+    if target.capabilities.hidden:
+        bench.check_hidden()
 
 
 class _Bench:
@@ -123,6 +126,28 @@ class _Bench:
         for i in (0, 2):
             self.same(self.run(segments[i])[0], alone[i], "rows after another slot was freed")
             self.target.free(slots[i])
+
+    def check_hidden(self) -> None:
+        """Hidden states of prompt rows are those that come with their logits, and nobody else's rows move for them."""
+        slots = [self.fill(self.prompt[:1]) for _ in range(3)]
+        part = self.prompt[1:]
+        alone = [np.array(rows) for rows in self._hidden(Segment(slots[0], part))[:1]]
+        mixed = [Segment(slots[0], part[:2]), Segment(slots[1], part, wants_output=False, wants_hidden=True)]
+        silent = [Segment(slots[2], part[:1], wants_output=False), *mixed[::-1]]
+        for batch in (mixed, mixed[1:], silent):
+            rows, prompt_rows = self._hidden(*batch)
+            require(prompt_rows is not None and len(prompt_rows) == len(part), "hidden states of a prompt are missing")
+            self.same(prompt_rows, alone[0], "hidden states of a prompt against those that come with logits")
+            if len(batch) > 1:
+                self.same(rows, alone[0][:2], "hidden states beside those of a prompt")
+        require(self._hidden(mixed[0])[1] is None, "there are hidden states of a prompt that nobody asked for")
+        for slot in slots:
+            self.target.free(slot)
+
+    def _hidden(self, *batch: Segment) -> tuple[Any, Any]:
+        """(hidden states of the segments with outputs, those of prompts) after one pass."""
+        output = self.target.forward(list(batch))
+        return output.hidden, output.prompt_hidden
 
     def check_reuse(self) -> None:
         want = self.fresh(self.prompt)

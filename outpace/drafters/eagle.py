@@ -1,0 +1,120 @@
+"""EAGLE (2401.15077, 2406.16858): a trained layer guesses the model's next hidden state, and the next token from that, again and again.
+
+Unlike Medusa's heads it is told which token came, or was guessed, before each step, so its later guesses stay good. It reads the hidden
+states of the whole text, the prompt's too, as the target runs them. Heads are trained for one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder, tail
+from outpace.errors import BadInputError
+from outpace.helpers.eagle import eagle_weights
+from outpace.helpers.eagle_cache import EagleCache
+from outpace.helpers.eagle_tree import FILL, Tree, TreeShape, fill, grow_trees
+from outpace.helpers.format import Helper
+from outpace.helpers.runtime import build_eagle
+from outpace.targets.base import TargetOutput
+
+TOP = 10  # tokens that a row guesses
+MAX_DEPTH, MAX_BRANCHES = 32, 32
+
+
+class EagleDrafter(Drafter):
+    """path: a folder with a head; empty for the one that comes with outpace. max_depth: levels of the tree. branches: nodes that are
+    gone on from at each level. threshold: guesses whose path is less likely are neither drafted nor gone on from."""
+
+    requires = Capabilities(tree=True, hidden=True)
+    wants_prompt = True
+    num_draft_tokens = 10
+    helper_kind = "eagle"
+
+    def __init__(self, context: DrafterContext, path: str = "", max_depth: int = 5, branches: int = 4, threshold: float = 0.02):
+        if not 1 <= max_depth <= MAX_DEPTH or not 1 <= branches <= MAX_BRANCHES:
+            raise BadInputError(f"eagle: max_depth and branches must be from 1 to {MAX_DEPTH}, not {max_depth} and {branches}")
+        if not 0 < threshold < 1:
+            raise BadInputError(f"eagle: threshold must be a number between 0 and 1, not {threshold}")
+        self.weights = eagle_weights(_load(context, path))
+        self.head = build_eagle(self.weights, context.target.embeddings(), context.target.lm_head(), TOP)
+        self.shape = TreeShape(max_depth, branches, threshold, self.weights.temperatures)
+        self.texts: dict[str, _Text] = {}
+
+    def begin(self, request: Request) -> None:
+        self.texts[request.id] = _Text(EagleCache(self.weights))
+
+    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+        text, end = self.texts[request.id], start + 1 + len(hidden)
+        self._add(text, start, request.token_ids[start + 1 : end], hidden)
+        if end == len(request.token_ids):
+            text.length = end
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        return grow(lambda path: self.successors(request, path), budget, self.shape.threshold)
+
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        return self._tree(request).get(tuple(path), ())
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        text, rows = self.texts[request.id], [0, *(node + 1 for node in verdict.path)]
+        *tokens, last = tail(request, len(rows) + 1)
+        is_whole = tokens == [output.token_ids[row] for row in rows] and last == verdict.next_token
+        text.length, text.tree = 0, None
+        if output.hidden is not None and is_whole:  # else a limit cut the text, and nothing more can be drafted
+            text.length = _length(request)
+            self._add(text, text.length - len(tokens) - 1, [*tokens[1:], last], output.hidden[rows])
+
+    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        self.observe(request, verdict, output)  # what it shows takes the place of what was known from there on
+
+    def end(self, request: Request) -> None:
+        self.texts.pop(request.id, None)
+
+    def _add(self, text: _Text, start: int, token_ids: Sequence[int], features: Array) -> None:
+        text.cache.add(start, token_ids, features)
+        if len(text.cache.waiting) >= FILL:
+            fill(self.head, text.cache, 1)
+
+    def _tree(self, request: Request) -> Tree:
+        """The tree behind `request.context`, grown when first asked for, once a step, for all requests that have moved on.
+
+        Empty when the last step was not shown: what is known is of an earlier text then.
+        """
+        text = self.texts[request.id]
+        if text.length != _length(request):
+            return {}
+        if text.tree is None:
+            texts = [text for text in self.texts.values() if text.length and text.tree is None]
+            for moved in texts:
+                moved.tree = {}  # what is left if the head fails
+            for moved, tree in zip(texts, grow_trees(self.head, [text.cache for text in texts], self.shape), strict=True):
+                moved.tree = tree
+        return text.tree or {}
+
+
+@dataclass
+class _Text:
+    """What is known of a request's text. `length`: its tokens when the last row came in; 0 where there is nothing to go on from."""
+
+    cache: EagleCache
+    length: int = 0
+    tree: Tree | None = None
+
+
+def _length(request: Request) -> int:
+    """Tokens of `request.context`, without making it."""
+    return len(request.token_ids) + len(request.pending)
+
+
+def _load(context: DrafterContext, path: str) -> Helper:
+    """The head in the folder, or the one that comes with outpace. Raises BadInputError if there is none for this model."""
+    folder, base = helper_folder(context, "eagle", path)
+    helper = Helper.load(folder)
+    try:
+        helper.base.check(base)
+        eagle_weights(helper)
+    except BadInputError as error:
+        raise BadInputError(f"the head in {folder} does not fit: {error}") from error
+    return helper
