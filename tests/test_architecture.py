@@ -35,12 +35,12 @@ SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrow
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
     "drafters": {"outpace.drafters.base", "outpace.drafters.draft_vocab"},
-    "targets": {"outpace.targets.base", "outpace.targets.blocks", "outpace.targets.hugepages"},
+    "targets": {f"outpace.targets.{name}" for name in ("base", "blocks", "hugepages", "vectors", "openvino_vectors")},
     "verifiers": {"outpace.verifiers.base"},
 }
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
-    "openvino": ("targets/openvino.py", "helpers/medusa_openvino.py", "models/"),
+    "openvino": ("targets/openvino", "helpers/medusa_openvino.py", "models/"),
     "torch": ("targets/hf.py", "helpers/medusa_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
