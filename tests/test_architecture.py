@@ -34,7 +34,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrows between rooms of one level: to these modules
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
-    "drafters": {"outpace.drafters.base", "outpace.drafters.draft_vocab"},
+    "drafters": {"outpace.drafters.base", "outpace.drafters.blank_kinds", "outpace.drafters.draft_vocab"},
     "targets": {f"outpace.targets.{name}" for name in ("base", "blocks", "hugepages", "vectors", "openvino_vectors")},
     "verifiers": {"outpace.verifiers.base"},
 }
