@@ -132,7 +132,7 @@ def test_the_llm_hands_its_tokenizer_to_drafters(make_toy):
     assert llm.generate("hello", params)[0].text == llm.generate("hello", params, speculative="none")[0].text
 
 
-@pytest.mark.parametrize("options", ["count=0", "branches=0", "after=all", "blank=-", "blank=12", "count=33", "blank=eos"])
+@pytest.mark.parametrize("options", ["count=-1", "branches=-1", "after=all", "blank=-", "blank=12", "count=33", "blank=eos"])
 def test_bad_options_are_refused(options):
     with pytest.raises(BadInputError, match="blanks: "):
         create_drafter(f"blanks:{options}", DrafterContext(ToyTarget()))
