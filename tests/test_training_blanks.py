@@ -57,17 +57,14 @@ def whole(model, tmp_path_factory) -> tuple[Source, Path, Helper]:
 
 
 def test_a_blank_sees_the_text_before_it_and_the_blanks_before_it(frozen):
-    """Each group alone behind its text, as the drafter runs it; two texts of different lengths in one batch."""
+    """Each group alone behind its text, as the drafter runs it."""
     blanks = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-    texts = [list(range(2, 22)), list(range(30, 39))]
-    batch = [Places(texts[0], np.array([4, 5, 17])), Places(texts[1], np.array([0, 8]))]
-    states = frozen.states(batch, blanks)
-    table = frozen.live.get_input_embeddings()
-    for number, places in enumerate(batch):
-        for group, anchor in enumerate(places.anchors):
-            row = torch.cat([table(torch.tensor(places.token_ids[: anchor + 1])), blanks])[None]
-            expected = frozen.live.base_model(inputs_embeds=row).last_hidden_state[0, -3:]
-            torch.testing.assert_close(states[number, group], expected, atol=1e-4, rtol=1e-3)
+    text, anchors = list(range(2, 22)), np.array([0, 4, 5, 17, 19])
+    states = frozen.states(Places(text, anchors), blanks)
+    for group, anchor in zip(states, anchors, strict=True):
+        row = torch.cat([frozen.live.get_input_embeddings()(torch.tensor(text[: anchor + 1])), blanks])[None]
+        expected = frozen.live.base_model(inputs_embeds=row).last_hidden_state[0, -3:]
+        torch.testing.assert_close(group, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_blank_is_told_the_token_behind_it(frozen):
@@ -76,7 +73,7 @@ def test_a_blank_is_told_the_token_behind_it(frozen):
     task = BlanksTask(frozen, [text], [text], torch.zeros(3, 64), SHAPE, 0)
     places = task._some(text, [0])
     assert places.anchors.tolist() == [1, 2, 3]
-    assert task._labels([text], [places])[0].tolist() == [[8, 9, 10], [9, 10, -1], [10, -1, -1]]
+    assert task._labels(text, places).tolist() == [[8, 9, 10], [9, 10, -1], [10, -1, -1]]
     ranks, chances = task.guesses([text])
     assert (ranks.shape, chances.shape) == ((4, 3), (4, 3, 10))
     assert (ranks >= 0).tolist() == [[True] * 3, [True, True, False], [True, False, False], [False] * 3]

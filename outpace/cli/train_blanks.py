@@ -25,7 +25,7 @@ def blanks(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-2,
     count: Annotated[int, typer.Option(min=1, max=16, help="Blanks in a row: tokens guessed ahead.")] = 4,
-    num_anchors: Annotated[int, typer.Option(min=1, help="Places of each text that blanks are put behind.")] = 32,
+    num_anchors: Annotated[int, typer.Option(min=1, help="Places of each text that blanks are put behind.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same blanks on a CPU.")] = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
     as_json: AsJson = False,

@@ -29,7 +29,7 @@ class BlanksSettings:
     """`count`: blanks in a row. `num_anchors`: places of each text that blanks are put behind; the same ones in every epoch."""
 
     count: int = 4
-    num_anchors: int = 32
+    num_anchors: int = 64
 
 
 class BlankEmbeddings(nn.Module):
@@ -54,16 +54,15 @@ class BlanksTask:
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
         """The decayed sum of the blanks' cross-entropies, each a mean over the places that have such a token."""
-        texts = [self.train[item] for item in items]
-        batch = [self._some(text, [self.seed, int(item)]) for text, item in zip(texts, items, strict=True)]
-        labels = self._labels(texts, batch)
-        num_known = (labels >= 0).sum(dim=(0, 1)).clamp(min=1)
-        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_known).expand(labels.shape)
-        states = self.model.states(batch, self.blanks.embeddings)
+        batch = [(text, self._some(text, [self.seed, int(item)])) for item, text in ((item, self.train[item]) for item in items)]
+        labels = torch.cat([self._labels(text, places) for text, places in batch])
+        states = torch.cat([self.model.states(places, self.blanks.embeddings) for _, places in batch])  # one by one: no padding
         known = labels >= 0
+        num_known = known.sum(dim=0).clamp(min=1)
+        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_known).expand(labels.shape)
         loss, hits = self.model.head.loss(states[known].float(), labels[known], importance[known])
         right = torch.zeros(labels.shape, device=self.device).masked_scatter_(known, hits.float())
-        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=(0, 1)) / num_known).tolist(), 1)}
+        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=0) / num_known).tolist(), 1)}
 
     def evaluate(self) -> Mapping[str, float]:
         """Accuracy of each blank at some places of some held-out texts."""
@@ -110,8 +109,8 @@ class BlanksTask:
     def _logits(self, text: Text, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits [A, m, V] float32, labels [A, m], -1 behind the end) of one text."""
         with torch.inference_mode():
-            states = self.model.states([places], self.blanks.embeddings)[0]
-            return self.model.head.logits(states.flatten(0, 1)).view(*states.shape[:2], -1), self._labels([text], [places])[0]
+            states = self.model.states(places, self.blanks.embeddings)
+            return self.model.head.logits(states.flatten(0, 1)).view(*states.shape[:2], -1), self._labels(text, places)
 
     def _some(self, text: Text, seed: Sequence[int]) -> Places:
         """Up to `num_anchors` places of a text that have a token to guess, drawn by chance, in order."""
@@ -119,14 +118,11 @@ class BlanksTask:
         drawn = np.random.default_rng(seed).permutation(num_places)[: self.settings.num_anchors]
         return Places([*text.prompt_ids, *text.token_ids], first + np.sort(drawn))
 
-    def _labels(self, texts: Sequence[Text], batch: Sequence[Places]) -> torch.Tensor:
-        """[B, A, m] int64: the token each blank should say, -1 for none."""
+    def _labels(self, text: Text, places: Places) -> torch.Tensor:
+        """[A, m] int64: the token each blank should say, -1 for none."""
         count = self.settings.count
-        labels = np.full((len(batch), max(len(places.anchors) for places in batch), count), -1)
-        for number, (text, places) in enumerate(zip(texts, batch, strict=True)):
-            tokens = np.array([*text.prompt_ids, *text.token_ids, *[-1] * (count + 1)])
-            labels[number, : len(places.anchors)] = tokens[places.anchors[:, None] + 2 + np.arange(count)]
-        return torch.from_numpy(labels).to(self.device)
+        tokens = np.array([*text.prompt_ids, *text.token_ids, *[-1] * (count + 1)])
+        return torch.from_numpy(tokens[places.anchors[:, None] + 2 + np.arange(count)]).to(self.device)
 
 
 def _pieces(text: Text) -> Iterator[Places]:

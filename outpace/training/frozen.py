@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -61,43 +60,33 @@ class FrozenModel:
             likeliest: Array = self.head.logits(states).argmax(dim=1).cpu().numpy()
             return likeliest
 
-    def states(self, batch: Sequence[Places], blanks: torch.Tensor) -> torch.Tensor:
-        """[B, A, m, H]: what the LM head reads at blanks [m, H] behind the A anchors of each of B texts, A being the most that a text has;
-        what stands behind those that a text lacks means nothing. Gradients reach the blanks only.
+    def states(self, places: Places, blanks: torch.Tensor) -> torch.Tensor:
+        """[A, m, H]: what the LM head reads at blanks [m, H] behind each of the A anchors. Gradients reach the blanks only.
 
         A blank sees the text up to its anchor and the blanks before it behind the same anchor, and nobody sees a blank.
         """
-        ids, anchors = _padded([places.token_ids for places in batch]), _padded([places.anchors for places in batch])
-        count, num_anchors = len(blanks), anchors.shape[1]
+        num_anchors, count = len(places.anchors), len(blanks)
+        ids, anchors = torch.tensor([places.token_ids], device=self.device), torch.from_numpy(places.anchors).to(self.device)
         module, cache = self.live.base_model, DynamicCache()
         name = next(name for name in CACHE_NAMES if name in inspect.signature(module.forward).parameters)
         with torch.no_grad():
-            module(input_ids=ids.to(self.device), **{name: cache}, use_cache=True)
-        positions = (anchors[:, :, None] + 1 + torch.arange(count)).flatten(1)
-        visible = _visible(ids.shape[1], anchors, count).to(self.device)
+            module(input_ids=ids, **{name: cache}, use_cache=True)
+        visible = _visible(ids.shape[1], anchors, count)
         mask = torch.zeros(visible.shape, dtype=self.live.dtype, device=self.device)
         outputs = module(
-            inputs_embeds=blanks.to(self.live.dtype).repeat(num_anchors, 1).expand(len(batch), -1, -1),
-            attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min),
-            position_ids=positions.to(self.device),
+            inputs_embeds=blanks.to(self.live.dtype).repeat(num_anchors, 1)[None],
+            attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[None, None],
+            position_ids=(anchors[:, None] + 1 + torch.arange(count, device=self.device)).view(1, -1),
             **{name: cache},
             use_cache=True,
         )
         states: torch.Tensor = outputs.last_hidden_state
-        return states.view(len(batch), num_anchors, count, -1)
-
-
-def _padded(rows: Sequence[Sequence[int] | Array]) -> torch.Tensor:
-    """[B, longest] int64; short rows go on with zeros, which no row before them sees."""
-    padded = np.zeros((len(rows), max(map(len, rows))), np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return torch.from_numpy(padded)
+        return states.view(num_anchors, count, -1)
 
 
 def _visible(length: int, anchors: torch.Tensor, count: int) -> torch.Tensor:
-    """[B, 1, A * count, length + A * count] bool: which columns, the text's and then the blanks', each blank sees."""
-    blanks = torch.arange(anchors.shape[1] * count)
-    text = torch.arange(length) <= anchors.repeat_interleave(count, 1)[:, :, None]
+    """[A * count, length + A * count] bool: which columns, the text's and then the blanks', each blank sees."""
+    blanks = torch.arange(len(anchors) * count, device=anchors.device)
+    text = torch.arange(length, device=anchors.device) <= anchors.repeat_interleave(count)[:, None]
     own = (blanks[:, None] // count == blanks // count) & (blanks[:, None] >= blanks)
-    return torch.cat([text, own.expand(len(anchors), -1, -1)], 2)[:, None]
+    return torch.cat([text, own], 1)
