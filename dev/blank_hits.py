@@ -19,7 +19,7 @@ from outpace.bench.workloads import read_prompts
 from outpace.controller import FixedController, Speculation
 from outpace.core import Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
-from outpace.drafters.blanks import text_blanks
+from outpace.drafters.blank_kinds import text_blanks
 from outpace.targets.base import TargetOutput
 from outpace.verifiers import create_verifier
 

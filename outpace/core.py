@@ -152,6 +152,7 @@ class Capabilities:
     exact_trees: bool = True  # a row's bits do not depend on where in the pass its ancestors stand
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
+    num_vectors: int = 0  # vectors of helpers that probes may have as input; their ids follow those of the vocabulary
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class Engine:
         try:
             budget = min(request.speculation.controller.budget(request, num_running), limit)
             draft: Draft = request.speculation.drafter.propose(request, budget) if budget > 0 else EMPTY_DRAFT
-            check(draft, self.target.capabilities.vocab_size, budget)
+            check(draft, self.target.capabilities.vocab_size, budget, self.target.capabilities.num_vectors)
             draft = request.sampler.shape(draft, request, budget, limit)
             if len(draft) + num_pending > self.config.max_draft_rows:
                 raise OutpaceError(f"draft and probes take {len(draft)} rows, more than {self.config.max_draft_rows - num_pending}")

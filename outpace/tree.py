@@ -95,8 +95,11 @@ def decode_segment(slot: Slot, root_token: int, draft: Draft) -> Segment:
     return Segment(slot, [root_token, *draft.token_ids], [-1, *(parent + 1 for parent in draft.parents)])
 
 
-def check(draft: Draft, vocab_size: int, budget: int) -> None:
-    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes (probes not counted)."""
+def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> None:
+    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes (probes not counted).
+
+    Only probes may have the ids of vectors, `num_vectors` of them behind the vocabulary.
+    """
     n = len(draft)
     if n != len(draft.parents):
         raise OutpaceError(f"draft has {n} tokens but {len(draft.parents)} parents")
@@ -104,7 +107,8 @@ def check(draft: Draft, vocab_size: int, budget: int) -> None:
         raise OutpaceError(f"draft has {n} nodes, {draft.num_probes} of them probes, for a budget of {budget}")
     if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
         raise OutpaceError("draft lists a child before its parent")
-    if n and not (min(draft.token_ids) >= 0 and max(draft.token_ids) < vocab_size):
+    guesses, probes = draft.token_ids[: n - draft.num_probes], draft.token_ids[n - draft.num_probes :]
+    if n and not (min(draft.token_ids) >= 0 and max(guesses, default=0) < vocab_size and max(probes, default=0) < vocab_size + num_vectors):
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
     if draft.probs is not None and draft.probs.shape != (n, vocab_size):
         raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")

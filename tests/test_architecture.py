@@ -34,14 +34,14 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrows between rooms of one level: to these modules
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
-    "drafters": {"outpace.drafters.base", "outpace.drafters.draft_vocab"},
-    "targets": {"outpace.targets.base", "outpace.targets.blocks", "outpace.targets.graphs", "outpace.targets.hugepages"},
+    "drafters": {"outpace.drafters.base", "outpace.drafters.blank_kinds", "outpace.drafters.draft_vocab"},
+    "targets": {f"outpace.targets.{name}" for name in ("base", "blocks", "graphs", "hugepages", "vectors", "openvino_vectors")},
     "verifiers": {"outpace.verifiers.base"},
 }
 OPENVINO_HELPERS = ("helpers/medusa_openvino.py", "helpers/eagle_openvino.py", "helpers/openvino_parts.py")
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
-    "openvino": ("targets/openvino.py", "targets/graphs.py", *OPENVINO_HELPERS, "models/"),
+    "openvino": ("targets/openvino", "targets/graphs.py", *OPENVINO_HELPERS, "models/"),
     "torch": ("targets/hf.py", "helpers/medusa_torch.py", "helpers/eagle_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),

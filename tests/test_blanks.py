@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from outpace.core import SamplingParams
 from outpace.drafters import create_drafter
 from outpace.drafters.base import DrafterContext
-from outpace.drafters.blanks import BlanksDrafter, depth_of, grow, likeliest, text_blanks
+from outpace.drafters.blank_kinds import Blanks, text_blanks
+from outpace.drafters.blanks import BlanksDrafter, depth_of, grow, likeliest
 from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
@@ -131,7 +132,7 @@ def test_the_llm_hands_its_tokenizer_to_drafters(make_toy):
     assert llm.generate("hello", params)[0].text == llm.generate("hello", params, speculative="none")[0].text
 
 
-@pytest.mark.parametrize("options", ["count=0", "branches=0", "after=all", "blank=-", "blank=12", "count=33", "blank=eos"])
+@pytest.mark.parametrize("options", ["count=-1", "branches=-1", "after=all", "blank=-", "blank=12", "count=33", "blank=eos"])
 def test_bad_options_are_refused(options):
     with pytest.raises(BadInputError, match="blanks: "):
         create_drafter(f"blanks:{options}", DrafterContext(ToyTarget()))
@@ -169,6 +170,6 @@ def test_the_tree_holds_the_likeliest_paths(shares, budget):
 
 def test_likeliest_are_the_largest_logits():
     rows = np.random.default_rng(0).normal(0, 2, (5, 300)).astype(np.float32)
-    for row, level in zip(rows, likeliest(rows, 4), strict=True):
+    for row, level in zip(rows, likeliest(rows, 4, Blanks(trust=1.0)), strict=True):
         assert [token for token, _ in level] == np.argsort(-row, kind="stable")[:4].tolist()
         assert [chance for _, chance in level] == pytest.approx((np.exp(row) / np.exp(row).sum())[[t for t, _ in level]].tolist(), rel=1e-4)

@@ -2,7 +2,8 @@
 
 Each step carries `count` blanks, a chain of placeholders for the next unknown positions, as probes. The model's answer at a blank is a
 guess for the position after it, so one pass checks the old guesses and makes new ones. A blank is an ordinary token of the vocabulary
-here, which the model was never taught to read as a gap: the guesses are poor (Apple, 2507.11851), and show what training has to add.
+here, which the model was never taught to read as a gap: the guesses are poor (Apple, 2507.11851), and show what training has to add. With a
+helper that `outpace train blanks` has made, blanks are vectors of their own instead of tokens.
 """
 
 from __future__ import annotations
@@ -17,33 +18,39 @@ import numpy as np
 from outpace.config import EngineConfig
 from outpace.core import Array, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.blank_kinds import TRAINED, UNTRAINED, Blanks, text_blanks, trained_blanks
 from outpace.errors import BadInputError
 from outpace.targets.base import TargetOutput
 from outpace.tree import locate
 
 Level = list[tuple[int, float]]  # guesses for one position, likeliest first, with their chances
 WHERE = ("root", "end", "every")
-UNTRAINED_TRUST = 0.06  # measured: so much is left of what the model thinks of its guess at an untrained blank
-NEWLINE = "\n"
-BEST_TEXT = " the"  # measured, see docs/drafters/blanks.md
 
 
 class BlanksDrafter(Drafter):
-    """count: blanks in a row. blank: a text (its tokens take turns), eos, pad, newline, last (the token before again) or auto; without
-    a tokenizer a token id. branches: guesses for each position. after: root (the last token), end (also the last guess) or every guess."""
+    """path: a folder with trained blanks; empty for those that come with outpace, if some do for this model, else for a `blank`.
+    blank: a text (its tokens take turns), eos, pad, newline, last (the token before again) or auto; without a tokenizer a token id.
+    count: blanks in a row, branches: guesses for each position, after: behind the root (the last token), the end (also the last guess) or
+    every guess. 0 and "" are what suits: 3 blanks, 1 branch, root, and with trained blanks all of them, 4 branches, and end."""
 
     requires = Capabilities(tree=True, probes=True)
 
-    def __init__(self, context: DrafterContext, count: int = 3, blank: str = "auto", branches: int = 1, after: str = "root"):
-        if count < 1 or branches < 1:
+    def __init__(self, context: DrafterContext, path: str = "", count: int = 0, blank: str = "auto", branches: int = 0, after: str = ""):
+        if count < 0 or branches < 0:
             raise BadInputError(f"blanks: count and branches must be at least 1, not {count} and {branches}")
-        if after not in WHERE:
+        if after not in ("", *WHERE):
             raise BadInputError(f"blanks: after must be one of {', '.join(WHERE)}, not {after!r}")
         if count > EngineConfig.max_draft_rows // 2:
             raise BadInputError(f"blanks: count may be {EngineConfig.max_draft_rows // 2} at most, not {count}")
-        self.count, self.branches, self.after = count, min(branches, context.vocab_size), after
-        self.blanks = text_blanks(context, blank)
-        self.num_draft_tokens = count * branches
+        if path and blank != "auto":
+            raise BadInputError("blanks: trained blanks, or a text in their place; not both")
+        trained = trained_blanks(context, path) if blank == "auto" else None
+        self.blanks, usual = (text_blanks(context, blank), UNTRAINED) if trained is None else (trained, TRAINED)
+        if trained is not None and count > len(trained.tokens):
+            raise BadInputError(f"blanks: count may be {len(trained.tokens)} at most, as many as were trained, not {count}")
+        self.count = count or (usual.count if trained is None else len(trained.tokens))
+        self.branches, self.after = min(branches or usual.branches, context.vocab_size), after or usual.after
+        self.num_draft_tokens = usual.num_draft_tokens or self.count * self.branches
         self.states: dict[str, _State] = {}
 
     def begin(self, request: Request) -> None:
@@ -97,7 +104,7 @@ class BlanksDrafter(Drafter):
         for anchor in sorted(asked.anchors, key=lambda anchor: -anchor.position):  # blanks behind the most that held
             rows = [place + 1 for place in (places[node] for node in anchor.blanks) if place is not None]
             if rows and (anchor.node < 0 or places[anchor.node] in accepted):
-                levels = likeliest(output.logits[rows], self.branches, self.blanks.trust)
+                levels = likeliest(output.logits[rows], self.branches, self.blanks)
                 state.levels = {anchor.position + 2 + i: level for i, level in enumerate(levels)}
                 return
 
@@ -137,46 +144,17 @@ class _State:
         return found
 
 
-@dataclass(frozen=True)
-class Blanks:
-    """What stands at unknown positions, and how far its answers are to be trusted. Trained blanks are another one of these.
-
-    `tokens` take turns; without any, the token before the blanks stands there again.
-    """
-
-    tokens: Sequence[int] = ()
-    trust: float = UNTRAINED_TRUST
-
-    def token_ids(self, before: int, count: int) -> list[int]:
-        """`count` blanks behind the token `before`."""
-        return [self.tokens[i % len(self.tokens)] for i in range(count)] if self.tokens else [before] * count
-
-
-def text_blanks(context: DrafterContext, blank: str) -> Blanks:
-    """Untrained blanks: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
-    if blank == "auto":
-        blank = "last" if context.tokenizer is None else BEST_TEXT
-    if blank == "last":
-        return Blanks()
-    if context.tokenizer is None:
-        if not blank.isdecimal() or int(blank) >= context.vocab_size:
-            raise BadInputError(f"blanks: without a tokenizer blank must be last or a token id below {context.vocab_size}, not {blank!r}")
-        return Blanks((int(blank),))
-    named = {"newline": NEWLINE} | {name: context.tokenizer.special.get(f"{name}_token", "") for name in ("eos", "pad")}
-    tokens = context.tokenizer.encode(named.get(blank, blank), add_special_tokens=False)
-    if not tokens:
-        raise BadInputError(f"blanks: {blank!r} is no token of this model")
-    return Blanks(tuple(tokens))
-
-
-def likeliest(logits: Array, k: int, trust: float = 1.0) -> list[Level]:
-    """For each row the `k` likeliest tokens, best first, with `trust` times their probabilities."""
+def likeliest(logits: Array, k: int, blanks: Blanks) -> list[Level]:
+    """For each row, of one blank after another, the `k` likeliest tokens, best first, with their chances."""
     levels = []
-    for row in logits:
+    for number, row in enumerate(logits):
         best = np.argpartition(row, -k)[-k:]
         best = best[np.lexsort((best, -row[best]))]
-        weights = np.exp(row - row.max())
-        levels.append(list(zip(best.tolist(), (trust * weights[best] / weights.sum()).tolist(), strict=True)))
+        weights = row - row[best[0]]
+        if number < len(blanks.temperatures):
+            weights /= blanks.temperatures[number]
+        np.exp(weights, out=weights)
+        levels.append(list(zip(best.tolist(), (blanks.trust * weights[best] / weights.sum()).tolist(), strict=True)))
     return levels
 
 

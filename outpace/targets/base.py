@@ -66,6 +66,11 @@ class TargetModel(ABC):
     def free(self, slot: Slot) -> None:
         """Give the slot back."""
 
+    def add_vectors(self, vectors: Array) -> int:
+        """Take vectors [n, H] float32 of a helper, to be the input of rows in place of tokens; returns the id of the first one, the others
+        follow it. Ids lie behind the vocabulary; the same vectors keep theirs. Raises BadInputError where there is no room for them."""
+        raise BadInputError("this target takes no vectors in place of tokens")
+
     def lm_head(self) -> LMHead:
         """What turns the hidden states of TargetOutput into logits, for helpers that share it. Raises BadInputError where there is none."""
         raise BadInputError("this target does not lend its LM head")

@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from outpace.errors import BadInputError
 from outpace.helpers.identity import base_of
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Segment, Slot, TreeBatch
 
 logger = logging.getLogger("outpace")
@@ -116,6 +117,10 @@ class HFTarget(TargetModel):
         self.base = base_of(model, name or type(model).__name__)
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
         self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
+        self.vectors: VectorTable | None = None
+        if "inputs_embeds" in inputs:
+            self.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
+            self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
         self.place = Place()
         self.cache = Cache(layers=[SlotLayer(self.place) for _ in range(config.num_hidden_layers)])
         self.used: set[int] = set()
@@ -130,6 +135,9 @@ class HFTarget(TargetModel):
 
     def free(self, slot: Slot) -> None:
         self.used.remove(slot.index)
+
+    def add_vectors(self, vectors: Array) -> int:
+        return super().add_vectors(vectors) if self.vectors is None else self.vectors.add(vectors)
 
     def lm_head(self) -> LMHead:
         """The model's own module, wherever it lives."""
@@ -197,7 +205,7 @@ class HFTarget(TargetModel):
         limit = max(keep, 1) if read > keep else None
         with self._read_by_head(limit) as hidden:
             outputs = self.model(
-                input_ids=self._tensor(token_ids),
+                **self._inputs(token_ids),
                 attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
                 position_ids=self._tensor(position_ids),
                 **{self.cache_name: self.cache},
@@ -206,6 +214,16 @@ class HFTarget(TargetModel):
             )
         kept = (outputs.logits[:, :keep], *(states[:, :read] for states in hidden))
         return tuple(part.flatten(0, 1).to(self.device) for part in kept)
+
+    def _inputs(self, token_ids: Array) -> dict[str, Any]:
+        """What the model is given for ids [B, T]: the ids, or embeddings [B, T, H] where some rows have a helper's vector."""
+        places = token_ids - self.capabilities.vocab_size
+        if self.vectors is None or places.max() < 0:
+            return {"input_ids": self._tensor(token_ids)}
+        embeddings = self.model.get_input_embeddings()(self._tensor(np.minimum(token_ids, self.capabilities.vocab_size - 1)))
+        vectors = self._tensor(self.vectors.rows[places[places >= 0]])
+        embeddings[self._tensor(places >= 0)] = vectors.to(embeddings.device, embeddings.dtype)
+        return {"inputs_embeds": embeddings}
 
     @contextmanager
     def _read_by_head(self, limit: int | None) -> Iterator[list[Any]]:

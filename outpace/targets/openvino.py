@@ -29,6 +29,8 @@ from outpace.targets import graphs
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
+from outpace.targets.openvino_vectors import VECTORS, add_vectors
+from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Segment, Slot, TreeBatch
 
 logger = logging.getLogger("outpace")
@@ -69,9 +71,11 @@ class OpenVINOTarget(TargetModel):
         self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
         try:
             model = graphs.paged(core.read_model(path), hidden)
+            vector_size = add_vectors(model, vocab_size)
             self.request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
+        self.vectors = self._create_vectors(vector_size)
         self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_rows: deque[int] = deque(maxlen=8)
@@ -80,6 +84,15 @@ class OpenVINOTarget(TargetModel):
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
         self.min_rows = self._find_min_rows()
+
+    def _create_vectors(self, size: int) -> VectorTable | None:
+        """The table that rows of helpers' vectors read, in place; None for a model without."""
+        if not size:
+            return None
+        self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
+        table = VectorTable(self.capabilities.vocab_size, size)
+        self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
+        return table
 
     def _settle(self, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final form, and move them to huge pages."""
@@ -198,6 +211,9 @@ class OpenVINOTarget(TargetModel):
     def free(self, slot: Slot) -> None:
         del self.slots[slot.index]
         self.pool.release(slot.blocks)
+
+    def add_vectors(self, vectors: Array) -> int:
+        return super().add_vectors(vectors) if self.vectors is None else self.vectors.add(vectors)
 
     def lm_head(self) -> LMHead:
         """A model of its own, read from the same file, with the weights as they are there."""

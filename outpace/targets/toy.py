@@ -15,6 +15,7 @@ from outpace.errors import BadInputError
 from outpace.helpers.format import Base
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Slot, TreeBatch
 
 
@@ -38,10 +39,17 @@ class ToyTarget(TargetModel):
         self.base = Base("toy", f"toy-{sharpness:g}-{seed}", vocab_size, vocab_size)
         rng = np.random.default_rng(seed)
         self.capabilities = Capabilities(
-            tree=tree, hidden=True, probes=tree, exact_trees=exact_trees, vocab_size=vocab_size, max_len=max_len
+            tree=tree,
+            hidden=True,
+            probes=tree,
+            exact_trees=exact_trees,
+            vocab_size=vocab_size,
+            max_len=max_len,
+            num_vectors=NUM_VECTORS,
         )
         self.table = rng.normal(0, sharpness, (vocab_size, vocab_size, vocab_size)).astype(np.float32)
         self.detail = rng.normal(0, 0.5, (251, vocab_size)).astype(np.float32)
+        self.vectors = VectorTable(vocab_size, vocab_size)
         self.max_slots = max_slots
         self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> rows (token, position), including rows of the last pass
         self.num_passes = 0
@@ -67,7 +75,7 @@ class ToyTarget(TargetModel):
         prompt_rows: list[Array] = []
         for segment in batch:
             cached = self.cache[segment.slot.index][: segment.slot.num_cached]
-            new = list(zip(segment.token_ids, segment.position_ids, strict=True))
+            new = list(zip(map(self._meant, segment.token_ids), segment.position_ids, strict=True))
             self.cache[segment.slot.index] = cached + new
             if len(cached) + len(new) > segment.slot.capacity:
                 raise BadInputError("the pass runs over the end of its slot")
@@ -83,6 +91,14 @@ class ToyTarget(TargetModel):
                 wanted.append(np.roll(answer, 1) if is_displaced and not self.capabilities.exact_trees else answer)
         logits = np.array(rows, np.float32).reshape(len(rows), self.capabilities.vocab_size)
         return TargetOutput(logits, logits, prompt_hidden=np.array(prompt_rows, np.float32) if prompt_rows else None)
+
+    def _meant(self, token: int) -> int:
+        """The token that this input is: itself, or the one where a vector is largest."""
+        vocab_size = self.capabilities.vocab_size
+        return token if token < vocab_size else int(self.vectors.rows[token - vocab_size].argmax())
+
+    def add_vectors(self, vectors: Array) -> int:
+        return self.vectors.add(vectors)
 
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         rows = self.cache[slot.index]

@@ -19,8 +19,8 @@ from outpace.tree import check
 class _Watched(Drafter):
     """Passes everything on to a drafter; remembers its drafts and the first error, which the engine would only log."""
 
-    def __init__(self, inner: Drafter, vocab_size: int):
-        self.inner, self.vocab_size, self.name = inner, vocab_size, type(inner).__name__
+    def __init__(self, inner: Drafter, target: TargetModel):
+        self.inner, self.capabilities, self.name = inner, target.capabilities, type(inner).__name__
         self.drafts: list[tuple[Any, ...]] = []
         self.ended: set[str] = set()
         self.error: Exception | None = None
@@ -45,7 +45,7 @@ class _Watched(Drafter):
 
     def propose(self, request: Request, budget: int) -> Draft:
         draft: Draft = self._call(self.inner.propose, request, budget)
-        self._call(lambda _: check(draft, self.vocab_size, budget), request)
+        self._call(lambda _: check(draft, self.capabilities.vocab_size, budget, self.capabilities.num_vectors), request)
         self.drafts.append((tuple(request.context), budget, tuple(draft.token_ids), tuple(draft.parents), draft.num_probes))
         return draft
 
@@ -88,14 +88,14 @@ def _check_text(build: Build, target: TargetModel) -> None:
         for batch in (prompts[:1], prompts):
             plain = generate(target, batch, params)
             for count in (0, 1, 3, 8):
-                watched = [_Watched(build(DrafterContext(target)), target.capabilities.vocab_size) for _ in range(2)]
+                watched = [_Watched(build(DrafterContext(target)), target) for _ in range(2)]
                 for drafter in watched:
                     got = generate(target, batch, params, drafter, num_draft_tokens=count)
                     drafter.conclude()
                     where = f"{drafter.name}, temperature {temperature}, batch of {len(batch)}, num_draft_tokens {count}"
                     require(got == plain, f"{where}: {got}, but plain decoding gives {plain}")
                 require(watched[0].drafts == watched[1].drafts, f"{where}: two runs over the same text drafted differently")
-        _check_abort(_Watched(build(DrafterContext(target)), target.capabilities.vocab_size), target, prompts, plain, params)
+        _check_abort(_Watched(build(DrafterContext(target)), target), target, prompts, plain, params)
 
 
 def _check_abort(drafter: _Watched, target: TargetModel, prompts: list[list[int]], plain: list[list[int]], params: SamplingParams) -> None:

@@ -18,7 +18,7 @@ from outpace.progress import note
 from outpace.shell import check_writable, read_json, write_whole
 from outpace.training.answers import write_answers
 from outpace.training.capture import capture
-from outpace.training.data import choose, digest, held_out, read_prompts, read_texts
+from outpace.training.data import Text, choose, digest, held_out, read_prompts, read_texts
 from outpace.training.shards import Origin, Rows
 
 RUN, ANSWERS, SHARDS = "run.json", "answers.jsonl", "shards"
@@ -80,12 +80,29 @@ def rows_of(source: Source, run: Run) -> Rows:
         if source.generate:
             raise BadInputError(f"--generate needs a file of prompts, and {source.data} is a folder")
         return Rows(source.data)
-    if not source.data.exists():
-        raise BadInputError(f"there is no file {source.data}")
-    llm = LLM(source.model, "auto" if source.generate else "none", target=source.target, precision=source.precision, threads=source.threads)
-    data, base = source.data, llm.target.base
+    llm = llm_of(source)
+    base = llm.target.base
     if base is None or not llm.target.capabilities.hidden:
         raise BadInputError("this target gives no hidden states, so nothing can be trained for it")
+    texts = texts_of(source, run, llm)
+    origin = Origin(base.name, base.fingerprint, llm.target.fingerprint, base.hidden_size, base.vocab_size, digest(texts))
+    run.begin()
+    capture(llm.target, texts, origin, run.out / SHARDS)
+    return Rows(run.out / SHARDS)
+
+
+def llm_of(source: Source) -> LLM:
+    """The model that reads the data and, if it is told to, writes the answers. Raises BadInputError where there is no data."""
+    if not source.data.is_file():
+        raise BadInputError(f"there is no file {source.data}")
+    return LLM(
+        source.model, "auto" if source.generate else "none", target=source.target, precision=source.precision, threads=source.threads
+    )
+
+
+def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
+    """The texts to train on, their answers written by the model where `generate` says so. Raises BadInputError if they do not fit."""
+    data = source.data
     if source.generate:
         prompts, data = read_prompts(source.data, llm.tokenizer), run.out / ANSWERS
         run.begin()
@@ -93,10 +110,7 @@ def rows_of(source: Source, run: Run) -> Rows:
     found = read_texts(data, llm.tokenizer, llm.target.capabilities.vocab_size, source.max_tokens)
     texts, counts = choose(found, min(MAX_TEXT_TOKENS, llm.engine.max_len))
     note(counts.line)
-    origin = Origin(base.name, base.fingerprint, llm.target.fingerprint, base.hidden_size, base.vocab_size, digest(texts))
-    run.begin()
-    capture(llm.target, texts, origin, run.out / SHARDS)
-    return Rows(run.out / SHARDS)
+    return texts
 
 
 def check_rows(rows: Rows, base: Base, data: Path) -> None:
