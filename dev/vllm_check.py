@@ -108,10 +108,10 @@ def counters(url: str) -> dict[str, float]:
 
 def outpace_answers(heads: Path, prompts: list[list[int]]) -> tuple[list[list[int]], float]:
     """outpace's tokens with a chain of each head's likeliest token, and 1 + accepted / drafts as vLLM defines it."""
-    helper = Helper.load(heads)
+    helper = Helper.from_pretrained(heads)
     chain = [[0] * length for length in range(1, helper.settings["num_heads"] + 1)]
     with tempfile.TemporaryDirectory() as folder:
-        replace(helper, tree=chain).save(Path(folder))
+        replace(helper, tree=chain).save_pretrained(Path(folder))
         llm = LLM("default", f"medusa:{folder}:shape=fixed")
         outputs = [llm.generate(prompt, SamplingParams(max_tokens=NUM_TOKENS))[0] for prompt in prompts]
     metrics = llm.engine.metrics

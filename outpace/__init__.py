@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from outpace.config import EngineConfig, SpeculativeConfig
     from outpace.core import SamplingParams, StructuredOutput
     from outpace.errors import BadInputError, OutpaceError
+    from outpace.helpers.format import Helper
     from outpace.jobs import RequestOutput
     from outpace.llm import LLM
 
@@ -21,6 +22,7 @@ _WHERE = {
     "LLM": "outpace.llm",
     "BadInputError": "outpace.errors",
     "EngineConfig": "outpace.config",
+    "Helper": "outpace.helpers.format",
     "OutpaceError": "outpace.errors",
     "RequestOutput": "outpace.jobs",
     "SamplingParams": "outpace.core",
@@ -31,6 +33,7 @@ __all__ = [
     "LLM",
     "BadInputError",
     "EngineConfig",
+    "Helper",
     "OutpaceError",
     "RequestOutput",
     "SamplingParams",

@@ -39,7 +39,7 @@ def random_blanks(base, count=3, seed=0, **settings) -> Helper:
 @pytest.fixture
 def toy_blanks(tmp_path):
     """A folder of blanks for the toy of sharpness 3."""
-    random_blanks(ToyTarget(sharpness=3.0).base).save(tmp_path)
+    random_blanks(ToyTarget(sharpness=3.0).base).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -54,7 +54,7 @@ def test_it_keeps_the_rules(toy_blanks, spec):
 def test_the_text_never_changes(tiny, kind, temperature, tmp_path):  # noqa: F811
     target = tiny[1] if kind == "openvino" else HFTarget(tiny[2])
     helper = random_blanks(target.base, temperatures=[1.5, 1.0, 2.0])
-    helper.save(tmp_path)
+    helper.save_pretrained(tmp_path)
     prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
     params = SamplingParams(max_tokens=40, temperature=temperature)
     plain = generate(target, prompts, params)
@@ -67,7 +67,7 @@ def test_the_text_never_changes(tiny, kind, temperature, tmp_path):  # noqa: F81
 def test_right_blanks_are_always_right(tmp_path):
     """The clock tells the time behind any token, so every guess holds: 1 token in the first step, then 4."""
     target = Clock(vocab_size=50)
-    random_blanks(target.base).save(tmp_path)
+    random_blanks(target.base).save_pretrained(tmp_path)
     drafter = create_drafter(f"blanks:{tmp_path}", DrafterContext(target))
     (request,) = run(target, [make_request(target, [0, 1, 2], SamplingParams(max_tokens=41), drafter, num_draft_tokens=3)])
     assert request.output_token_ids == [i % 50 for i in range(3, 44)]
@@ -111,7 +111,7 @@ def test_those_that_come_with_outpace_are_used_unless_a_text_is_named(tmp_path, 
     monkeypatch.setattr(shipped, "ASSETS", tmp_path)
     target = ToyTarget(sharpness=3.0)
     assert create_drafter("blanks", DrafterContext(target)).blanks == Blanks()
-    random_blanks(target.base).save(tmp_path / "blanks-toy")
+    random_blanks(target.base).save_pretrained(tmp_path / "blanks-toy")
     drafter = create_drafter("blanks", DrafterContext(target))
     assert (list(drafter.blanks.tokens), drafter.count, drafter.num_draft_tokens) == ([12, 13, 14], 3, 6)
     assert create_drafter("blanks:blank=last", DrafterContext(target)).blanks == Blanks()

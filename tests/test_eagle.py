@@ -35,7 +35,7 @@ SPECS = ["eagle:{}", "eagle:{}:max_depth=2:branches=1:threshold=0.001", "prompt_
 def fitted(tmp_path_factory):
     """A head that is right now and then on the toy model of sharpness 3."""
     folder = tmp_path_factory.mktemp("fitted")
-    fitted_eagle(ToyTarget(sharpness=3.0), PROMPTS).save(folder)
+    fitted_eagle(ToyTarget(sharpness=3.0), PROMPTS).save_pretrained(folder)
     return folder
 
 
@@ -43,7 +43,7 @@ def fitted(tmp_path_factory):
 def random(tmp_path_factory):
     """A head whose guesses depend on all that it sees."""
     folder = tmp_path_factory.mktemp("random")
-    random_eagle(ToyTarget(sharpness=3.0).base, reduced=9).save(folder)
+    random_eagle(ToyTarget(sharpness=3.0).base, reduced=9).save_pretrained(folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_deeper_guesses_know_the_ones_before_them(tmp_path):
     target = ToyTarget()
     target.table[:] = 20 * np.roll(np.eye(12), 1, axis=1)
     target.detail[:] = 0
-    fitted_eagle(target, [[3, 4]]).save(tmp_path)
+    fitted_eagle(target, [[3, 4]]).save_pretrained(tmp_path)
     drafter = create_drafter(f"eagle:{tmp_path}:max_depth=4", DrafterContext(target))
     (request,) = run(target, [make_request(target, [3, 4], SamplingParams(max_tokens=41), drafter)])
     assert request.output_token_ids == [(5 + i) % 12 for i in range(41)]
@@ -417,7 +417,7 @@ def test_heads_that_do_not_fit_are_refused(fitted, tmp_path, monkeypatch):
         create_drafter(f"eagle:{fitted}", DrafterContext(ToyTarget()))
     with pytest.raises(BadInputError, match="there is no helper in"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
-    Helper("medusa", ToyTarget().base, {}, {}).save(tmp_path)
+    Helper("medusa", ToyTarget().base, {}, {}).save_pretrained(tmp_path)
     with pytest.raises(BadInputError, match="does not fit: this helper is of kind 'medusa', not eagle"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
     monkeypatch.delattr(ToyTarget, "embeddings")
@@ -430,7 +430,7 @@ def test_it_is_ready_where_a_head_comes_with_outpace(fitted, tmp_path, monkeypat
     target = ToyTarget(sharpness=3.0)
     assert usage("eagle") == "eagle[:PATH]"
     assert "eagle" not in ready_drafters(target.base)
-    Helper.load(fitted).save(tmp_path / "eagle-toy")
+    Helper.from_pretrained(fitted).save_pretrained(tmp_path / "eagle-toy")
     assert "eagle" in ready_drafters(target.base)
     drafter = create_drafter("eagle", DrafterContext(target))
     assert isinstance(drafter, EagleDrafter)

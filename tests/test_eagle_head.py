@@ -17,8 +17,8 @@ BASE = Base("tiny", "0123456789abcdef", 32, 300)
 
 @pytest.mark.parametrize("reduced", [None, 50])
 def test_what_is_written_is_read(tmp_path, reduced):
-    random_eagle(BASE, reduced=reduced).save(tmp_path)
-    weights = eagle_weights(Helper.load(tmp_path))
+    random_eagle(BASE, reduced=reduced).save_pretrained(tmp_path)
+    weights = eagle_weights(Helper.from_pretrained(tmp_path))
     assert (weights.hidden_size, weights.num_heads, weights.num_kv_heads, weights.head_dim) == (32, 4, 2, 8)
     assert weights.fc.shape == (32, 64)
     assert weights.fc.dtype == np.float32

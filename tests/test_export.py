@@ -63,7 +63,7 @@ def guesses(helper: Helper, model: BaseModel, hidden: np.ndarray, top: int = 1):
 def test_exported_heads_guess_the_same(tmp_path, model, place, engine, is_projected, own, reduced, layers):
     helper = random_medusa(model.base, 3, layers, own, reduced, settings={"temperatures": [0.5, 1.0, 2.0]})
     helper = helper if is_projected else without_projections(helper)
-    helper.save(tmp_path / "heads")
+    helper.save_pretrained(tmp_path / "heads")
     exporter(engine)(tmp_path / "heads", tmp_path / "out", place)
     found = load_medusa(tmp_path / "out", model.base)
     hidden = np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_exported_heads_guess_the_same(tmp_path, model, place, engine, is_projec
 def test_the_layout_of_vllm(tmp_path, model, place):
     """One LM head where all heads share it, over all tokens: vLLM 0.32 loads no token_map."""
     shared = without_projections(random_medusa(model.base, 3, 1, False, 20))
-    shared.save(tmp_path / "shared")
+    shared.save_pretrained(tmp_path / "shared")
     exporter("vllm")(tmp_path / "shared", tmp_path / "out", place)
     config, tensors = json.loads((tmp_path / "out" / "config.json").read_text()), load_file(tmp_path / "out" / "model.safetensors")
     assert config == {
@@ -99,7 +99,7 @@ def test_the_layout_of_vllm(tmp_path, model, place):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_projected_heads_have_lm_heads_of_their_own(tmp_path, model, place, own):
-    random_medusa(model.base, 2, 1, own, 20).save(tmp_path / "heads")
+    random_medusa(model.base, 2, 1, own, 20).save_pretrained(tmp_path / "heads")
     exporter("vllm")(tmp_path / "heads", tmp_path / "out", place)
     config, tensors = json.loads((tmp_path / "out" / "config.json").read_text()), load_file(tmp_path / "out" / "model.safetensors")
     assert not config["original_lm_head"]
@@ -107,7 +107,7 @@ def test_projected_heads_have_lm_heads_of_their_own(tmp_path, model, place, own)
 
 
 def test_the_layout_of_tgi(tmp_path, model, place):
-    random_medusa(model.base, 2, 2).save(tmp_path / "heads")
+    random_medusa(model.base, 2, 2).save_pretrained(tmp_path / "heads")
     command = exporter("tgi")(tmp_path / "heads", tmp_path / "a folder", place)
     assert shlex.split(command) == ["text-generation-launcher", "--model-id", str(tmp_path / "a folder")]
     config = json.loads((tmp_path / "a folder" / "config.json").read_text())
@@ -128,7 +128,7 @@ def test_a_token_outside_the_reduced_vocabulary_is_never_the_likeliest(size, see
 
 def test_heads_of_others_change_layout(tmp_path, model, place):
     """From vLLM's layout to TGI's: such a folder does not name its model, --model does."""
-    random_medusa(model.base, 2).save(tmp_path / "heads")
+    random_medusa(model.base, 2).save_pretrained(tmp_path / "heads")
     exporter("vllm")(tmp_path / "heads", tmp_path / "first", place)
     exporter("tgi")(tmp_path / "first", tmp_path / "second", place)
     hidden = np.random.default_rng(1).normal(size=(50, 64)).astype(np.float32)
@@ -144,7 +144,7 @@ def test_a_gguf_model_is_written_beside_the_heads(tmp_path, model, place, monkey
     monkeypatch.setattr(export_base, "locate", lambda name: Source(name, tmp_path / "tiny.gguf"))
     monkeypatch.setattr(export_base, "load_model", lambda path, dtype: load(model.source.path, dtype))
     monkeypatch.setattr(export_base, "load_tokenizer", lambda path: tokenizer(model.source.path))
-    random_medusa(model.base, 2).save(tmp_path / "heads")
+    random_medusa(model.base, 2).save_pretrained(tmp_path / "heads")
     command = exporter("vllm")(tmp_path / "heads", tmp_path / "out", "tiny")
     assert shlex.split(command)[2] == str(tmp_path / "out" / "base")
     monkeypatch.undo()
@@ -156,22 +156,22 @@ def test_a_gguf_model_is_written_beside_the_heads(tmp_path, model, place, monkey
 
 
 def no_blocks(helper: Helper, folder) -> None:
-    Helper("medusa", helper.base, {**helper.settings, "num_layers": 0}, {"heads.0.projection.weight": np.eye(64)}).save(folder)
+    Helper("medusa", helper.base, {**helper.settings, "num_layers": 0}, {"heads.0.projection.weight": np.eye(64)}).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda helper, folder: Helper("blanks", helper.base, {}, {}).save(folder), "kind 'blanks', not medusa"),
+        (lambda helper, folder: Helper("blanks", helper.base, {}, {}).save_pretrained(folder), "kind 'blanks', not medusa"),
         (lambda helper, folder: no_blocks(helper, folder), "have no blocks"),
-        (lambda helper, folder: random_medusa(Base("x", "f" * 16, 64, 96)).save(folder), "with other weights"),
-        (lambda helper, folder: random_medusa(Base("x", "f" * 16, 8, 96)).save(folder), "hidden_size 8"),
+        (lambda helper, folder: random_medusa(Base("x", "f" * 16, 64, 96)).save_pretrained(folder), "with other weights"),
+        (lambda helper, folder: random_medusa(Base("x", "f" * 16, 8, 96)).save_pretrained(folder), "hidden_size 8"),
         (lambda helper, folder: shutil.rmtree(folder), "there is no helper in"),
     ],
 )
 def test_what_other_engines_cannot_run_is_refused(tmp_path, model, place, change, message):
     helper = random_medusa(model.base, 1)
-    helper.save(tmp_path / "heads")
+    helper.save_pretrained(tmp_path / "heads")
     change(helper, tmp_path / "heads")
     with pytest.raises(BadInputError, match=message) as caught:
         exporter("vllm")(tmp_path / "heads", tmp_path / "out", place)
@@ -182,8 +182,8 @@ def test_what_other_engines_cannot_run_is_refused(tmp_path, model, place, change
 def test_a_bias_of_the_lm_head_has_no_place(tmp_path, model, place, monkeypatch):
     biased = BaseModel(model.source, SimpleNamespace(get_output_embeddings=lambda: torch.nn.Linear(64, 96)), model.base)
     monkeypatch.setattr(BaseModel, "of", lambda _: biased)
-    random_medusa(model.base, 1).save(tmp_path / "shared")
-    random_medusa(model.base, 1, own=True).save(tmp_path / "own")
+    random_medusa(model.base, 1).save_pretrained(tmp_path / "shared")
+    random_medusa(model.base, 1, own=True).save_pretrained(tmp_path / "own")
     with pytest.raises(BadInputError, match="has a bias"):
         exporter("tgi")(tmp_path / "shared", tmp_path / "out", place)
     exporter("tgi")(tmp_path / "own", tmp_path / "out", place)
@@ -192,14 +192,14 @@ def test_a_bias_of_the_lm_head_has_no_place(tmp_path, model, place, monkeypatch)
 def test_weights_too_large_for_float16_leave_no_folder(tmp_path, model, place):
     helper = random_medusa(model.base, 1)
     helper.tensors["heads.0.projection.weight"] = np.full((64, 64), 60_000, np.float16)
-    helper.save(tmp_path / "heads")
+    helper.save_pretrained(tmp_path / "heads")
     with pytest.raises(BadInputError, match="float16"):
         exporter("vllm")(tmp_path / "heads", tmp_path / "out", place)
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]
 
 
 def test_a_folder_in_use_stays_as_it_is(tmp_path, model, place):
-    random_medusa(model.base, 1).save(tmp_path / "heads")
+    random_medusa(model.base, 1).save_pretrained(tmp_path / "heads")
     (tmp_path / "out").mkdir()
     exporter("vllm")(tmp_path / "heads", tmp_path / "out", place)  # an empty one will do
     before = (tmp_path / "out" / "config.json").read_bytes()
@@ -214,7 +214,7 @@ def test_a_folder_in_use_stays_as_it_is(tmp_path, model, place):
 def test_the_layout_of_an_eagle_head(tmp_path, model, place):
     """vLLM reads the config as transformers' Llama does, and the layer with these weights is the one that outpace runs."""
     helper = random_eagle(model.base, 4, 2, 16, 20)
-    helper.save(tmp_path / "head")
+    helper.save_pretrained(tmp_path / "head")
     words = shlex.split(exporter("vllm")(tmp_path / "head", tmp_path / "out", place))
     assert words[:4] == ["vllm", "serve", place, "--speculative-config"]
     assert json.loads(words[4]) == {"method": "eagle", "model": str(tmp_path / "out"), "num_speculative_tokens": 4}
@@ -250,10 +250,10 @@ def test_the_layout_of_an_eagle_head(tmp_path, model, place):
 def test_an_eagle_head_that_is_not_whole_is_refused(tmp_path, model, place, change, message):
     helper = random_eagle(model.base)
     change(helper)
-    helper.save(tmp_path / "head")
+    helper.save_pretrained(tmp_path / "head")
     with pytest.raises(BadInputError, match=message):
         exporter("vllm")(tmp_path / "head", tmp_path / "out", place)
-    random_eagle(Base("x", "f" * 16, 64, 96)).save(tmp_path / "other")
+    random_eagle(Base("x", "f" * 16, 64, 96)).save_pretrained(tmp_path / "other")
     with pytest.raises(BadInputError, match=r"does not fit: it was made for x .* with other weights"):
         exporter("vllm")(tmp_path / "other", tmp_path / "out", place)
     with pytest.raises(BadInputError, match="kind 'eagle', not medusa"):
@@ -320,7 +320,7 @@ def test_tgi_takes_no_draft_model(tmp_path, place):
 
 
 def test_the_command_prints_how_to_serve(tmp_path, model, place):
-    random_medusa(model.base, 3).save(tmp_path / "heads")
+    random_medusa(model.base, 3).save_pretrained(tmp_path / "heads")
     found = CliRunner().invoke(app, ["export", "vllm", str(tmp_path / "heads"), str(tmp_path / "out"), "--model", place])
     assert found.exit_code == 0, found.output
     words = shlex.split(found.stdout)
@@ -337,7 +337,7 @@ def test_the_command_prints_how_to_serve(tmp_path, model, place):
     ],
 )
 def test_wrong_words_are_one_line_and_exit_code_2(tmp_path, engine, options, message):
-    random_medusa(Base("gone", "f" * 16, 8, 20)).save(tmp_path / "heads")
+    random_medusa(Base("gone", "f" * 16, 8, 20)).save_pretrained(tmp_path / "heads")
     found = CliRunner().invoke(app, ["export", engine, str(tmp_path / "heads"), str(tmp_path / "out"), *options])
     assert found.exit_code == 2
     assert message in found.stderr
@@ -347,7 +347,7 @@ def test_wrong_words_are_one_line_and_exit_code_2(tmp_path, engine, options, mes
 @pytest.mark.real
 def test_the_default_model_is_written_beside_its_heads(tmp_path):
     default = BaseModel.of("default")
-    random_medusa(default.base, 1).save(tmp_path / "heads")
+    random_medusa(default.base, 1).save_pretrained(tmp_path / "heads")
     command = exporter("vllm")(tmp_path / "heads", tmp_path / "out", "default")
     written = BaseModel.of(shlex.split(command)[2])
     assert written.base.fingerprint == default.base.fingerprint

@@ -33,8 +33,8 @@ TREE = [[0], [0, 0], [1], [0, 0, 0], [0, 1]]
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_what_is_written_is_read(tmp_path, own, reduced, layers):
     helper = random_medusa(BASE, 3, layers, own, reduced, tree=TREE, training={"steps": 7})
-    helper.save(tmp_path / "new" / "folder")
-    found = Helper.load(tmp_path / "new" / "folder")
+    helper.save_pretrained(tmp_path / "new" / "folder")
+    found = Helper.from_pretrained(tmp_path / "new" / "folder")
     assert (found.kind, found.base, found.settings, found.tree, found.training) == ("medusa", BASE, helper.settings, TREE, {"steps": 7})
     assert found.tensors.keys() == helper.tensors.keys()
     for name, tensor in found.tensors.items():
@@ -48,22 +48,22 @@ def test_what_is_written_is_read(tmp_path, own, reduced, layers):
 
 def test_floats_become_float16_and_integers_stay(tmp_path):
     tensors = {"a": np.ones((2, 3), np.float32).T, "ids": np.array([5, 4])}
-    Helper("eagle", BASE, {}, tensors).save(tmp_path)
-    found = Helper.load(tmp_path).tensors
+    Helper("eagle", BASE, {}, tensors).save_pretrained(tmp_path)
+    found = Helper.from_pretrained(tmp_path).tensors
     assert (found["a"].dtype, found["a"].shape, found["ids"].dtype) == (np.float16, (3, 2), np.int64)
 
 
 @pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
 def test_what_float16_cannot_hold_leaves_the_old_helper(tmp_path, value):
-    random_medusa(BASE).save(tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(BadInputError, match="float16"):
-        Helper("medusa", BASE, {}, {"a": np.array([value])}).save(tmp_path)
+        Helper("medusa", BASE, {}, {"a": np.array([value])}).save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
-    random_medusa(BASE).save(tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path)
     (tmp_path / "notes").write_text("kept")
 
     def interrupted(*_):
@@ -73,14 +73,14 @@ def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(name, interrupted)
             with pytest.raises(OutpaceError, match="No space left"):
-                random_medusa(BASE, heads=2).save(tmp_path)
+                random_medusa(BASE, heads=2).save_pretrained(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
         assert names in ({"config.json", "model.safetensors", "notes"}, {"model.safetensors", "notes"})
         if "config.json" in names:
-            assert Helper.load(tmp_path).settings["num_heads"] == 3
+            assert Helper.from_pretrained(tmp_path).settings["num_heads"] == 3
         else:
             with pytest.raises(BadInputError, match="there is no helper in"):
-                Helper.load(tmp_path)
+                Helper.from_pretrained(tmp_path)
 
 
 def change(folder, **fields) -> None:
@@ -105,10 +105,10 @@ def change(folder, **fields) -> None:
     ],
 )
 def test_damaged_configs_are_refused(tmp_path, fields, message):
-    random_medusa(BASE).save(tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path)
     change(tmp_path, **fields)
     with pytest.raises(BadInputError, match=message) as caught:
-        Helper.load(tmp_path)
+        Helper.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_damaged_configs_are_refused(tmp_path, fields, message):
 def test_no_config_at_all_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInputError, match=r"config\.json"):
-        Helper.load(tmp_path)
+        Helper.from_pretrained(tmp_path)
 
 
 @given(st.data())
@@ -124,24 +124,24 @@ def test_damaged_weights_are_refused_or_read(tmp_path_factory, data):
     """Any cut fails; any changed byte fails or gives numbers of the right shapes."""
     folder = tmp_path_factory.mktemp("helper")
     helper = random_medusa(BASE, 1)
-    helper.save(folder)
+    helper.save_pretrained(folder)
     content = bytearray((folder / "model.safetensors").read_bytes())
     if data.draw(st.booleans()):
         (folder / "model.safetensors").write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
         with pytest.raises(BadInputError, match="cannot read"):
-            Helper.load(folder)
+            Helper.from_pretrained(folder)
     else:
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
         (folder / "model.safetensors").write_bytes(content)
         with suppress(BadInputError):
-            assert medusa_weights(Helper.load(folder)).weights.shape == (1, 1, 8, 8)
+            assert medusa_weights(Helper.from_pretrained(folder)).weights.shape == (1, 1, 8, 8)
 
 
 def test_a_huge_header_is_refused(tmp_path):
-    random_medusa(BASE).save(tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     with pytest.raises(BadInputError, match="cannot read"):
-        Helper.load(tmp_path)
+        Helper.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,17 @@ def test_a_huge_header_is_refused(tmp_path):
     ],
 )
 def test_helpers_of_other_models_are_refused(tmp_path, other, message):
-    random_medusa(BASE).save(tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path)
     load_medusa(tmp_path, Base("renamed", BASE.fingerprint, 8, 20))  # a name is only a name
-    with pytest.raises(BadInputError, match=f"do not fit: .*{message}"):
-        load_medusa(tmp_path, other)
+    for read in (load_medusa, Helper.from_pretrained):
+        with pytest.raises(BadInputError, match=f"does not fit: .*{message}"):
+            read(tmp_path, other)
+    assert Helper.from_pretrained(str(tmp_path)).base == BASE
 
 
 def test_shipped_helpers_are_found_by_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "ASSETS", tmp_path)
-    random_medusa(BASE).save(tmp_path / "medusa-tiny")
+    random_medusa(BASE).save_pretrained(tmp_path / "medusa-tiny")
     assert shipped.shipped("medusa", BASE) == tmp_path / "medusa-tiny"
     assert shipped.shipped("eagle", BASE) is None
     assert shipped.shipped("medusa", Base("tiny", "f" * 16, 8, 20)) is None

@@ -326,7 +326,7 @@ def test_lossless(kind, temperature, device):
 @pytest.mark.parametrize("kind", ENGINE_KINDS)
 def test_lossless_with_medusa(kind, temperature, device, tmp_path):
     target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    random_medusa(target.base, own=kind == "gpt2", reduced=30 if kind == "qwen3" else None).save(tmp_path)
+    random_medusa(target.base, own=kind == "gpt2", reduced=30 if kind == "qwen3" else None).save_pretrained(tmp_path)
     for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}:threshold=0.001"):
         requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
         assert [request.output_token_ids for request in requests] == list(answers.values())
@@ -337,7 +337,7 @@ def test_lossless_with_medusa(kind, temperature, device, tmp_path):
 @pytest.mark.parametrize("kind", ENGINE_KINDS)
 def test_lossless_with_eagle(kind, temperature, device, tmp_path):
     target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    random_eagle(target.base, reduced=30 if kind == "qwen3" else None).save(tmp_path)
+    random_eagle(target.base, reduced=30 if kind == "qwen3" else None).save_pretrained(tmp_path)
     for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}:threshold=0.001"):
         requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
         assert [request.output_token_ids for request in requests] == list(answers.values())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helper_tools import fitted_medusa, lent_forms, random_medusa
 
+from outpace.cli.options import drafter_settings
 from outpace.core import SamplingParams, Verdict
 from outpace.drafters import DRAFTERS, CombinedDrafter, DrafterContext, create_drafter, ready_drafters, usage
 from outpace.drafters.medusa import MedusaDrafter, fixed
@@ -33,7 +34,7 @@ SPECS = ["medusa:{}", "medusa:{}:shape=fixed", "prompt_lookup+medusa:{}", "medus
 def fitted(tmp_path_factory):
     """Heads that are right now and then on the toy model of sharpness 3."""
     folder = tmp_path_factory.mktemp("fitted")
-    fitted_medusa(ToyTarget(sharpness=3.0), PROMPTS, tree=TREE).save(folder)
+    fitted_medusa(ToyTarget(sharpness=3.0), PROMPTS, tree=TREE).save_pretrained(folder)
     return folder
 
 
@@ -50,7 +51,7 @@ def test_it_keeps_the_rules(fitted, spec):
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_text_never_changes(fitted, tmp_path, spec, period, params):
     target = ToyTarget(sharpness=3.0) if period is None else InexactTarget(period, sharpness=3.0)
-    random_medusa(target.base, 4, 2, own=True, reduced=7, tree=TREE).save(tmp_path)
+    random_medusa(target.base, 4, 2, own=True, reduced=7, tree=TREE).save_pretrained(tmp_path)
     for folder, batch in itertools.product((fitted, tmp_path), (PROMPTS[:1], PROMPTS)):
         plain = generate(target, batch, params)
         drafter = create_drafter(spec.format(folder), DrafterContext(target))
@@ -67,7 +68,7 @@ def accepted(target, folder, params=GREEDY, spec="medusa:{}") -> float:
 
 def test_heads_that_know_something_help(fitted, tmp_path):
     target = ToyTarget(sharpness=3.0)
-    random_medusa(target.base, 3).save(tmp_path)
+    random_medusa(target.base, 3).save_pretrained(tmp_path)
     for spec in SPECS[:2]:
         assert accepted(target, fitted, spec=spec) > accepted(target, tmp_path, spec="medusa:{}:threshold=0.0001") + 0.2
 
@@ -89,7 +90,7 @@ def counters(tmp_path):
     shifts = [np.roll(np.eye(12), 1 + head, axis=0) for head in range(3)]
     tensors = {f"heads.{head}.projection.weight": shift for head, shift in enumerate(shifts)}
     settings = {"num_heads": 3, "num_layers": 0, "num_draft_vocab": None}
-    Helper("medusa", counting().base, settings, tensors, [[0], [0, 0], [0, 0, 0]]).save(tmp_path)
+    Helper("medusa", counting().base, settings, tensors, [[0], [0, 0], [0, 0, 0]]).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -239,7 +240,7 @@ def test_a_bias_of_the_lm_head_counts():
     ],
 )
 def test_wrong_options_are_refused(tmp_path, options, message):
-    random_medusa(ToyTarget().base).save(tmp_path)
+    random_medusa(ToyTarget().base).save_pretrained(tmp_path)
     with pytest.raises(BadInputError, match=message):
         create_drafter(f"medusa:{tmp_path}{options}", DrafterContext(ToyTarget()))
 
@@ -259,7 +260,7 @@ def test_heads_that_are_not_there_are_refused(tmp_path):
 
 def test_heads_of_another_model_are_refused(fitted):
     with pytest.raises(
-        BadInputError, match=r"do not fit: it was made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
+        BadInputError, match=r"does not fit: it was made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
     ):
         create_drafter(f"medusa:{fitted}", DrafterContext(ToyTarget()))
 
@@ -288,10 +289,12 @@ def test_it_is_ready_where_heads_come_with_outpace(fitted, tmp_path, monkeypatch
     assert usage("medusa") == "medusa[:PATH]"
     assert "medusa" in DRAFTERS
     assert "medusa" not in {*ready_drafters(), *ready_drafters(target.base)}
-    Helper.load(fitted).save(tmp_path / "medusa-toy")
+    Helper.from_pretrained(fitted).save_pretrained(tmp_path / "medusa-toy")
     assert "medusa" in ready_drafters(target.base)
     assert "medusa" not in {*ready_drafters(), *ready_drafters(ToyTarget().base)}
     drafter = create_drafter("medusa", DrafterContext(target))
     assert isinstance(drafter, MedusaDrafter)
     assert drafter.num_draft_tokens == 10
     assert generate(target, PROMPTS, GREEDY, drafter) == generate(target, PROMPTS, GREEDY)
+    assert "medusa" in drafter_settings(None, None, target.base)  # what bench and verify take, when no drafters are named
+    assert "medusa" not in drafter_settings(None, None)

@@ -97,7 +97,7 @@ def test_medusa_gives_the_plain_text(tiny, temperature, tmp_path):
     prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
     params = SamplingParams(max_tokens=40, temperature=temperature)
     plain = generate(target, prompts, params)
-    random_medusa(target.base, reduced=40).save(tmp_path)
+    random_medusa(target.base, reduced=40).save_pretrained(tmp_path)
     for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}", "auto:suffix+recycling+medusa:{}"):
         assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
 
@@ -108,7 +108,7 @@ def test_eagle_gives_the_plain_text(tiny, temperature, tmp_path):
     prompts = [prompt(length, seed=length) for length in (5, 17, 33)]
     params = SamplingParams(max_tokens=40, temperature=temperature)
     plain = generate(target, prompts, params)
-    random_eagle(target.base, reduced=40).save(tmp_path)
+    random_eagle(target.base, reduced=40).save_pretrained(tmp_path)
     for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}", "auto:suffix+recycling+eagle:{}"):
         assert generate(target, prompts, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain, spec
 
@@ -119,7 +119,7 @@ def test_eagle_sees_the_same_on_both_targets(tiny, tmp_path):
     from outpace.targets.hf import HFTarget
 
     _, target, model = tiny
-    random_eagle(target.base).save(tmp_path)
+    random_eagle(target.base).save_pretrained(tmp_path)
     kept = []
 
     class Noted(EagleDrafter):

@@ -133,8 +133,8 @@ def table_for(base: Base, num_pairs: int = 30) -> Successors:
 def test_a_table_survives_its_file(tmp_path):
     for vocab_size, tensor_type in ((VOCAB, np.uint16), (70_000, np.int32)):
         table = table_for(Base("tiny", "f00d", 8, vocab_size))
-        table.to_helper(Base("tiny", "f00d", 8, vocab_size), {}).save(tmp_path)
-        helper = Helper.load(tmp_path)
+        table.to_helper(Base("tiny", "f00d", 8, vocab_size), {}).save_pretrained(tmp_path)
+        helper = Helper.from_pretrained(tmp_path)
         assert {name: tensor.dtype.type for name, tensor in helper.tensors.items()} == {
             "singles": tensor_type,
             "pairs": tensor_type,
@@ -150,7 +150,7 @@ def test_a_table_survives_its_file(tmp_path):
 def test_a_whole_table_is_small(tmp_path):
     base = Base("default", "f00d", 576, 49_152)
     pairs = base.vocab_size + np.arange(65_536) * 7
-    Successors(pairs, np.zeros((65_536, 8), np.int64), np.zeros((65_536, 8))).to_helper(base, {}).save(tmp_path)
+    Successors(pairs, np.zeros((65_536, 8), np.int64), np.zeros((65_536, 8))).to_helper(base, {}).save_pretrained(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
 
 
@@ -173,7 +173,7 @@ def test_damaged_tables_are_refused(tmp_path, name, change, message):
     changed = change(helper.tensors.pop(name))
     if changed is not None:
         helper.tensors[name] = changed
-    helper.save(tmp_path)
+    helper.save_pretrained(tmp_path)
     with pytest.raises(BadInputError, match=f"recycling: the table in .* does not fit: .*{message}"):
         create_drafter(f"recycling:table={tmp_path}", DrafterContext(target))
 
@@ -184,14 +184,14 @@ def test_tables_that_cannot_serve_are_refused(tmp_path):
     with pytest.raises(BadInputError, match="there is no helper in"):
         create_drafter(f"recycling:table={tmp_path}", context)
     helper = table_for(target.base).to_helper(target.base, {})
-    helper.save(tmp_path / "table")
+    helper.save_pretrained(tmp_path / "table")
     with pytest.raises(BadInputError, match=r"it was made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
         create_drafter(f"recycling:table={tmp_path / 'table'}", DrafterContext(ToyTarget(sharpness=3.0)))
-    Helper("medusa", target.base, {"width": 8}, helper.tensors).save(tmp_path / "heads")
+    Helper("medusa", target.base, {"width": 8}, helper.tensors).save_pretrained(tmp_path / "heads")
     with pytest.raises(BadInputError, match="of kind 'medusa', not recycling"):
         create_drafter(f"recycling:table={tmp_path / 'heads'}", context)
     for width in (0, 13, "8", None):
-        Helper("recycling", target.base, {**helper.settings, "width": width}, helper.tensors).save(tmp_path / "wide")
+        Helper("recycling", target.base, {**helper.settings, "width": width}, helper.tensors).save_pretrained(tmp_path / "wide")
         with pytest.raises(BadInputError, match="width must be an integer from 1 to 12"):
             create_drafter(f"recycling:table={tmp_path / 'wide'}", context)
     target.base = None
@@ -210,7 +210,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     base = ToyTarget().base
     keys = np.array([*range(VOCAB), pair_key(2, 3, VOCAB)])
     tokens = np.array([[(token + 1) % VOCAB, (token + 2) % VOCAB] for token in range(VOCAB)] + [[9, 4]])
-    Successors(keys, tokens, np.full((VOCAB + 1, 2), [0.8, 0.1])).to_helper(base, {}).save(tmp_path / "recycling-toy")
+    Successors(keys, tokens, np.full((VOCAB + 1, 2), [0.8, 0.1])).to_helper(base, {}).save_pretrained(tmp_path / "recycling-toy")
     return tmp_path / "recycling-toy"
 
 
@@ -292,7 +292,7 @@ def test_a_visit_is_averaged_into_the_table(folder):
 )
 def test_the_text_stays_the_same(tmp_path, params):
     target = ToyTarget()
-    table_for(target.base).to_helper(target.base, {}).save(tmp_path)
+    table_for(target.base).to_helper(target.base, {}).save_pretrained(tmp_path)
     plain = generate(target, PROMPTS, params)
     for spec in ("recycling:table={}", "suffix+recycling:table={}", "auto:suffix+recycling:table={}"):
         assert generate(target, PROMPTS, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain
@@ -332,7 +332,7 @@ def test_the_command_makes_a_table(model, tmp_path):
     assert f"--drafter recycling:table={tmp_path / 'a'}" in again.stdout
     other = outpace("--model", model, "--data", tmp_path / "a" / "shards", "--out", tmp_path / "b", "--pairs", 40)
     assert other.exit_code == 0, other.output
-    first, second = (Helper.load(tmp_path / name).tensors for name in "ab")
+    first, second = (Helper.from_pretrained(tmp_path / name).tensors for name in "ab")
     assert all((first[name] == second[name]).all() for name in first)
 
 

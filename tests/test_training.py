@@ -384,7 +384,7 @@ def test_no_drafts_give_one_token_a_step():
 def test_a_replay_takes_the_steps_of_decoding(name, tmp_path):
     target = ToyTarget(sharpness=6.0)
     prompts = [[1, 2, 3], [4, 5], [7, 8, 9, 1, 2], [3], [3, 3, 4]]
-    fitted_medusa(target, prompts).save(tmp_path / "heads")
+    fitted_medusa(target, prompts).save_pretrained(tmp_path / "heads")
     drafter = create_drafter(f"medusa:{tmp_path / 'heads'}" if name == "medusa" else name, DrafterContext(target))
     params = SamplingParams(max_tokens=60)
     requests = run(target, [make_request(target, prompt, params, drafter) for prompt in prompts])

@@ -87,7 +87,7 @@ def test_blanks_learn_and_the_file_has_them(whole):
     _, out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.9 * losses[0]
-    loaded = Helper.load(out)
+    loaded = Helper.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.settings) == ("blanks", helper.base, helper.settings)
     assert loaded.tensors["embeddings"].shape == (3, 64)
     assert loaded.training["held_out"]["num_texts"] >= 1

@@ -132,7 +132,7 @@ def test_the_head_learns_and_the_file_has_it(whole):
     out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
-    loaded = Helper.load(out)
+    loaded = Helper.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.settings) == ("eagle", helper.base, helper.settings)
     assert loaded.tensors["fc.weight"].shape == (helper.base.hidden_size, 2 * helper.base.hidden_size)
     assert loaded.tensors["vocab_ids"].shape == (64,)
@@ -177,7 +177,7 @@ def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
     assert result.exit_code == 0, result.output
     assert "tokens ahead" in result.stdout
     assert "--drafter eagle:" in result.stdout
-    assert Helper.load(tmp_path / "out").settings["num_draft_vocab"] is None
+    assert Helper.from_pretrained(tmp_path / "out").settings["num_draft_vocab"] is None
 
 
 def test_rows_of_another_model_are_refused(whole, tmp_path):

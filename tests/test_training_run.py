@@ -138,7 +138,7 @@ def test_heads_learn_and_the_file_has_them(whole):
     out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
-    loaded = Helper.load(out)
+    loaded = Helper.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.tree) == ("medusa", helper.base, helper.tree)
     assert loaded.settings == {"num_heads": 3, "num_layers": 1, "num_draft_vocab": 64, "temperatures": helper.settings["temperatures"]}
     assert loaded.tensors["vocab_ids"].shape == (64,)
@@ -184,7 +184,7 @@ def test_the_command_takes_an_earlier_runs_rows(model, whole, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert (document["settings"]["num_heads"], document["settings"]["num_draft_vocab"]) == (2, None)
-    assert "vocab_ids" not in Helper.load(tmp_path / "out").tensors
+    assert "vocab_ids" not in Helper.from_pretrained(tmp_path / "out").tensors
 
 
 def test_answers_of_others_give_no_acceptance_length(model, tmp_path):

@@ -68,8 +68,9 @@ def bench(
     workloads = read_prompts(prompts, limit)
     check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    settings = drafter_settings(drafters, config)
-    document = runner.run(load(model, "none", target, precision, threads, None), workloads, settings, params, repeats, concurrency)
+    llm = load(model, "none", target, precision, threads, None)
+    settings = drafter_settings(drafters, config, llm.target.base)
+    document = runner.run(llm, workloads, settings, params, repeats, concurrency)
     show_document(document, report.tables(document), json_out)
 
 
@@ -96,8 +97,9 @@ def verify(
 
     workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
     workloads = workloads if prompts or limit is None else spread(workloads, limit)
-    settings = {name: value for name, value in drafter_settings(drafters, config).items() if name != "none"}
-    document = proof.verify(load(model, "none", target, precision, threads, None), workloads, settings, max_tokens)
+    llm = load(model, "none", target, precision, threads, None)
+    settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
+    document = proof.verify(llm, workloads, settings, max_tokens)
     if as_json:
         typer.echo(json.dumps(document))
     else:

@@ -13,6 +13,7 @@ import typer
 from outpace.shell import read_json, write_whole
 
 if TYPE_CHECKING:
+    from outpace.helpers.format import Base
     from outpace.llm import LLM
 
 Model = Annotated[str, typer.Option(help="default, a hub id, a folder or a .gguf file.")]
@@ -40,12 +41,12 @@ def load(
     return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
 
 
-def drafter_settings(drafters: str | None, config: Path | None) -> dict[str, Any]:
-    """name -> speculative settings: the drafters named (all, if none are), and those of --config."""
+def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:
+    """name -> speculative settings: the drafters named (all that are ready for this model, if none are), and those of --config."""
     from outpace.config import SpeculativeConfig
     from outpace.drafters import ready_drafters
 
-    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters()
+    names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters(base)
     settings: dict[str, Any] = {name: name for name in names}
     if config is not None:
         settings[str(config)] = SpeculativeConfig.of(read_json(config))

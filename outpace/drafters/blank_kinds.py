@@ -72,11 +72,6 @@ def trained_blanks(context: DrafterContext, path: str) -> Blanks | None:
         return None
     if base is None:
         raise BadInputError("blanks: this target does not say which model it runs, so no trained blanks can be known to fit")
-    helper = Helper.load(folder)
-    try:
-        helper.base.check(base)
-        vectors = blank_vectors(helper)
-    except BadInputError as error:
-        raise BadInputError(f"{folder}: {error}") from error
+    vectors = blank_vectors(Helper.from_pretrained(folder, base))
     first = context.target.add_vectors(vectors.embeddings)
     return Blanks(range(first, first + vectors.count), 1.0, vectors.temperatures)

@@ -111,10 +111,4 @@ def _length(request: Request) -> int:
 def _load(context: DrafterContext, path: str) -> Helper:
     """The head in the folder, or the one that comes with outpace. Raises BadInputError if there is none for this model."""
     folder, base = helper_folder(context, "eagle", path)
-    helper = Helper.load(folder)
-    try:
-        helper.base.check(base)
-        eagle_weights(helper)
-    except BadInputError as error:
-        raise BadInputError(f"the head in {folder} does not fit: {error}") from error
-    return helper
+    return Helper.from_pretrained(folder, base)

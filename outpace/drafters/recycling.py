@@ -195,9 +195,8 @@ def _load(context: DrafterContext, table: str) -> Successors | None:
         return None
     if base is None:
         raise BadInputError("recycling: this target does not say which model it runs, so no table can be known to fit")
-    helper = Helper.load(folder)
+    helper = Helper.from_pretrained(folder, base)
     try:
-        helper.base.check(base)
         return Successors.of(helper)
     except BadInputError as error:
         raise BadInputError(f"recycling: the table in {folder} does not fit: {error}") from error

@@ -18,7 +18,7 @@ from outpace.helpers.format import Helper
 
 def plain_eagle(source: Path, model: BaseModel) -> EagleWeights:
     """The head in a folder. Raises BadInputError for one of another model, or with anything that vLLM would pass over in silence."""
-    helper = Helper.load(source)
+    helper = Helper.from_pretrained(source)
     try:
         helper.base.check(model.base)
         return eagle_weights(helper)

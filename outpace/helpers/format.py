@@ -63,8 +63,9 @@ class Helper:
     tree: list[list[int]] | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Write the helper into a folder, which may have other files. A crash leaves the old helper, none or the new one."""
+        folder = Path(folder)
         record = {"format": FORMAT, "kind": self.kind, "base": asdict(self.base), "settings": self.settings}
         text = json.dumps({**record, "tree": self.tree, "training": self.training}, indent=2)
         tensors = {name: np.ascontiguousarray(stored(tensor)) for name, tensor in self.tensors.items()}
@@ -85,16 +86,23 @@ class Helper:
             config.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, folder: Path) -> Helper:
-        """Read a helper. Raises BadInputError for one that is missing, damaged or of a kind or format that is not known."""
+    def from_pretrained(cls, folder: str | Path, base: Base | None = None) -> Helper:
+        """Read a helper. Raises BadInputError for one that is missing, damaged, of a kind or format that is not known, or made for another
+        model than `base` (such as `llm.target.base`)."""
+        folder = Path(folder).expanduser()
         config = read_config(folder)
         if config.get("format") != FORMAT or config.get("kind") not in KINDS:
             raise BadInputError(f"{folder}: helper of format {config.get('format')!r}, kind {config.get('kind')!r}; known: 1, {KINDS}")
         settings, training = config.get("settings"), config.get("training", {})
         if not isinstance(settings, dict) or not isinstance(training, dict):
             raise BadInputError(f"{folder / CONFIG}: settings and training must be objects")
-        base, tree = _base_of(folder, config.get("base")), _tree_of(folder, config.get("tree"))
-        return cls(config["kind"], base, settings, read_tensors(folder / WEIGHTS), tree, training)
+        made_for, tree = _base_of(folder, config.get("base")), _tree_of(folder, config.get("tree"))
+        if base is not None:
+            try:
+                made_for.check(base)
+            except BadInputError as error:
+                raise BadInputError(f"the helper in {folder} does not fit: {error}") from error
+        return cls(config["kind"], made_for, settings, read_tensors(folder / WEIGHTS), tree, training)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

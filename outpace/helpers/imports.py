@@ -33,12 +33,9 @@ PATTERNS = {  # theirs -> ours; {n} is the number of layers
 def load_medusa(folder: Path, base: Base) -> Helper:
     """Medusa heads for this model from a folder in our format or one of the others. Raises BadInputError for any that do not fit."""
     config = read_config(folder)
+    ours = Helper.from_pretrained(folder, base) if "format" in config else None
     try:
-        if "format" in config:
-            helper = Helper.load(folder)
-            helper.base.check(base)
-        else:
-            helper = _imported(folder, config, base)
+        helper = ours or _imported(folder, config, base)
         medusa_weights(helper)
     except BadInputError as error:
         raise BadInputError(f"the heads in {folder} do not fit: {error}") from error

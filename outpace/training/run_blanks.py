@@ -66,7 +66,7 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
     }
     tensors = {"embeddings": task.blanks.embeddings.detach().cpu().numpy()}
     helper = Helper("blanks", model.base, shape, tensors, None, record)
-    helper.save(out)
+    helper.save_pretrained(out)
     return helper
 
 

@@ -54,7 +54,7 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
     record |= {"held_out": asdict(worth), "data": asdict(rows.index.origin)}
     helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, record)
-    helper.save(out)
+    helper.save_pretrained(out)
     return helper
 
 

@@ -71,7 +71,7 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
         "held_out": asdict(worth),
     }
     helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
-    helper.save(out)
+    helper.save_pretrained(out)
     return helper
 
 

@@ -32,7 +32,7 @@ def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resu
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_rows": int(is_counted.sum())}
     held = {"num_texts": len(apart), "num_rows": int(is_apart.sum()), **hits}
     helper = table.to_helper(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
-    helper.save(out)
+    helper.save_pretrained(out)
     return helper
 
 
