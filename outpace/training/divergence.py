@@ -8,7 +8,7 @@ import torch
 
 from outpace.training.loss import FrozenHead
 
-PIECE_ROWS = 128  # two matrices of logits are alive
+PIECE_LOGITS = 1 << 23  # of student and teacher each
 
 
 def divergence(states: torch.Tensor, teacher: torch.Tensor, head: FrozenHead) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,8 +28,9 @@ class _Divergence(torch.autograd.Function):
         gradient = torch.empty_like(states, dtype=torch.float32)
         losses = torch.empty(len(states), device=states.device)
         likeliest = torch.empty(len(states), dtype=torch.int64, device=states.device)
-        for start in range(0, len(states), PIECE_ROWS):
-            piece = slice(start, start + PIECE_ROWS)
+        num_rows = max(1, PIECE_LOGITS // len(head.weight))
+        for start in range(0, len(states), num_rows):
+            piece = slice(start, start + num_rows)
             mine = head.logits(states[piece]).log_softmax(1)
             wanted = head.logits(teacher[piece]).log_softmax(1)
             likeliest[piece] = mine.max(1).indices  # argmax takes three times as long

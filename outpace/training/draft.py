@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from outpace.core import Array
+from outpace.training.base_model import frequent_tokens
 from outpace.training.chains import Chains
 from outpace.training.divergence import divergence
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
@@ -25,10 +26,12 @@ PIECE_ROWS = 256
 
 @dataclass(frozen=True)
 class DraftSettings:
-    """`num_layers` of the model's; `batch_rows`: rows of a step, prompts and padding included."""
+    """`num_layers` of the model's; `batch_rows`: rows of a step, prompts and padding included; `num_sampled_vocab`: tokens that student and
+    teacher are compared on in a step, beside the teacher's own, half of them the most frequent ones and half drawn anew."""
 
     num_layers: int = 2
     batch_rows: int = 2048
+    num_sampled_vocab: int = 16_384
 
 
 def batches(lengths: Array, max_rows: int, seed: int) -> list[Array]:
@@ -47,22 +50,36 @@ class DraftTask:
     """What the loop trains. `chosen` and `held_out` are texts by number; an item is a batch of the chosen ones."""
 
     def __init__(self, rows: Rows, chosen: Array, held_out: Array, student: Any, head: FrozenHead, settings: DraftSettings, seed: int):
-        self.rows, self.held_out, self.head, self.batch_rows = rows, held_out, head, settings.batch_rows
+        self.rows, self.held_out, self.head, self.settings, self.seed = rows, held_out, head, settings, seed
+        is_sampled = settings.num_sampled_vocab < rows.index.origin.vocab_size
+        self.frequent = frequent_tokens(rows, settings.num_sampled_vocab // 2) if is_sampled else None
         self.lengths = np.diff(rows.starts)
         self.batches = [chosen[batch] for batch in batches(self.lengths[chosen], settings.batch_rows, seed)]
         self.device, self.num_items = head.weight.device, len(self.batches)
         self.module = student.to(self.device)
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
-        """Mean divergence from the teacher, and how often both find the same token likeliest."""
+        """Mean divergence from the teacher, and how often both find the same token likeliest, among those sampled."""
         texts = np.concatenate([self.batches[item] for item in items])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             states, rows = self._states(texts)
-        loss, likeliest = divergence(states.float(), self.rows.hidden(rows).to(self.device), self.head)
-        return loss, {"accuracy": float((likeliest.cpu().numpy() == self.rows.best[rows]).mean())}
+        head = self._sampled_head(int(items[0]), rows)
+        loss, likeliest = divergence(states.float(), self.rows.hidden(rows).to(self.device), head)
+        tokens = likeliest if head.vocab_ids is None else head.vocab_ids[likeliest]
+        return loss, {"accuracy": float((tokens.cpu().numpy() == self.rows.best[rows]).mean())}
+
+    def _sampled_head(self, item: int, rows: Array) -> FrozenHead:
+        """The LM head for a sample of the vocabulary, which costs a third; drawn from all tokens, so that none can drift away unseen."""
+        if self.frequent is None:
+            return self.head
+        drawn = np.random.default_rng([self.seed, item]).permutation(self.rows.index.origin.vocab_size)
+        drawn = drawn[: self.settings.num_sampled_vocab // 2]
+        chosen = torch.from_numpy(np.unique(np.concatenate([self.frequent, drawn, self.rows.best[rows]]))).to(self.device)
+        bias = self.head.bias
+        return FrozenHead(self.head.weight[chosen], None if bias is None else bias[chosen], chosen)
 
     def evaluate(self) -> Mapping[str, float]:
-        """The same on some held-out texts."""
+        """The same on some held-out texts, over the whole vocabulary."""
         found = []
         with torch.inference_mode():
             for texts in self._pieces(self.held_out[:EVALUATION_TEXTS]):
@@ -90,7 +107,7 @@ class DraftTask:
 
     def _pieces(self, texts: Array) -> Iterator[Array]:
         """These texts in batches of the training's size."""
-        yield from (texts[batch] for batch in batches(self.lengths[texts], self.batch_rows, 0))
+        yield from (texts[batch] for batch in batches(self.lengths[texts], self.settings.batch_rows, self.seed))
 
     def _states(self, texts: Array) -> tuple[torch.Tensor, Array]:
         """(what the student gives to the LM head [n, H], the rows [n]) of the answers of these texts.

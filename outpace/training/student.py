@@ -42,6 +42,13 @@ class Student:
         for parameter in self.live.parameters():
             parameter.data.copy_(parameter.data.bfloat16())
 
+    def _whole(self) -> Any:
+        """The same weights in bfloat16 in a model made anew: the live one is a part of another, which may have been quantised."""
+        whole = type(self.live)._from_config(self.live.config, dtype=torch.bfloat16)
+        whole.load_state_dict(self.live.state_dict())
+        whole.generation_config = self.live.generation_config
+        return whole
+
     def save(self, folder: Path, record: DraftRecord) -> None:
         """Write model, tokenizer and record into a folder, which may have other files. A crash leaves the old model, none or the new one.
 
@@ -51,8 +58,7 @@ class Student:
         try:
             temporary.mkdir(parents=True)
             load_tokenizer(self.source.path).save_pretrained(temporary)
-            self.live.bfloat16().save_pretrained(temporary)
-            self.live.float()
+            self._whole().save_pretrained(temporary)
             record.save(temporary)
             (folder / CONFIG).unlink(missing_ok=True)  # without it there is no model
             for file in sorted(temporary.iterdir(), key=lambda file: file.name == CONFIG):
