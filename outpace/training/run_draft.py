@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from outpace.core import Array
+from outpace.drafters.draft_model import MAX_STOP
 from outpace.helpers.draft import DraftRecord
 from outpace.llm import LLM
 from outpace.training.data import held_out
@@ -22,7 +23,6 @@ from outpace.training.stages import Run, Source, check_rows, rows_of
 from outpace.training.student import Student
 
 MAX_DEPTH = 7  # the drafter's own
-MAX_STOP = 0.9  # the drafter's own
 MAX_HELD_OUT_ROWS = 8_192
 
 
