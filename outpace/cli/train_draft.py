@@ -19,7 +19,7 @@ def draft(
     resume: Resume = False,
     max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step, prompts and padding included.")] = 2048,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step, prompts and padding included.")] = 1024,
     learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
     num_layers: Annotated[int, typer.Option(min=1, help="Layers of the model that the draft model begins with.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model on a CPU.")] = 0,

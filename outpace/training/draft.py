@@ -30,7 +30,7 @@ class DraftSettings:
     teacher are compared on in a step, beside the teacher's own, half of them the most frequent ones and half drawn anew."""
 
     num_layers: int = 2
-    batch_rows: int = 2048
+    batch_rows: int = 1024
     num_sampled_vocab: int = 16_384
 
 
