@@ -45,7 +45,7 @@ class Speculations:
         return cost_of(self.target, home() / "costs")
 
     def _build(self, config: SpeculativeConfig) -> Speculation:
-        drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self._helper))
+        drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self.helper))
         return Speculation(config.method, drafter, create_verifier(config.verifier), self._controller(config, drafter))
 
     def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
@@ -53,8 +53,8 @@ class Speculations:
             return AdaptiveController(self.costs, drafter, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
         return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
 
-    def _helper(self, name: str, num_layers: int | None) -> HelperModel:
-        """A model that drafts, with what a pass of it costs in passes of the target. Loaded once."""
+    def helper(self, name: str, num_layers: int | None) -> HelperModel:
+        """A model that drafts, with what a pass of it costs in passes of the target. Loaded and measured once."""
         if (name, num_layers) not in self.helpers:
             target, tokenizer = self.load(name, num_layers)
             cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))

@@ -17,11 +17,12 @@ from outpace.cli.measure import bench, tune, verify
 from outpace.cli.serve import serve
 from outpace.cli.train import medusa, recycling
 from outpace.cli.train_blanks import blanks
+from outpace.cli.train_draft import draft
 from outpace.cli.train_eagle import eagle
 from outpace.shell import Command, Commands, reported
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve, export)
-HELPERS = (medusa, blanks, eagle, recycling)
+HELPERS = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(
     name="outpace",

@@ -15,6 +15,7 @@ from outpace.cli.options import AsJson, Model, Precision, Target, Threads
 from outpace.shell import needing
 
 if TYPE_CHECKING:
+    from outpace.helpers.draft import DraftRecord
     from outpace.helpers.format import Helper
 
 
@@ -88,7 +89,7 @@ def recycling(
     show(helper, out, tables(helper), f"The table is in {out}; use it with --drafter recycling:table={out}", as_json)
 
 
-def show(helper: Helper, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
+def show(helper: Helper | DraftRecord, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
     """What a run has made: as one JSON document, or for people."""
     if as_json:
         typer.echo(json.dumps({"out": str(out), "base": asdict(helper.base), "settings": helper.settings, "training": helper.training}))

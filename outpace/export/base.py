@@ -8,7 +8,8 @@ from typing import Any
 
 from outpace.core import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base, read_config
+from outpace.helpers.draft import RECORD
+from outpace.helpers.format import CONFIG, Base, read_config
 from outpace.helpers.identity import base_of
 from outpace.models import Source, locate
 from outpace.models.transformers_io import load_model, load_tokenizer
@@ -53,7 +54,7 @@ def base_model(source: Path, model: str | None) -> BaseModel:
     """The model called `model`, or else the one that the helper in `source` names. Raises BadInputError if neither can be had."""
     if model is not None:
         return BaseModel.of(model)
-    named = read_config(source).get("base")
+    named = read_config(source, RECORD if (source / RECORD).is_file() else CONFIG).get("base")
     if not isinstance(named, dict) or not isinstance(named.get("name"), str):
         raise BadInputError(f"{source} does not say which model it was made for; name it with --model")
     try:

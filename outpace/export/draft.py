@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from outpace.errors import BadInputError
 from outpace.export.base import BaseModel
 from outpace.helpers.format import CONFIG, WEIGHTS, read_config
-from outpace.models import FILES
+from outpace.models import FILES, RECORDS
 from outpace.models.transformers_io import load_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -35,7 +35,7 @@ def copy_draft(source: Path, base: BaseModel, folder: Path) -> None:
     if load_tokenizer(source).get_vocab() != load_tokenizer(base.source.path).get_vocab():
         raise BadInputError(f"the tokenizer of {source} has other tokens than that of {base.base.name}")
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in FILES:
+        if file.is_file() and file.suffix in FILES and file.name not in RECORDS:
             shutil.copy2(file, folder / file.name)
 
 

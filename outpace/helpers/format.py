@@ -105,15 +105,15 @@ class Helper:
         return cls(config["kind"], made_for, settings, read_tensors(folder / WEIGHTS), tree, training)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder. Raises BadInputError if there is none that can be read."""
-    path = folder / CONFIG
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """The config.json, or another JSON file, of a folder. Raises BadInputError if there is none that can be read."""
+    path = folder / name
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise BadInputError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
         config = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadInputError(f"there is no helper in {folder}: {CONFIG}: {error.strerror or error}") from error
+        raise BadInputError(f"there is no helper in {folder}: {name}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):

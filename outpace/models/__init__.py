@@ -25,6 +25,7 @@ DEFAULT_MODEL = "default"
 PRECISIONS = ("int8", "bf16", "f32")
 CONVERTER_VERSION = 2  # raise it when a conversion would give another model
 FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
+RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here: how it was made, which changes nothing about it
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def fingerprint(path: Path) -> str:
     """Identifies the weights without reading them all: names, sizes, times and, of small files, the content."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (*FILES, ".bin"))
-    for file in files:
+    for file in (file for file in files if file.name not in RECORDS):
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size}".encode())
         digest.update(file.read_bytes() if stat.st_size < 1 << 20 else str(stat.st_mtime_ns).encode())
