@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,13 +17,17 @@ from test_openvino import tiny_folder  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from outpace.cli import app  # noqa: E402
+from outpace.core import SamplingParams  # noqa: E402
 from outpace.helpers.format import Helper  # noqa: E402
+from outpace.llm import LLM  # noqa: E402
 from outpace.training.base_model import LayerSizes  # noqa: E402
+from outpace.training.data import held_out  # noqa: E402
 from outpace.training.eagle import EagleSettings  # noqa: E402
 from outpace.training.eagle_layer import EagleLayer  # noqa: E402
 from outpace.training.loop import LoopSettings  # noqa: E402
 from outpace.training.record import read_metrics  # noqa: E402
 from outpace.training.run_eagle import train_eagle  # noqa: E402
+from outpace.training.shards import Rows  # noqa: E402
 from outpace.training.stages import Source  # noqa: E402
 
 SIZES = LayerSizes(24, 4, 2, 6, 40, 10_000.0, 1e-6)
@@ -139,6 +144,23 @@ def test_the_head_learns_and_the_file_has_it(whole):
     held_out = loaded.training["held_out"]
     assert len(held_out["accuracies"]) == len(loaded.settings["temperatures"]) == SHAPE.rounds
     assert held_out["accuracies"][0][0] > 0.2
+
+
+def test_decoding_accepts_what_training_said(model, whole):
+    """The gap between training and serving, a known trap."""
+    out, helper = whole
+    texts = {row["id"]: row for row in map(json.loads, (out / "answers.jsonl").read_text().splitlines())}
+    llm = LLM(str(model), f"eagle:{out}", target="hf", precision="f32")
+    num_tokens = num_steps = 0
+    for name in held_out(Rows(out / "shards").ids):
+        expected = texts[name]["token_ids"]
+        job = llm.submit(texts[name]["prompt_ids"], SamplingParams(max_tokens=len(expected)))
+        while not job.is_done:
+            num_steps += len(llm.step())
+        assert job.request.output_token_ids == expected
+        num_tokens += len(expected)
+    assert num_tokens / num_steps == pytest.approx(helper.training["held_out"]["acceptance"], rel=0.01)
+    assert num_tokens / num_steps > 1.2
 
 
 @pytest.mark.timeout(300)

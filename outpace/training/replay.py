@@ -35,12 +35,19 @@ class ReplayTarget(TargetModel):
     def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
         places = [place for segment in batch if segment.wants_output for place in self._places(segment)]
         logits = np.zeros((len(places), self.capabilities.vocab_size), np.float32)
-        hidden = np.zeros((len(places), self.hidden.shape[1]), np.float32)
         for row, place in enumerate(places):
             if place is not None and place < len(self.hidden):
                 logits[row, self.tokens[place + 1]] = 1.0
+        prompt = [place for segment in batch if segment.wants_hidden for place in self._places(segment)]
+        return TargetOutput(logits, self._hidden(places), prompt_hidden=self._hidden(prompt))
+
+    def _hidden(self, places: Sequence[int | None]) -> Array:
+        """[len(places), H]"""
+        hidden = np.zeros((len(places), self.hidden.shape[1]), np.float32)
+        for row, place in enumerate(places):
+            if place is not None and place < len(self.hidden):
                 hidden[row] = self.hidden[place]
-        return TargetOutput(logits, hidden)
+        return hidden
 
     def _places(self, segment: Segment) -> list[int | None]:
         """Where in the text each row stands; None for rows that are not in it."""

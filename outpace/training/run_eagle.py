@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,32 @@ import numpy as np
 import torch
 
 from outpace.core import Array
+from outpace.drafters import create_drafter
+from outpace.drafters.base import DrafterContext
 from outpace.helpers.format import Helper
+from outpace.llm import LLM
 from outpace.training.base_model import ModelParts, frequent_tokens
 from outpace.training.data import held_out
 from outpace.training.eagle import EagleSettings, EagleTask
 from outpace.training.loop import LoopSettings, train
 from outpace.training.record import check_tensorboard, draw_curves
+from outpace.training.replay import replay
+from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, rows_of
 
-MEASURED_TEXTS = 64  # held-out ones, for the accuracies
+MEASURED_TEXTS = 64  # held-out ones
+OWN_SHARE = 0.98  # of tokens that the model would have written itself, for a text to count as its own
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a head is worth on held-out texts: accuracies [rounds][10], top-1 to top-10 when it guesses 1, 2, … tokens ahead."""
+    """What a head is worth on held-out texts: accuracies [rounds][10], top-1 to top-10 when it guesses 1, 2, … tokens ahead, and the
+    acceptance length in tokens a step of the drafter as it comes, None for texts that the model did not write itself."""
 
     num_texts: int
     num_rows: int
     accuracies: list[list[float]]
+    acceptance: float | None = None
 
 
 def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> Helper:
@@ -50,10 +59,14 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     draw_curves(out)
     sizes = {name: value for name, value in asdict(parts.sizes).items() if name != "hidden_size"}
     shape: dict[str, Any] = {**sizes, "num_draft_vocab": None if vocab_ids is None else len(vocab_ids), "temperatures": task.calibrate()}
-    worth = measure(task, np.flatnonzero(is_apart)[:MEASURED_TEXTS])
+    texts = np.flatnonzero(is_apart)[:MEASURED_TEXTS]
+    worth = measure(task, texts)
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
-    record |= {"held_out": asdict(worth), "data": asdict(rows.index.origin)}
-    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, record)
+    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, {**record, "data": asdict(rows.index.origin)})
+    with tempfile.TemporaryDirectory() as folder:
+        helper.save_pretrained(Path(folder))
+        worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))
+    helper.training["held_out"] = asdict(worth)
     helper.save_pretrained(out)
     return helper
 
@@ -63,6 +76,16 @@ def measure(task: EagleTask, texts: Array) -> Worth:
     ranks = task.guesses(texts)
     shares = [[round(float((found < top).mean()), 4) if len(found) else 0.0 for top in range(1, 11)] for found in ranks]
     return Worth(len(texts), len(ranks[0]), shares)
+
+
+def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float | None:
+    """Tokens a step that the model decodes these texts with; None for texts that it did not write itself."""
+    whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
+    if (rows.best[whole] == rows.tokens[whole]).mean() < OWN_SHARE:
+        return None
+    llm = LLM(source.model, "none", target=source.target, precision=source.precision, threads=source.threads)
+    built = create_drafter(drafter, DrafterContext(llm.target))
+    return round(replay(llm.target, built, rows, texts.tolist(), built.num_draft_tokens).mean_length, 4)
 
 
 def tables(helper: Helper) -> list[Any]:
@@ -76,4 +99,6 @@ def tables(helper: Helper) -> list[Any]:
         table.add_column(f"top {top}", justify="right")
     for number, shares in enumerate(worth.accuracies, 1):
         table.add_row(str(number), *(f"{shares[top - 1]:.1%}" for top in (1, 2, 3, 5, 10)))
-    return [table]
+    if worth.acceptance is None:
+        return [table, "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."]
+    return [table, f"Mean acceptance length to expect: {worth.acceptance:.2f} tokens a step"]
