@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,9 @@ CATEGORIES = {
     "math_reasoning": "math",
     "rag": "RAG",
 }
-ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks,draft_model:self:8"
-ALL = f"{ALONE},prompt_lookup+recycling,suffix+recycling,auto:suffix+recycling:table=none,auto"
+ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks:blank= the,blanks,draft_model:self:8,medusa,eagle"
+TOGETHER = "prompt_lookup+recycling,suffix+recycling,prompt_lookup+medusa,suffix+recycling+medusa"
+ALL = f"{ALONE},{TOGETHER},auto:suffix+recycling:table=none,auto:suffix+recycling,auto"
 LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
@@ -56,10 +58,12 @@ PAGES = {  # page of docs/drafters/ -> rows of its table
     "suffix": ["prompt_lookup", "suffix"],
     "recycling": ["recycling:table=none", "recycling"],
     "lookahead": ["lookahead", "prompt_lookup"],
-    "blanks": ["blanks"],
+    "blanks": ["blanks:blank= the", "blanks"],
     "draft_model": ["draft_model:self:8"],
-    "combination": ["prompt_lookup+recycling", "suffix+recycling"],
-    "auto": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"],
+    "medusa": ["medusa", "prompt_lookup+medusa", "suffix+recycling+medusa"],
+    "eagle": ["medusa", "eagle"],
+    "combination": ["prompt_lookup+recycling", "suffix+recycling", "suffix+recycling+medusa"],
+    "auto": ["suffix+recycling", "suffix+recycling+medusa", "auto:suffix+recycling:table=none", "auto:suffix+recycling", "auto"],
 }
 
 
@@ -83,7 +87,7 @@ def measure(prompts: str) -> None:
 def command(name: str) -> str:
     """The command that makes a document, as one types it."""
     source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
-    return " ".join(["outpace bench --prompts", source, *RUNS[name], "--json", f"{name}.json"])
+    return " ".join(["outpace bench --prompts", source, *map(shlex.quote, RUNS[name]), "--json", f"{name}.json"])
 
 
 def load(name: str) -> dict[str, Any]:
@@ -226,7 +230,7 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:suffix+recycling:table=none", "auto"]
+IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "medusa", "auto:suffix+recycling:table=none", "auto"]
 
 
 def readme_figures() -> str:
