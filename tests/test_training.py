@@ -243,21 +243,27 @@ def test_rows_of_other_texts_or_damaged_ones_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_the_loss_and_its_gradient_are_those_of_torch(has_bias, monkeypatch):
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_the_loss_and_its_gradients_are_those_of_torch(has_bias, is_trained, monkeypatch):
     monkeypatch.setattr("outpace.training.loss.PIECE_ROWS", 7)
     torch.manual_seed(0)
     weight, bias = torch.randn(11, 6), torch.randn(11) if has_bias else None
     labels = torch.randint(-1, 11, (40,))
     importance = torch.rand(40)
     states = torch.randn(40, 6, requires_grad=True)
+    weight.requires_grad_(is_trained)
     loss, hits = FrozenHead(weight, bias).loss(states, labels, importance)
     (3 * loss).backward()
     found, states.grad = states.grad, None
+    found_weight, weight.grad = weight.grad, None
     logits = torch.nn.functional.linear(states, weight, bias)
     plain = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
     (3 * (plain * importance).sum()).backward()
     torch.testing.assert_close(loss, (plain * importance).sum())
     torch.testing.assert_close(found, states.grad)
+    assert (found_weight is not None) == is_trained
+    if is_trained:
+        torch.testing.assert_close(found_weight, weight.grad)
     assert torch.equal(hits, logits.argmax(1) == labels)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from outpace.llm import LLM  # noqa: E402
 from outpace.training import run_medusa  # noqa: E402
 from outpace.training.data import held_out  # noqa: E402
 from outpace.training.loop import LoopSettings  # noqa: E402
-from outpace.training.medusa import MedusaSettings  # noqa: E402
+from outpace.training.medusa_heads import MedusaSettings  # noqa: E402
 from outpace.training.record import read_metrics  # noqa: E402
 from outpace.training.shards import Rows  # noqa: E402
 from outpace.training.stages import Source  # noqa: E402
@@ -113,7 +114,7 @@ import os, signal
 from pathlib import Path, PosixPath
 from outpace.training.data import held_out  # noqa: E402
 from outpace.training.loop import LoopSettings
-from outpace.training.medusa import MedusaSettings
+from outpace.training.medusa_heads import MedusaSettings
 from outpace.training.run_medusa import train_medusa
 from outpace.training.stages import Source
 {patch}
@@ -146,15 +147,13 @@ def test_heads_learn_and_the_file_has_them(whole):
     assert loaded.training["held_out"]["num_texts"] >= 1
 
 
-@pytest.mark.parametrize("shape", ["fixed", "best"])
-def test_decoding_accepts_what_training_said(model, whole, shape):
-    """The gap between training and serving, a known trap. Answers may go on here: near the end of one the engine drafts less."""
-    out, helper = whole
-    texts = {row["id"]: row for row in map(json.loads, (out / "answers.jsonl").read_text().splitlines())}
-    drafter = f"medusa:{out}:shape={shape}:threshold={run_medusa.DRAFT_THRESHOLD}"
+def acceptance(model: Path, run: Path, heads: Path, shape: str) -> float:
+    """Tokens a step over the held-out answers of a run. Answers may go on here: near the end of one the engine drafts less."""
+    texts = {row["id"]: row for row in map(json.loads, (run / "answers.jsonl").read_text().splitlines())}
+    drafter = f"medusa:{heads}:shape={shape}:threshold={run_medusa.DRAFT_THRESHOLD}"
     llm = LLM(str(model), drafter, target="hf", precision="f32", num_draft_tokens=run_medusa.DRAFT_NODES)
     num_tokens = num_steps = 0
-    for name in held_out(Rows(out / "shards").ids):
+    for name in held_out(Rows(run / "shards").ids):
         expected = texts[name]["token_ids"]
         job = llm.submit(texts[name]["prompt_ids"], SamplingParams(max_tokens=100))
         while job.request.num_output_tokens < len(expected):
@@ -162,8 +161,30 @@ def test_decoding_accepts_what_training_said(model, whole, shape):
         assert job.request.output_token_ids[: len(expected)] == expected
         num_tokens += len(expected)
         llm.abort(job)
-    assert num_tokens / num_steps == pytest.approx(helper.training["held_out"][f"acceptance_{shape}"], rel=0.01)
-    assert num_tokens / num_steps > 1.05
+    return num_tokens / num_steps
+
+
+@pytest.mark.parametrize("shape", ["fixed", "best"])
+def test_decoding_accepts_what_training_said(model, whole, shape):
+    """The gap between training and serving, a known trap."""
+    out, helper = whole
+    found = acceptance(model, out, out, shape)
+    assert found == pytest.approx(helper.training["held_out"][f"acceptance_{shape}"], rel=0.01)
+    assert found > 1.05
+
+
+@pytest.mark.parametrize("num_draft_vocab", [None, 64])
+def test_heads_with_lm_heads_of_their_own(model, whole, tmp_path, num_draft_vocab):
+    source = Source(str(model), whole[0] / "shards", target="hf", precision="f32")
+    settings = MedusaSettings(num_heads=2, num_draft_vocab=num_draft_vocab, lm_head="own")
+    run_medusa.train_medusa(source, tmp_path, settings, replace(LOOP, epochs=8, checkpoint_seconds=30))
+    loaded = Helper.from_pretrained(tmp_path)
+    own, other = (loaded.tensors[f"heads.{k}.lm_head.weight"] for k in range(2))
+    assert own.shape == (num_draft_vocab or 96, 64)
+    assert np.abs(own.astype(float) - other).max() > 0.001  # each has learned something of its own
+    assert acceptance(model, whole[0], tmp_path, "best") == pytest.approx(loaded.training["held_out"]["acceptance_best"], rel=0.01)
+    losses = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 # ---- the command

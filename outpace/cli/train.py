@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,9 @@ def medusa(
     num_draft_vocab: Annotated[
         int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")
     ] = 16384,
+    lm_head: Annotated[
+        Literal["shared", "own"], typer.Option(help="shared: the model's own; own: each head trains one, much larger on disk.")
+    ] = "shared",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same heads on a CPU.")] = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
     as_json: AsJson = False,
@@ -54,12 +57,13 @@ def medusa(
     """
     with needing("train", "training"):
         from outpace.training.loop import LoopSettings
-        from outpace.training.medusa import MedusaSettings
+        from outpace.training.medusa_heads import MedusaSettings
         from outpace.training.run_medusa import tables, train_medusa
         from outpace.training.stages import Source
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
-    helper = train_medusa(source, out, MedusaSettings(num_heads, num_layers, num_draft_vocab or None), loop, resume)
+    shape = MedusaSettings(num_heads, num_layers, num_draft_vocab or None, lm_head)
+    helper = train_medusa(source, out, shape, loop, resume)
     show(helper, out, tables(helper), f"The heads are in {out}; use them with --drafter medusa:{out}", as_json)
 
 

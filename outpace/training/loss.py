@@ -1,4 +1,4 @@
-"""Cross-entropy through a frozen LM head, in pieces: the logits of a batch, 50,000 numbers a row, never exist all at once."""
+"""Cross-entropy through an LM head, in pieces: the logits of a batch, 50,000 numbers a row, never exist all at once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class FrozenHead:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """[n, H] -> [n, R] float32."""
-        logits = (states.to(self.weight.dtype) @ self.weight.T).float()
-        return logits if self.bias is None else logits.add_(self.bias)
+        return logits_of(states, self.weight, self.bias)
 
     def places(self, vocab_size: int) -> torch.Tensor:
         """[V] int64: the row of the head that stands for each token, -1 for none."""
@@ -35,43 +34,64 @@ class FrozenHead:
         return places
 
     def loss(self, states: torch.Tensor, labels: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sum over the rows of importance times cross-entropy, is the likeliest token the right one [n]).
+        """See `piecewise_loss`."""
+        return piecewise_loss(states, self.weight, self.bias, labels, importance)
 
-        states [n, H]; labels [n] int64 are rows of the head, -1 for none; importance [n] float32.
-        """
-        loss, hits = _PiecewiseLoss.apply(states, self, labels, importance)
-        return loss, hits
+
+def logits_of(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """States [n, H] times weight [R, H], in its type, plus bias [R]: [n, R] float32."""
+    logits = (states.to(weight.dtype) @ weight.T).float()
+    return logits if bias is None else logits.add_(bias)
+
+
+def piecewise_loss(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, importance: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum over the rows of importance times cross-entropy, is the likeliest token the right one [n]).
+
+    states [n, H]; weight [R, H] and bias [R] of the LM head, of which the weight is trained if it wants a gradient; labels [n] int64 are
+    rows of the head, -1 for none; importance [n] float32.
+    """
+    loss, hits = _PiecewiseLoss.apply(states, weight, bias, labels, importance)
+    return loss, hits
 
 
 class _PiecewiseLoss(torch.autograd.Function):
-    """Computes the gradient with the loss: the softmax is there anyway."""
+    """Computes the gradients with the loss: the softmax is there anyway."""
 
     @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, head: FrozenHead, labels: torch.Tensor, importance: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, importance: torch.Tensor
+    ) -> Any:
         importance = torch.where(labels >= 0, importance, 0.0)
         gradient = torch.empty_like(states, dtype=torch.float32)
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         losses = torch.empty(len(states), device=states.device)
         hits = torch.empty(len(states), dtype=torch.bool, device=states.device)
         for start in range(0, len(states), PIECE_ROWS):
             piece = slice(start, start + PIECE_ROWS)
             right_rows = labels[piece].clamp(min=0)
-            logits = head.logits(states[piece])
+            logits = logits_of(states[piece], weight, bias)
             highest = logits.amax(1)
             right = logits.gather(1, right_rows[:, None])[:, 0]
             shares = logits.sub_(highest[:, None]).exp_()
             total = shares.sum(1)
             losses[piece] = total.log() + highest - right
             hits[piece] = (right == highest) & (labels[piece] >= 0)
-            pull = (shares.to(head.weight.dtype) @ head.weight).float() / total[:, None] - head.weight[right_rows].float()
+            pull = (shares.to(weight.dtype) @ weight).float() / total[:, None] - weight[right_rows].float()
             gradient[piece] = pull * importance[piece, None]
-        ctx.save_for_backward(gradient.to(states.dtype))
+            if weight_gradient is not None:
+                share_of_row = (importance[piece] / total)[:, None]
+                weight_gradient += (shares.mul_(share_of_row).to(weight.dtype).T @ states[piece].to(weight.dtype)).float()
+                weight_gradient.index_add_(0, right_rows, states[piece].float() * -importance[piece, None])
+        ctx.save_for_backward(gradient.to(states.dtype), None if weight_gradient is None else weight_gradient.to(weight.dtype))
         ctx.mark_non_differentiable(hits)
         return (losses * importance).sum(), hits
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0], None, None, None
+        of_states, of_weight = ctx.saved_tensors
+        return of_states * gradients[0], None if of_weight is None else of_weight * gradients[0], None, None, None
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

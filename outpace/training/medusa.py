@@ -6,15 +6,14 @@ Head k of a row predicts the token k + 1 places after the one that follows the r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from outpace.core import Array
 from outpace.training.calibration import NUM_RANKS
-from outpace.training.loss import FrozenHead
+from outpace.training.loss import FrozenHead, logits_of, piecewise_loss
+from outpace.training.medusa_heads import MedusaHeads, MedusaSettings
 from outpace.training.shards import Rows
 from outpace.training.temperature import Temperatures
 
@@ -24,64 +23,14 @@ PIECE_ROWS = 256
 CALIBRATION_ROWS = 1024
 
 
-@dataclass(frozen=True)
-class MedusaSettings:
-    """The shape of the heads. `num_draft_vocab` None: they can guess every token."""
-
-    num_heads: int = 4
-    num_layers: int = 1
-    num_draft_vocab: int | None = 16_384
-
-
-class Block(nn.Module):
-    """`x + silu(W x + b)`; starts as no change at all."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.zeros(size, size)), nn.Parameter(torch.zeros(size))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [n, H]."""
-        return x + nn.functional.silu(nn.functional.linear(x, self.weight, self.bias))
-
-
-class MedusaHead(nn.Module):
-    """Blocks and a square projection in front of the model's own LM head."""
-
-    def __init__(self, size: int, num_layers: int):
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(size) for _ in range(num_layers))
-        self.projection = nn.Linear(size, size, bias=False)
-        nn.init.eye_(self.projection.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [n, H]."""
-        for block in self.blocks:
-            x = block(x)
-        projected: torch.Tensor = self.projection(x)
-        return projected
-
-
-class MedusaHeads(nn.Module):
-    """All heads; the names of the parameters are those of the file format."""
-
-    def __init__(self, size: int, settings: MedusaSettings):
-        super().__init__()
-        self.heads = nn.ModuleList(MedusaHead(size, settings.num_layers) for _ in range(settings.num_heads))
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [K, n, H]: what each head gives to the LM head."""
-        return torch.stack([head(hidden) for head in self.heads])
-
-
 class MedusaTask:
     """What the loop trains. `rows` are the captured ones, `chosen` [n] those to train on, `held_out` [m] those to measure with."""
 
     def __init__(self, rows: Rows, chosen: Array, held_out: Array, head: FrozenHead, settings: MedusaSettings):
         self.rows, self.chosen, self.held_out, self.head = rows, chosen, held_out, head
         self.device, self.num_items = head.weight.device, len(chosen)
-        self.module: nn.Module = MedusaHeads(rows.index.origin.hidden_size, settings).to(self.device)
-        self.num_heads = settings.num_heads
+        self.module: torch.nn.Module = MedusaHeads(head.weight.float(), settings).to(self.device)
+        self.num_heads, self.has_own = settings.num_heads, settings.lm_head == "own"
         self.temperatures = torch.ones(self.num_heads, 1, device=self.device)
         self.places = head.places(rows.index.origin.vocab_size)
 
@@ -92,9 +41,25 @@ class MedusaTask:
         num_known = (labels >= 0).sum(dim=1)
         decay = DECAY ** torch.arange(self.num_heads, device=self.device)
         importance = (decay / num_known.clamp(min=1))[:, None].expand(labels.shape)
-        loss, hits = self.head.loss(states.flatten(0, 1), labels.flatten(), importance.flatten())
-        shares = hits.view(labels.shape).sum(dim=1) / num_known.clamp(min=1)
+        loss, hits = self._loss(states, labels, importance)
+        shares = hits.sum(dim=1) / num_known.clamp(min=1)
         return loss, {f"accuracy_{k}": share for k, share in enumerate(shares.tolist(), 1)}
+
+    def _loss(self, states: torch.Tensor, labels: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss of all heads, hits [K, n]) of states [K, n, H], labels and importance [K, n]."""
+        if not self.has_own:
+            loss, hits = self.head.loss(states.flatten(0, 1), labels.flatten(), importance.flatten())
+            return loss, hits.view(labels.shape)
+        losses, found = [], []
+        for k, weight in enumerate(self._own_lm_heads()):
+            loss, hits = piecewise_loss(states[k], weight, None, labels[k], importance[k])
+            losses.append(loss)
+            found.append(hits)
+        return torch.stack(losses).sum(), torch.stack(found)
+
+    def _own_lm_heads(self) -> list[torch.Tensor]:
+        """[R, H] of each head, in the type to multiply in."""
+        return [self.module.get_parameter(f"heads.{k}.lm_head.weight").to(self.head.weight.dtype) for k in range(self.num_heads)]
 
     def evaluate(self) -> Mapping[str, float]:
         """Accuracy of each head on some held-out rows."""
@@ -139,6 +104,8 @@ class MedusaTask:
     def _logits(self, rows: Array) -> torch.Tensor:
         """[K, n, R] float32 at these rows."""
         states = self.module(self.rows.hidden(rows).to(self.device, torch.float32))
+        if self.has_own:
+            return torch.stack([logits_of(*parts) for parts in zip(states, self._own_lm_heads(), strict=True)])
         return self.head.logits(states.flatten(0, 1)).view(self.num_heads, len(rows), -1)
 
     def tensors(self) -> dict[str, Array]:

@@ -16,7 +16,8 @@ from outpace.helpers.format import Helper
 from outpace.training.base_model import LMHeadWeights, frequent_tokens
 from outpace.training.calibration import accuracies, best_tree, walk, with_likeliest, with_tree
 from outpace.training.loop import LoopSettings, train
-from outpace.training.medusa import MedusaSettings, MedusaTask
+from outpace.training.medusa import MedusaTask
+from outpace.training.medusa_heads import MedusaSettings
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, rows_of, split
