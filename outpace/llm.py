@@ -143,8 +143,8 @@ class LLM:
         if isinstance(speculative, Speculation):
             return speculative
         config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
-        if has_prediction and not {spec.name for spec in parse_specs(config.method, self.target.base)} & {"none", "prediction"}:
-            config = replace(config, method=prefixed("prediction", config.method, self.target.base))
+        if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
+            config = replace(config, method=prefixed("prediction", config.method))
         return self.speculations.of(config)
 
     def _load_helper(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:

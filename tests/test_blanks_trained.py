@@ -68,7 +68,7 @@ def test_right_blanks_are_always_right(tmp_path):
     """The clock tells the time behind any token, so every guess holds: 1 token in the first step, then 4."""
     target = Clock(vocab_size=50)
     random_blanks(target.base).save_pretrained(tmp_path)
-    drafter = create_drafter(f"blanks:{tmp_path}", DrafterContext(target))
+    drafter = create_drafter(f"blanks:{tmp_path}:after=end", DrafterContext(target))
     (request,) = run(target, [make_request(target, [0, 1, 2], SamplingParams(max_tokens=41), drafter, num_draft_tokens=3)])
     assert request.output_token_ids == [i % 50 for i in range(3, 44)]
     assert request.stats.num_steps == 11

@@ -35,8 +35,7 @@ DRAFTERS = {
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
 AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
-AUTO_DRAFTERS = "suffix+recycling"  # unless SPEC is given; and AUTO_HELPER where one comes with outpace for the model
-AUTO_HELPER = "medusa"
+AUTO_DRAFTERS = "suffix+recycling"
 
 
 @dataclass(frozen=True)
@@ -92,21 +91,18 @@ def is_adaptive(text: str) -> bool:
     return text.strip().partition(":")[0] == AUTO
 
 
-def prefixed(name: str, text: str, base: Base | None = None) -> str:
-    """The spec with one more drafter in front: `name+a+b`, or `auto:name+a+b`. `base` is the model that is to run."""
-    return f"{AUTO}:{name}+{_drawn_from(text, base)}" if is_adaptive(text) else f"{name}+{text}"
+def prefixed(name: str, text: str) -> str:
+    """The spec with one more drafter in front: `name+a+b`, or `auto:name+a+b`."""
+    if is_adaptive(text):
+        return f"{AUTO}:{name}+{text.strip().partition(':')[2] or AUTO_DRAFTERS}"
+    return f"{name}+{text}"
 
 
-def parse_specs(text: str, base: Base | None = None) -> list[DrafterSpec]:
-    """The parts of `a+b+c`, or of what `auto` draws from for the model that is to run. Raises BadInputError for an unknown name."""
-    text = _drawn_from(text, base) if is_adaptive(text) else text
+def parse_specs(text: str) -> list[DrafterSpec]:
+    """The parts of `a+b+c`, or of what `auto` draws from. Raises BadInputError for an unknown name."""
+    if is_adaptive(text):
+        text = text.strip().partition(":")[2] or AUTO_DRAFTERS
     return [parse_spec(part) for part in text.split("+")]
-
-
-def _drawn_from(text: str, base: Base | None) -> str:
-    """`a+b` of `auto:a+b`, or what auto draws from where nothing is said."""
-    usual = f"{AUTO_DRAFTERS}+{AUTO_HELPER}" if shipped(AUTO_HELPER, base) else AUTO_DRAFTERS
-    return text.strip().partition(":")[2] or usual
 
 
 def check_specs(text: str) -> None:
@@ -117,7 +113,7 @@ def check_specs(text: str) -> None:
 
 def create_drafter(text: str, context: DrafterContext) -> Drafter:
     """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
-    specs = parse_specs(text, context.target.base)
+    specs = parse_specs(text)
     parts = [_create(spec, context) for spec in specs]
     if len(parts) == 1 and not is_adaptive(text):
         return parts[0]

@@ -27,7 +27,7 @@ class Usual:
     num_draft_tokens: int
 
 
-UNTRAINED, TRAINED = Usual(3, 1, "root", 0), Usual(0, 4, "end", 6)
+UNTRAINED, TRAINED = Usual(3, 1, "root", 0), Usual(0, 4, "root", 6)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class BlanksDrafter(Drafter):
     """path: a folder with trained blanks; empty for those that come with outpace, if some do for this model, else for a `blank`.
     blank: a text (its tokens take turns), eos, pad, newline, last (the token before again) or auto; without a tokenizer a token id.
     count: blanks in a row, branches: guesses for each position, after: behind the root (the last token), the end (also the last guess) or
-    every guess. 0 and "" are what suits: 3 blanks, 1 branch, root, and with trained blanks all of them, 4 branches, and end."""
+    every guess. 0 and "" are what suits: 3 blanks, 1 branch, root, and with trained blanks all of them and 4 branches."""
 
     requires = Capabilities(tree=True, probes=True)
 

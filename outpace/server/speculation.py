@@ -52,7 +52,7 @@ class Policy:
             check_specs(spec)  # what is wrong is told at the start
         self.default = default
         self.names = [name for name in ready_drafters(base) if has_auto or name != AUTO]
-        self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec, base)))}
+        self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
         self.verifiers = {*VERIFIERS, default.verifier}
 
     def read(self, value: bool | str | SpeculativeRequest | None) -> Wish:
