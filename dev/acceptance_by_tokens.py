@@ -58,7 +58,7 @@ def point(rows: Rows, head: FrozenHead, chosen: Array, held_out: list[Array]) ->
     seconds = time.monotonic() - start
     task.calibrate()
     _, worth = measure(task, rows, held_out)
-    return {"num_tokens": len(chosen), "num_steps": num_steps, "seconds": round(seconds, 1), **asdict(worth)}
+    return {"num_tokens": len(chosen), "num_steps": num_steps, "seconds": round(seconds, 1), "held_out": asdict(worth)}
 
 
 def begun(path: Path, head: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, label in LINES.items():
-        axes.plot([found["num_tokens"] for found in points], [found[name] for found in points], "o-", label=label)
+        axes.plot([found["num_tokens"] for found in points], [found["held_out"][name] for found in points], "o-", label=label)
     axes.set_xscale("log")
     axes.set_xlabel("tokens trained on, each once")
     axes.set_ylabel(f"tokens a step, {DRAFT_NODES} guesses")
