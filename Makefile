@@ -5,7 +5,7 @@ STAMP := .venv/ready
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench results setup clean
+.PHONY: demo test check bench results train-assets setup clean
 
 demo: $(STAMP)
 	$(BIN)/outpace demo
@@ -26,6 +26,11 @@ bench: $(STAMP)
 # make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
 results: $(STAMP)
 	$(BIN)/python dev/results.py measure "$(PROMPTS)"
+
+# make train-assets DATA=folder   (trains the shipped helpers anew, hours on two cores; called again after a stop it goes on)
+WORK ?= build/train-assets
+train-assets: $(STAMP)
+	$(BIN)/python dev/train_assets.py "$(DATA)" "$(WORK)"
 
 setup: $(STAMP)
 

@@ -1,0 +1,100 @@
+"""Train the helpers that come with outpace, and copy them to outpace/assets/.
+
+usage: python dev/train_assets.py DATA WORK
+
+DATA has the folders that dev/training_prompts.py reads. WORK keeps the answers, the captured rows (1.5 GB) and the runs. Called again after
+whatever stopped it, it skips what is whole and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from outpace.helpers.format import CONFIG, WEIGHTS
+from outpace.helpers.shipped import ASSETS
+from outpace.shell import write_whole
+
+MODEL = "smollm2-135m-instruct"
+MAX_BYTES = 16 << 20  # of all helpers together
+MAX_TOKENS = 192  # of an answer, as the kept ones were written
+NUM_BLANKS_TEXTS = 1300  # blanks have few weights and run the whole model, so they take a part of the answers
+ANSWERS, BLANKS_ANSWERS, PROMPTS = "answers.jsonl", "blanks.jsonl", "prompts.jsonl"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one helper is made: its run and its data, both below WORK, and what `outpace train` is told besides."""
+
+    run: str
+    data: str
+    words: tuple[str, ...] = ()
+
+
+RECIPES = {  # in this order: the first one captures the rows for the next two
+    "recycling": Recipe("rows", ANSWERS),
+    "medusa": Recipe("medusa", "rows/shards", ("--epochs", "1")),
+    "eagle": Recipe("eagle", "rows/shards", ("--epochs", "1", "--rounds", "3")),
+    "blanks": Recipe("blanks", BLANKS_ANSWERS),
+}
+
+
+def command(kind: str, work: Path) -> list[str]:
+    """The words after `outpace`. `--resume` also begins a run that is not there yet."""
+    recipe = RECIPES[kind]
+    places = ["--data", str(work / recipe.data), "--out", str(work / recipe.run)]
+    return ["train", kind, *places, "--max-tokens", str(MAX_TOKENS), *recipe.words, "--resume"]
+
+
+def run(words: Sequence[str]) -> None:
+    """Run Python with these words; stop with its status if it fails."""
+    status = subprocess.run([sys.executable, *words], check=False).returncode
+    if status:
+        raise SystemExit(status)
+
+
+def restore_answers(data: Path, work: Path) -> None:
+    """Write the kept answers, and the part of them for blanks, where they are missing."""
+    answers, part = work / ANSWERS, work / BLANKS_ANSWERS
+    if not answers.exists():
+        unfinished = work / f"{ANSWERS}.part"
+        run([str(Path(__file__).with_name("training_prompts.py")), str(data), str(work / PROMPTS), str(unfinished)])
+        unfinished.replace(answers)
+    if not part.exists():
+        with answers.open(encoding="utf-8") as lines:
+            write_whole(part, "".join(itertools.islice(lines, NUM_BLANKS_TEXTS)).rstrip("\n"))
+
+
+def ship(work: Path, assets: Path) -> int:
+    """Copy all helpers and return their bytes. Stops before the first copy if they are too large together."""
+    files = {work / recipe.run / name: assets / f"{kind}-{MODEL}" / name for kind, recipe in RECIPES.items() for name in (WEIGHTS, CONFIG)}
+    size = sum(path.stat().st_size for path in files)
+    if size > MAX_BYTES:
+        raise SystemExit(f"the helpers have {size:,} bytes together, more than {MAX_BYTES:,}; nothing was copied")
+    for source, copy in files.items():
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, copy)
+    return size
+
+
+def main() -> None:
+    """Answers, runs, copies."""
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python dev/train_assets.py DATA WORK")
+    data, work = map(Path, sys.argv[1:])
+    work.mkdir(parents=True, exist_ok=True)
+    restore_answers(data, work)
+    for kind, recipe in RECIPES.items():
+        if not (work / recipe.run / CONFIG).exists():
+            run(["-m", "outpace.cli", *command(kind, work)])
+    size = ship(work, ASSETS)
+    sys.stderr.write(f"the helpers in {ASSETS} have {size / (1 << 20):.1f} MiB together\n")
+
+
+if __name__ == "__main__":
+    main()
