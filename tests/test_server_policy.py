@@ -68,6 +68,7 @@ def test_every_option_has_been_judged():
     kept = {
         ("medusa", "path"),
         ("eagle", "path"),
+        ("blanks", "path"),
         ("suffix", "memory"),
         ("suffix", "scopes"),
         ("suffix", "file"),

@@ -23,11 +23,10 @@ class Usual:
 
     count: int
     branches: int
-    after: str
     num_draft_tokens: int
 
 
-UNTRAINED, TRAINED = Usual(3, 1, "root", 0), Usual(0, 4, "root", 6)
+UNTRAINED, TRAINED = Usual(3, 1, 0), Usual(0, 4, 6)
 
 
 @dataclass(frozen=True)

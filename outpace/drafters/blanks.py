@@ -35,10 +35,12 @@ class BlanksDrafter(Drafter):
 
     requires = Capabilities(tree=True, probes=True)
 
-    def __init__(self, context: DrafterContext, path: str = "", count: int = 0, blank: str = "auto", branches: int = 0, after: str = ""):
+    def __init__(
+        self, context: DrafterContext, path: str = "", count: int = 0, blank: str = "auto", branches: int = 0, after: str = "root"
+    ):
         if count < 0 or branches < 0:
             raise BadInputError(f"blanks: count and branches must be at least 1, not {count} and {branches}")
-        if after not in ("", *WHERE):
+        if after not in WHERE:
             raise BadInputError(f"blanks: after must be one of {', '.join(WHERE)}, not {after!r}")
         if count > EngineConfig.max_draft_rows // 2:
             raise BadInputError(f"blanks: count may be {EngineConfig.max_draft_rows // 2} at most, not {count}")
@@ -49,7 +51,7 @@ class BlanksDrafter(Drafter):
         if trained is not None and count > len(trained.tokens):
             raise BadInputError(f"blanks: count may be {len(trained.tokens)} at most, as many as were trained, not {count}")
         self.count = count or (usual.count if trained is None else len(trained.tokens))
-        self.branches, self.after = min(branches or usual.branches, context.vocab_size), after or usual.after
+        self.branches, self.after = min(branches or usual.branches, context.vocab_size), after
         self.num_draft_tokens = usual.num_draft_tokens or self.count * self.branches
         self.states: dict[str, _State] = {}
 
