@@ -40,6 +40,7 @@ class Failed(Exception):
 
 
 def require(condition: bool, text: str) -> None:
+    """Raise Failed with this text unless the condition holds."""
     if not condition:
         raise Failed(text)
 

@@ -87,6 +87,7 @@ def shown(llm: LLM, token: int) -> str:
 
 
 def words(llm: LLM, tokens: list[int], style: str) -> Text:
+    """Tokens of the model as text in one style."""
     return Text(" ".join(shown(llm, token) for token in tokens), style=style)
 
 
@@ -148,6 +149,7 @@ def chains(draft: Draft) -> list[list[int]]:
 
 
 def save(picture: RenderableType, name: str) -> None:
+    """Write a picture as docs/drafters/NAME.svg."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture)
     console.save_svg(str(DOCS / f"{name}.svg"), title=f"{name}: a real step of the default model")

@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 from test_openvino import tiny_folder  # noqa: E402
+from training_tools import KILLED_AT_A_CHECKPOINT, run_killed  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from outpace.cli import app  # noqa: E402
@@ -150,21 +149,12 @@ def heads_of(model):
 # ---- a run
 
 
-KILLED = """
-import os, signal
-from pathlib import Path, PosixPath
-from outpace.training import loop
+KILLED = f"""
 from outpace.training.draft import DraftSettings
 from outpace.training.loop import LoopSettings
 from outpace.training.run_draft import train_draft
 from outpace.training.stages import Source
-save, calls = loop.save_checkpoint, []
-def killed(folder, step, module, optimizer):
-    save(folder, step, module, optimizer)
-    calls.append(step)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = killed
+{KILLED_AT_A_CHECKPOINT}
 """
 
 
@@ -172,9 +162,7 @@ loop.save_checkpoint = killed
 def test_killed_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
     code = f"{KILLED}train_draft({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == -9, done.stderr[-2000:]
+    run_killed(code)
     assert not (out / "config.json").exists()
     record = run_draft.train_draft(source, out, SHAPE, LOOP, resume=True)
     mine, expected = (load_file(folder / "model.safetensors") for folder in (out, whole[0]))

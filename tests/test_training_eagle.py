@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from test_openvino import tiny_folder  # noqa: E402
+from training_tools import KILLED_AT_A_CHECKPOINT, run_killed  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from outpace.cli import app  # noqa: E402
@@ -167,25 +165,14 @@ def test_decoding_accepts_what_training_said(model, whole):
 def test_killed_in_training_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
     code = f"""
-import os, signal
-from pathlib import Path, PosixPath
-from outpace.training import loop
 from outpace.training.eagle import EagleSettings
 from outpace.training.loop import LoopSettings
 from outpace.training.run_eagle import train_eagle
 from outpace.training.stages import Source
-save, calls = loop.save_checkpoint, []
-def killed(folder, step, module, optimizer):
-    save(folder, step, module, optimizer)
-    calls.append(step)
-    if len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = killed
+{KILLED_AT_A_CHECKPOINT}
 train_eagle({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == -9, done.stderr[-2000:]
+    run_killed(code)
     assert not (out / "config.json").exists()
     helper = train_eagle(source, out, SHAPE, LOOP, resume=True)
     for name, tensor in whole[1].tensors.items():

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from test_openvino import tiny_folder  # noqa: E402
+from training_tools import KILLED_AT_A_CHECKPOINT, run_killed  # noqa: E402
 
 from outpace.cli import app  # noqa: E402
 from outpace.core import SamplingParams  # noqa: E402
@@ -91,17 +89,7 @@ def killed(folder, *arguments):
     return calls[-1]
 capture.add_shard = killed
 """,
-    "training": """
-from outpace.training import loop
-save, calls = loop.save_checkpoint, []
-def killed(folder, step, module, optimizer):
-    save(folder, step, module, optimizer)
-    calls.append(step)
-    if len(calls) == 3:
-        (folder / f'.step-{step + 1:08d}.1.tmp').mkdir()
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = killed
-""",
+    "training": KILLED_AT_A_CHECKPOINT,
 }
 
 
@@ -110,8 +98,6 @@ def test_killed_in_every_stage_the_result_is_the_same(model, prompts, whole, tmp
     source, out = source_of(model, prompts), tmp_path / "killed"
     for number, patch in enumerate(KILLS.values()):
         code = f"""
-import os, signal
-from pathlib import Path, PosixPath
 from outpace.training.data import held_out  # noqa: E402
 from outpace.training.loop import LoopSettings
 from outpace.training.medusa_heads import MedusaSettings
@@ -120,9 +106,7 @@ from outpace.training.stages import Source
 {patch}
 train_medusa({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r}, resume={number > 0})
 """
-        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == -9, done.stderr[-2000:]
+        run_killed(code)
     assert not (out / "config.json").exists()
     helper = run_medusa.train_medusa(source, out, SHAPE, LOOP, resume=True)
     expected = whole[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -52,8 +51,7 @@ def test_the_reductions_are_still_of_this_page():
 @pytest.mark.timeout(300)
 def test_the_tutorial_trains_heads_that_guess(folder):
     """In the order of the page; every command ends well, and its last one is the export."""
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", reduced(PAGE.read_text("utf-8")), re.MULTILINE | re.DOTALL)
-    lines = [line for language, block in fences if not language for line in block.splitlines()]
+    lines = [line for block in blocks(PAGE, "") for line in reduced(block).splitlines()]
     assert len(lines) == 5
     said = {}
     for line in lines:

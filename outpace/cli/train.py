@@ -1,4 +1,4 @@
-"""Commands that train helpers: train medusa | recycling."""
+"""Commands that train helpers: train medusa | recycling, and what the others in train_*.py share with them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ Out = Annotated[Path, typer.Option(help="Folder for the helper and all that is k
 Generate = Annotated[bool, typer.Option("--generate", help="The model writes the answers to the prompts itself.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, whenever it was killed.")]
 MaxTokens = Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")]
+LearningRate = Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")]
+DraftVocab = Annotated[int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")]
 
 
 def medusa(
@@ -35,17 +38,15 @@ def medusa(
     max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every row is seen.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 512,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
+    learning_rate: LearningRate = 1e-3,
     num_heads: Annotated[int, typer.Option(min=1, max=16, help="Tokens guessed ahead.")] = 4,
     num_layers: Annotated[int, typer.Option(min=1, max=8, help="Blocks a head.")] = 1,
-    num_draft_vocab: Annotated[
-        int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")
-    ] = 16384,
+    num_draft_vocab: DraftVocab = 16384,
     lm_head: Annotated[
         Literal["shared", "own"], typer.Option(help="shared: the model's own; own: each head trains one, much larger on disk.")
     ] = "shared",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same heads on a CPU.")] = 0,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.cli.train import Generate, MaxTokens, Out, Resume, show
+from outpace.cli.train import Generate, LearningRate, MaxTokens, Out, Resume, TensorBoard, show
 from outpace.shell import needing
 
 Data = Annotated[Path, typer.Option(help="JSON lines with prompts or whole texts, or a plain text.")]
@@ -23,11 +23,11 @@ def blanks(
     max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-2,
+    learning_rate: LearningRate = 1e-2,
     count: Annotated[int, typer.Option(min=1, max=16, help="Blanks in a row: tokens guessed ahead.")] = 4,
     num_anchors: Annotated[int, typer.Option(min=1, help="Places of each text that blanks are put behind.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same blanks on a CPU.")] = 0,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",

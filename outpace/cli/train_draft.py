@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.cli.train import Data, Generate, MaxTokens, Out, Resume, show
+from outpace.cli.train import Data, Generate, LearningRate, MaxTokens, Out, Resume, TensorBoard, show
 from outpace.shell import needing
 
 
@@ -20,10 +20,10 @@ def draft(
     max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step, prompts and padding included.")] = 1024,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
+    learning_rate: LearningRate = 1e-3,
     num_layers: Annotated[int, typer.Option(min=1, help="Layers of the model that the draft model begins with.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model on a CPU.")] = 0,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",

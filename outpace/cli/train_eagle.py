@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.cli.train import Data, Generate, MaxTokens, Out, Resume, show
+from outpace.cli.train import Data, DraftVocab, Generate, LearningRate, MaxTokens, Out, Resume, TensorBoard, show
 from outpace.shell import needing
 
 
@@ -20,14 +20,12 @@ def eagle(
     max_tokens: MaxTokens = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")] = 1e-3,
+    learning_rate: LearningRate = 1e-3,
     rounds: Annotated[int, typer.Option(min=1, max=8, help="Tokens guessed in a row in training, each from the guess before.")] = 3,
     feature_weight: Annotated[float, typer.Option(min=0, help="How much the distance to the model's own features counts.")] = 0.1,
-    num_draft_vocab: Annotated[
-        int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")
-    ] = 16384,
+    num_draft_vocab: DraftVocab = 16384,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same head on a CPU.")] = 0,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")] = False,
+    tensorboard: TensorBoard = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",

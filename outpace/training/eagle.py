@@ -19,7 +19,7 @@ from outpace.core import Array
 from outpace.training.base_model import ModelParts
 from outpace.training.calibration import NUM_RANKS
 from outpace.training.eagle_layer import EagleLayer
-from outpace.training.loss import FrozenHead, has_fast_bfloat16
+from outpace.training.loss import FrozenHead, has_fast_bfloat16, tensors_of
 from outpace.training.shards import Rows
 from outpace.training.temperature import Temperatures
 
@@ -132,10 +132,7 @@ class EagleTask:
 
     def tensors(self) -> dict[str, Array]:
         """The weights as the file format names them."""
-        tensors = {name: parameter.detach().float().cpu().numpy() for name, parameter in self.module.named_parameters()}
-        if self.head.vocab_ids is not None:
-            tensors["vocab_ids"] = self.head.vocab_ids.cpu().numpy()
-        return tensors
+        return tensors_of(self.module, self.head)
 
     def _rounds(self, batch: Batch) -> list[torch.Tensor]:
         """The outputs [B, A, H] of each round, float32."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from outpace.core import Array
+
 PIECE_ROWS = 512
 
 
@@ -92,6 +94,12 @@ class _PiecewiseLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         of_states, of_weight = ctx.saved_tensors
         return of_states * gradients[0], None if of_weight is None else of_weight * gradients[0], None, None, None
+
+
+def tensors_of(module: torch.nn.Module, head: FrozenHead) -> dict[str, Array]:
+    """The weights of a helper that uses this head, as the file format names them."""
+    tensors = {name: parameter.detach().float().cpu().numpy() for name, parameter in module.named_parameters()}
+    return tensors if head.vocab_ids is None else {**tensors, "vocab_ids": head.vocab_ids.cpu().numpy()}
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from outpace.core import Array
 from outpace.training.calibration import NUM_RANKS
-from outpace.training.loss import FrozenHead, logits_of, piecewise_loss
+from outpace.training.loss import FrozenHead, logits_of, piecewise_loss, tensors_of
 from outpace.training.medusa_heads import MedusaHeads, MedusaSettings
 from outpace.training.shards import Rows
 from outpace.training.temperature import Temperatures
@@ -110,10 +110,7 @@ class MedusaTask:
 
     def tensors(self) -> dict[str, Array]:
         """The weights as the file format names them."""
-        tensors = {name: parameter.detach().float().cpu().numpy() for name, parameter in self.module.named_parameters()}
-        if self.head.vocab_ids is not None:
-            tensors["vocab_ids"] = self.head.vocab_ids.cpu().numpy()
-        return tensors
+        return tensors_of(self.module, self.head)
 
     def _tokens(self, rows: Array) -> Array:
         """[K, n] int64: the token each head should guess, -1 behind the end of the text."""

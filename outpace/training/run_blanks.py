@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from outpace.drafters.blanks import WHERE
 from outpace.errors import BadInputError
 from outpace.helpers.blanks import MAX_BLANKS
 from outpace.helpers.format import Helper
+from outpace.training.base_model import best_device
 from outpace.training.blanks import BlanksSettings, BlanksTask
 from outpace.training.blanks_worth import DRAFT_BRANCHES, DRAFT_NODES, decode
 from outpace.training.calibration import accuracies
@@ -22,6 +21,7 @@ from outpace.training.frozen import FrozenModel
 from outpace.training.loop import LoopSettings, train
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.stages import Run, Source, llm_of, texts_of
+from outpace.training.worth import NOT_OWN, accuracy_table
 
 MAX_MEASURED_TOKENS = 4096  # of held-out answers
 OWN_SHARE = 0.9  # of tokens that the model, here in another precision, would have written itself, for texts to count as its own
@@ -46,8 +46,7 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
     run = Run.of(out, "blanks", source, [settings, loop], resume)
     texts = _texts(source, run)
     run.begin()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = FrozenModel.of(source.model, device)
+    model = FrozenModel.of(source.model, best_device())
     apart = held_out([text.id for text in texts])
     train_texts, measured = ([text for text in texts if (text.id in apart) == is_apart] for is_apart in (False, True))
     start = model.embeddings.float().mean(dim=0).repeat(settings.count, 1)
@@ -92,16 +91,9 @@ def measure(task: BlanksTask, texts: Sequence[Text]) -> Worth:
 
 def tables(helper: Helper) -> list[Any]:
     """The figures of a training for people: accuracies of each blank, and the acceptance length to expect."""
-    from rich.table import Table
-
     worth = Worth(**helper.training["held_out"])
-    table = Table(title=f"{worth.num_rows:,} places of {worth.num_texts} held-out texts: is the right token among the first guesses?")
-    table.add_column("blank")
-    for top in (1, 2, 3, 5, 10):
-        table.add_column(f"top {top}", justify="right")
-    for number, shares in enumerate(worth.accuracies, 1):
-        table.add_row(str(number), *(f"{shares[top - 1]:.1%}" for top in (1, 2, 3, 5, 10)))
+    table = accuracy_table(f"{worth.num_rows:,} places of {worth.num_texts}", "blank", worth.accuracies)
     if worth.acceptance is None:
-        return [table, "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."]
+        return [table, NOT_OWN]
     lengths = ", ".join(f"{length:.2f} with after={after}" for after, length in worth.acceptance.items())
     return [table, f"Tokens a step to expect, {DRAFT_NODES} guesses a step, {DRAFT_BRANCHES} branches: {lengths}"]

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from outpace.core import Array
 from outpace.drafters.draft_model import MAX_STOP
 from outpace.helpers.draft import DraftRecord
-from outpace.llm import LLM
-from outpace.training.data import held_out
+from outpace.training.base_model import best_device
 from outpace.training.draft import DraftSettings, DraftTask
 from outpace.training.loop import LoopSettings, train
 from outpace.training.record import check_tensorboard, draw_curves
-from outpace.training.run_medusa import OWN_SHARE
 from outpace.training.shards import Rows
-from outpace.training.stages import Run, Source, check_rows, rows_of
+from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, split_texts
 from outpace.training.student import Student
+from outpace.training.worth import NOT_OWN, are_own
 
 MAX_DEPTH = 7  # the drafter's own
 MAX_HELD_OUT_ROWS = 8_192
@@ -51,10 +49,8 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
     rows = rows_of(source, run)
     check_rows(rows, student.head.base, source.data)
     run.begin()
-    apart = held_out(rows.ids)
-    is_apart = np.array([name in apart for name in rows.ids])
-    head = student.head.frozen(None, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    task = DraftTask(rows, np.flatnonzero(~is_apart), np.flatnonzero(is_apart), student.live, head, settings, loop.seed)
+    chosen, apart = split_texts(rows)
+    task = DraftTask(rows, chosen, apart, student.live, student.head.frozen(None, best_device()), settings, loop.seed)
     num_steps = train(task, loop, out)
     draw_curves(out)
     student.round()
@@ -62,7 +58,7 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
     made |= {"batch_size": settings.batch_rows, "data": asdict(rows.index.origin)}
     record = DraftRecord(student.head.base, {"num_layers": settings.num_layers}, made)
     student.save(out, record)
-    worth = measure(task, rows, np.flatnonzero(is_apart), pass_cost(source, out))
+    worth = measure(task, rows, apart, pass_cost(source, out))
     record = replace(record, training={**made, "held_out": asdict(worth)})
     record.save(out)
     return record
@@ -70,8 +66,7 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
 
 def pass_cost(source: Source, folder: Path) -> float:
     """Time of a pass of the model in `folder`, in passes of its teacher, on the target in use."""
-    llm = LLM(source.model, "none", target=source.target, precision=source.precision, threads=source.threads)
-    return llm.speculations.helper(str(folder), None).pass_cost
+    return open_llm(source).speculations.helper(str(folder), None).pass_cost
 
 
 def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
@@ -81,7 +76,7 @@ def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
     agreement, chains = task.chains(texts)
     whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
     lengths = automatic = None
-    if (rows.best[whole] == rows.tokens[whole]).mean() >= OWN_SHARE:
+    if are_own(rows, whole):
         lengths = [round(chains.acceptance(depth).mean_length, 4) for depth in range(1, MAX_DEPTH + 1)]
         automatic = round(chains.acceptance(MAX_DEPTH, min(cost, MAX_STOP)).mean_length, 4)
     return Worth(len(texts), len(whole), round(agreement, 4), lengths, round(cost, 4), automatic)
@@ -95,7 +90,7 @@ def tables(record: DraftRecord) -> list[Any]:
     where = f"{worth.num_rows:,} rows of {worth.num_texts} held-out texts"
     first = f"The same token is likeliest in {worth.agreement:.1%} of {where}; a pass costs {worth.pass_cost:.2f} of the model's own."
     if worth.acceptance is None:
-        return [first, "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."]
+        return [first, NOT_OWN]
     table = Table(title="Chains of guesses: what to expect, if a wider pass of the model costs no more")
     for name in ("guesses a step", "tokens a step", "speed over plain"):
         table.add_column(name, justify="right")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from outpace.core import Array
 from outpace.helpers.format import Helper
-from outpace.training.base_model import LMHeadWeights, frequent_tokens
+from outpace.training.base_model import LMHeadWeights, best_device, frequent_tokens
 from outpace.training.calibration import accuracies, best_tree, walk, with_likeliest, with_tree
 from outpace.training.loop import LoopSettings, train
 from outpace.training.medusa import MedusaTask
@@ -21,12 +20,12 @@ from outpace.training.medusa_heads import MedusaSettings
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, rows_of, split
+from outpace.training.worth import NOT_OWN, accuracy_table, are_own
 
 TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
 DRAFT_NODES = 10  # of a step, in the acceptance length that is predicted
 DRAFT_THRESHOLD = 0.02  # the medusa drafter's own
 MAX_HELD_OUT_ROWS = 16_384
-OWN_SHARE = 0.98  # of tokens that the model would have written itself, for a text to count as its own
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
     check_rows(rows, head.base, source.data)
     run.begin()
     chosen, held_out = split(rows)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vocab_ids = frequent_tokens(rows, settings.num_draft_vocab)
-    task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, device), settings)
+    task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, best_device()), settings)
     num_steps = train(task, loop, out)
     draw_curves(out)
     temperatures = task.calibrate()
@@ -83,10 +81,9 @@ def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[li
     whole = np.concatenate(texts)
     ranks, chances = task.guesses(whole)
     tree = best_tree(ranks, TREE_NODES)
-    is_own = (rows.best[whole] == rows.tokens[whole]).mean() >= OWN_SHARE
     starts = [0, *itertools.accumulate(len(text) for text in texts)]
     fixed = best = None
-    if is_own:
+    if are_own(rows, whole):
         fixed = round(walk(starts, with_tree(ranks, tree[:DRAFT_NODES])).mean_length, 4)
         best = round(walk(starts, with_likeliest(ranks, chances, DRAFT_NODES, DRAFT_THRESHOLD)).mean_length, 4)
     shares = [[round(share, 4) for share in head] for head in accuracies(ranks)]
@@ -95,16 +92,9 @@ def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[li
 
 def tables(helper: Helper) -> list[Any]:
     """The figures of a training for people: accuracies of each head, and the acceptance length to expect."""
-    from rich.table import Table
-
     worth = Worth(**helper.training["held_out"])
-    table = Table(title=f"{worth.num_rows:,} rows of {worth.num_texts} held-out texts: is the right token among the first guesses?")
-    table.add_column("head")
-    for top in (1, 2, 3, 5, 10):
-        table.add_column(f"top {top}", justify="right")
-    for number, shares in enumerate(worth.accuracies, 1):
-        table.add_row(str(number), *(f"{shares[top - 1]:.1%}" for top in (1, 2, 3, 5, 10)))
+    table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "head", worth.accuracies)
     if worth.acceptance_best is None:
-        return [table, "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."]
+        return [table, NOT_OWN]
     lengths = f"{worth.acceptance_best:.2f} tokens a step, with the fixed tree {worth.acceptance_fixed:.2f}"
     return [table, f"Mean acceptance length to expect, {DRAFT_NODES} guesses a step: {lengths}"]

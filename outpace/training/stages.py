@@ -95,9 +95,12 @@ def llm_of(source: Source) -> LLM:
     """The model that reads the data and, if it is told to, writes the answers. Raises BadInputError where there is no data."""
     if not source.data.is_file():
         raise BadInputError(f"there is no file {source.data}")
-    return LLM(
-        source.model, "auto" if source.generate else "none", target=source.target, precision=source.precision, threads=source.threads
-    )
+    return open_llm(source, "auto" if source.generate else "none")
+
+
+def open_llm(source: Source, drafter: str = "none") -> LLM:
+    """The model that is helped, as it will run."""
+    return LLM(source.model, drafter, target=source.target, precision=source.precision, threads=source.threads)
 
 
 def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
@@ -133,3 +136,10 @@ def split(rows: Rows) -> tuple[Array, list[Array]]:
         else:
             train.append(np.arange(begin, end - 1))
     return np.concatenate(train) if train else np.empty(0, np.int64), texts
+
+
+def split_texts(rows: Rows) -> tuple[Array, Array]:
+    """(texts to train on, held-out texts), by number."""
+    apart = held_out(rows.ids)
+    is_apart = np.array([name in apart for name in rows.ids])
+    return np.flatnonzero(~is_apart), np.flatnonzero(is_apart)
