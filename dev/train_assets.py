@@ -24,31 +24,40 @@ MODEL = "smollm2-135m-instruct"
 MAX_BYTES = 16 << 20  # of all helpers together
 MAX_TOKENS = 192  # of an answer, as the kept ones were written
 NUM_BLANKS_TEXTS = 1300  # blanks have few weights and run the whole model, so they take a part of the answers
-ANSWERS, BLANKS_ANSWERS, PROMPTS = "answers.jsonl", "blanks.jsonl", "prompts.jsonl"
+ANSWERS, LATER, BLANKS_ANSWERS, PROMPTS = "answers.jsonl", "later.jsonl", "blanks.jsonl", "prompts.jsonl"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one helper is made: its run and its data, both below WORK, and what `outpace train` is told besides."""
+    """How one helper is made: its kind, its run and its data, both below WORK, and what `outpace train` is told besides.
 
+    `goes_on`: the run whose helper it goes on from. `is_shipped` is False for those that others go on from.
+    """
+
+    kind: str
     run: str
     data: str
     words: tuple[str, ...] = ()
+    goes_on: str = ""
+    is_shipped: bool = True
 
 
-RECIPES = {  # in this order: the first one captures the rows for the next two
-    "recycling": Recipe("rows", ANSWERS),
-    "medusa": Recipe("medusa", "rows/shards", ("--epochs", "1")),
-    "eagle": Recipe("eagle", "rows/shards", ("--epochs", "1", "--rounds", "3")),
-    "blanks": Recipe("blanks", BLANKS_ANSWERS),
-}
+ONCE, LATER_ONCE = ("--epochs", "1"), ("--epochs", "1", "--learning-rate", "5e-4")
+RECIPES = (  # in this order: a run whose data are answers captures the rows for those that follow
+    Recipe("recycling", "rows", ANSWERS),
+    Recipe("medusa", "medusa-first", "rows/shards", ONCE, is_shipped=False),
+    Recipe("eagle", "eagle-first", "rows/shards", ONCE, is_shipped=False),
+    Recipe("medusa", "medusa", LATER, LATER_ONCE, "medusa-first"),
+    Recipe("eagle", "eagle", "medusa/shards", LATER_ONCE, "eagle-first"),
+    Recipe("blanks", "blanks", BLANKS_ANSWERS),
+)
 
 
-def command(kind: str, work: Path) -> list[str]:
+def command(recipe: Recipe, work: Path) -> list[str]:
     """The words after `outpace`. `--resume` also begins a run that is not there yet."""
-    recipe = RECIPES[kind]
     places = ["--data", str(work / recipe.data), "--out", str(work / recipe.run)]
-    return ["train", kind, *places, "--max-tokens", str(MAX_TOKENS), *recipe.words, "--resume"]
+    earlier = ["--start-from", str(work / recipe.goes_on)] if recipe.goes_on else []
+    return ["train", recipe.kind, *places, "--max-tokens", str(MAX_TOKENS), *recipe.words, *earlier, "--resume"]
 
 
 def run(words: Sequence[str]) -> None:
@@ -60,10 +69,10 @@ def run(words: Sequence[str]) -> None:
 
 def restore_answers(data: Path, work: Path) -> None:
     """Write the kept answers, and the part of them for blanks, where they are missing."""
-    answers, part = work / ANSWERS, work / BLANKS_ANSWERS
+    answers, later, part = (work / name for name in (ANSWERS, LATER, BLANKS_ANSWERS))
     if not answers.exists():
         unfinished = work / f"{ANSWERS}.part"
-        run([str(Path(__file__).with_name("training_prompts.py")), str(data), str(work / PROMPTS), str(unfinished)])
+        run([str(Path(__file__).with_name("training_prompts.py")), str(data), str(work / PROMPTS), str(unfinished), str(later)])
         unfinished.replace(answers)
     if not part.exists():
         with answers.open(encoding="utf-8") as lines:
@@ -72,7 +81,8 @@ def restore_answers(data: Path, work: Path) -> None:
 
 def ship(work: Path, assets: Path) -> int:
     """Copy all helpers and return their bytes. Stops before the first copy if they are too large together."""
-    files = {work / recipe.run / name: assets / f"{kind}-{MODEL}" / name for kind, recipe in RECIPES.items() for name in (WEIGHTS, CONFIG)}
+    shipped = [recipe for recipe in RECIPES if recipe.is_shipped]
+    files = {work / recipe.run / name: assets / f"{recipe.kind}-{MODEL}" / name for recipe in shipped for name in (WEIGHTS, CONFIG)}
     size = sum(path.stat().st_size for path in files)
     if size > MAX_BYTES:
         raise SystemExit(f"the helpers have {size:,} bytes together, more than {MAX_BYTES:,}; nothing was copied")
@@ -89,9 +99,9 @@ def main() -> None:
     data, work = map(Path, sys.argv[1:])
     work.mkdir(parents=True, exist_ok=True)
     restore_answers(data, work)
-    for kind, recipe in RECIPES.items():
+    for recipe in RECIPES:
         if not (work / recipe.run / CONFIG).exists():
-            run(["-m", "outpace.cli", *command(kind, work)])
+            run(["-m", "outpace.cli", *command(recipe, work)])
     size = ship(work, ASSETS)
     sys.stderr.write(f"the helpers in {ASSETS} have {size / (1 << 20):.1f} MiB together\n")
 

@@ -1,9 +1,11 @@
 """The prompts that the shipped helpers learn from, and the answers that the default model has already written to them.
 
-usage: python dev/training_prompts.py DATA PROMPTS.jsonl [ANSWERS.jsonl]
+usage: python dev/training_prompts.py DATA PROMPTS.jsonl [ANSWERS.jsonl [LATER.jsonl]]
 
-DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum; nothing of Spec-Bench. With ANSWERS, the answers kept in
-dev/answers.jsonl.xz (greedy, at most 192 tokens, int8) are written as `outpace train … --data ANSWERS.jsonl` reads them.
+DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum; nothing of Spec-Bench. training_kinds.py adds prompts of
+the kinds that those lack. With ANSWERS, the kept answers (dev/answers.jsonl.xz; greedy, at most 192 tokens, int8) to the data folders'
+prompts are written as `outpace train … --data ANSWERS.jsonl` reads them; with LATER, those of the other kinds, and some of the first
+again, so that a helper that goes on with them does not forget.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from training_kinds import PREFIXES, with_passages, without_passages
+
+if TYPE_CHECKING:
+    from outpace.tokenizer import Tokenizer
 
 KEPT = Path(__file__).parent / "answers.jsonl.xz"
 SUMMARIES = (
@@ -25,6 +32,7 @@ SUMMARIES = (
     "{}\n\nWrite a short summary of the text above.",
 )
 MIN_SPAN, MAX_SPAN = 300, 2400  # characters of a meeting
+REPEATED = {"gsm8k": 200, "roleplay": 150, "codegen": 120, "qmsum": 120, "user_oriented_instructions": 100, "seed_tasks": 60, "vicuna": 44}
 Prompt = tuple[str, str]  # id, text of the user
 
 
@@ -67,33 +75,50 @@ def meetings(data: Path, source: random.Random) -> Iterator[Prompt]:
                 number += 1
 
 
-def prompts(data: Path) -> dict[str, list[dict[str, str]]]:
-    """id -> messages, in the order in which they were answered."""
+def kept() -> list[dict[str, Any]]:
+    """The answers: id, token_ids, finish_reason."""
+    with lzma.open(KEPT, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def prompts(data: Path, answers: list[dict[str, Any]], tokenizer: Tokenizer) -> dict[str, list[dict[str, str]]]:
+    """id -> messages. What is asked about articles needs those among the answers."""
     source = random.Random(0)
     found = [*instructions(data), *meetings(data, source)]
     source.shuffle(found)
+    written = {answer["id"]: tokenizer.decode(answer["token_ids"]) for answer in answers}
+    found += [*without_passages(), *with_passages(written)]
     return {name: [{"role": "user", "content": text}] for name, text in found}
 
 
-def write_answers(asked: dict[str, list[dict[str, str]]], out: Path) -> None:
-    """The kept answers with their prompts, in text and in tokens."""
-    from outpace import LLM
+def again(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first ones of each data folder, as many as REPEATED says."""
+    by_folder: dict[str, list[dict[str, Any]]] = {name: [] for name in REPEATED}
+    for answer in answers:
+        by_folder[answer["id"].rpartition("-")[0]].append(answer)
+    return [answer for name, number in REPEATED.items() for answer in by_folder[name][:number]]
 
-    tokenizer = LLM("default", "none").tokenizer
-    with lzma.open(KEPT, "rt", encoding="utf-8") as kept, out.open("w", encoding="utf-8") as file:
-        for line in kept:
-            answer = json.loads(line)
+
+def write_answers(asked: dict[str, list[dict[str, str]]], answers: list[dict[str, Any]], tokenizer: Tokenizer, out: Path) -> None:
+    """The answers with their prompts, in text and in tokens."""
+    with out.open("w", encoding="utf-8") as file:
+        for answer in answers:
             messages = asked[answer["id"]]
             file.write(json.dumps({**answer, "messages": messages, "prompt_ids": tokenizer.encode_chat(messages)}) + "\n")
 
 
 def main() -> None:
     """Write the prompts and, if asked to, the answers."""
-    data, out, *answers = map(Path, sys.argv[1:])
-    asked = prompts(data)
+    from outpace import LLM
+
+    data, out, *copies = map(Path, sys.argv[1:])
+    answers, tokenizer = kept(), LLM("default", "none").tokenizer
+    asked = prompts(data, answers, tokenizer)
     out.write_text("".join(json.dumps({"id": name, "messages": messages}) + "\n" for name, messages in asked.items()), "utf-8")
-    for path in answers:
-        write_answers(asked, path)
+    first = [answer for answer in answers if not answer["id"].startswith(PREFIXES)]
+    later = [answer for answer in answers if answer["id"].startswith(PREFIXES)]
+    for path, chosen in zip(copies, (first, [*later, *again(first)]), strict=False):
+        write_answers(asked, chosen, tokenizer, path)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,3 +246,91 @@ def test_data_that_is_not_there_is_one_clear_line(model, tmp_path):
     result = outpace("--model", model, "--data", tmp_path / "no.jsonl", "--out", tmp_path / "out")
     assert (result.exit_code, "there is no file" in result.stderr) == (2, True)
     assert not (tmp_path / "out" / "run.json").exists()  # so that the same folder may be given again
+
+
+# ---- going on from an earlier helper
+
+
+def test_training_goes_on_from_earlier_heads(model, whole, tmp_path):
+    """With a learning rate of nothing the earlier heads come out, and they beat what a few steps from the start can do."""
+    shards = whole[0] / "shards"
+    still = run_medusa.train_medusa(
+        Source(str(model), shards), tmp_path / "still", SHAPE, replace(LOOP, epochs=1, learning_rate=0.0, start_from=str(whole[0]))
+    )
+    assert all(
+        np.array_equal(tensor.astype(np.float16), whole[1].tensors[name].astype(np.float16)) for name, tensor in still.tensors.items()
+    )
+    assert still.training["earlier"] == whole[1].training
+    fresh, later = (
+        run_medusa.train_medusa(Source(str(model), shards), tmp_path / name, SHAPE, replace(LOOP, epochs=1, start_from=start))
+        for name, start in (("fresh", None), ("later", str(whole[0])))
+    )
+    assert later.training["held_out"]["acceptance_best"] > fresh.training["held_out"]["acceptance_best"]
+
+
+def test_the_vocabulary_is_that_of_the_earlier_heads(model, whole, tmp_path):
+    settings = replace(SHAPE, num_draft_vocab=32)
+    later = run_medusa.train_medusa(
+        Source(str(model), whole[0] / "shards"), tmp_path / "later", settings, replace(LOOP, epochs=1, start_from=str(whole[0]))
+    )
+    assert np.array_equal(later.tensors["vocab_ids"], whole[1].tensors["vocab_ids"])
+    assert later.settings["num_draft_vocab"] == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--start-from", "nowhere"], "there is no helper in nowhere"),
+        (["--start-from", "shipped"], "comes with outpace; train one without --start-from first"),
+        (["--start-from", "{whole}", "--num-heads", "2"], "of another shape"),
+        (["--start-from", "{whole}", "--num-layers", "2"], "of another shape"),
+    ],
+)
+def test_an_earlier_helper_that_does_not_fit_is_one_clear_line(model, whole, tmp_path, options, message):
+    words = [word.format(whole=whole[0]) for word in options]
+    if "--num-heads" not in words:
+        words += ["--num-heads", "3"]
+    done = outpace(
+        "train", "medusa", "--model", model, "--data", whole[0] / "shards", "--out", tmp_path / "out", "--num-draft-vocab", 64, *words
+    )
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.output.split())
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_helper_of_another_kind_is_no_start(model, whole, tmp_path):
+    done = outpace("train", "eagle", "--model", model, "--data", whole[0] / "shards", "--out", tmp_path / "out", "--start-from", whole[0])
+    assert done.exit_code == 2, done.output
+    assert "is of kind medusa, not eagle" in " ".join(done.output.split())
+
+
+# ---- several processes
+
+
+def in_two_processes(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command as torchrun begins it twice."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "outpace.cli"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *launcher, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_as_one_does(model, whole, tmp_path):
+    shards, out = whole[0] / "shards", tmp_path / "two"
+    words = ["--num-heads", 3, "--num-draft-vocab", 64, "--epochs", 15, "--batch-size", 64, "--learning-rate", 3e-3, "--target", "hf"]
+    done = in_two_processes("train", "medusa", "--model", model, "--data", shards, "--out", out, *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("Mean acceptance length to expect") == 1  # the second process ended quietly
+    mine, other = (Helper.from_pretrained(folder).training["held_out"]["acceptance_best"] for folder in (out, whole[0]))
+    assert mine == pytest.approx(other, rel=0.05)
+    steps = [row["step"] for row in read_metrics(out)]
+    assert steps == sorted(steps)
+    assert steps[-1] == read_metrics(whole[0])[-1]["step"]
+
+
+def test_several_processes_capture_nothing(model, prompts, tmp_path):
+    done = in_two_processes(
+        "train", "medusa", "--model", model, "--data", prompts, "--generate", "--out", tmp_path / "out", "--target", "hf"
+    )
+    assert done.returncode != 0
+    assert "by one process" in done.stderr

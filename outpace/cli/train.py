@@ -26,6 +26,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 MaxTokens = Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")]
 LearningRate = Annotated[float, typer.Option(min=0, help="The highest one, after warm-up.")]
 DraftVocab = Annotated[int, typer.Option(min=0, help="Guess only so many tokens, those most frequent in the data; 0: all.")]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(help="Go on from the helper in this folder; `shipped`: from the one that comes with outpace.", metavar="FOLDER"),
+]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")]
 
 
@@ -45,6 +49,7 @@ def medusa(
     lm_head: Annotated[
         Literal["shared", "own"], typer.Option(help="shared: the model's own; own: each head trains one, much larger on disk.")
     ] = "shared",
+    start_from: StartFrom = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same heads on a CPU.")] = 0,
     tensorboard: TensorBoard = False,
     as_json: AsJson = False,
@@ -62,7 +67,7 @@ def medusa(
         from outpace.training.run_medusa import tables, train_medusa
         from outpace.training.stages import Source
     source = Source(model, data, generate, max_tokens, target, precision, threads)
-    loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
+    loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard, start_from=start_from)
     shape = MedusaSettings(num_heads, num_layers, num_draft_vocab or None, lm_head)
     helper = train_medusa(source, out, shape, loop, resume)
     show(helper, out, tables(helper), f"The heads are in {out}; use them with --drafter medusa:{out}", as_json)

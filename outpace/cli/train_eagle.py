@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.cli.train import Data, DraftVocab, Generate, LearningRate, MaxTokens, Out, Resume, TensorBoard, show
+from outpace.cli.train import Data, DraftVocab, Generate, LearningRate, MaxTokens, Out, Resume, StartFrom, TensorBoard, show
 from outpace.shell import needing
 
 
@@ -24,6 +24,7 @@ def eagle(
     rounds: Annotated[int, typer.Option(min=1, max=8, help="Tokens guessed in a row in training, each from the guess before.")] = 3,
     feature_weight: Annotated[float, typer.Option(min=0, help="How much the distance to the model's own features counts.")] = 0.1,
     num_draft_vocab: DraftVocab = 16384,
+    start_from: StartFrom = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same head on a CPU.")] = 0,
     tensorboard: TensorBoard = False,
     as_json: AsJson = False,
@@ -41,6 +42,6 @@ def eagle(
         from outpace.training.run_eagle import tables, train_eagle
         from outpace.training.stages import Source
     source = Source(model, data, generate, max_tokens, target, precision, threads)
-    loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
+    loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard, start_from=start_from)
     helper = train_eagle(source, out, EagleSettings(rounds, feature_weight, num_draft_vocab or None), loop, resume)
     show(helper, out, tables(helper), f"The head is in {out}; use it with --drafter eagle:{out}", as_json)

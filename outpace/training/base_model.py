@@ -96,11 +96,6 @@ def _loaded(model: str) -> tuple[Any, str]:
     return load_model(source.path, torch.float32), source.name
 
 
-def best_device() -> torch.device:
-    """Where training runs fastest here."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def frequent_tokens(rows: Rows, size: int | None) -> Array | None:
     """[size] int64, ascending: the tokens that occur most often in the captured texts; None where all of them are wanted."""
     vocab_size = rows.index.origin.vocab_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from outpace.core import Array
 from outpace.errors import BadInputError
 from outpace.progress import meter
 from outpace.training.checkpoint import restore, save_checkpoint
+from outpace.training.processes import processes
 from outpace.training.record import Record
 
 Figures = Mapping[str, float]
@@ -39,7 +40,8 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How to train. AdamW; the learning rate rises over `warmup_share` of the steps, then falls along a cosine to zero."""
+    """How to train. AdamW; the learning rate rises over `warmup_share` of the steps, then falls along a cosine to zero. `start_from`: the
+    folder of an earlier helper to go on from, or "shipped" (start.py)."""
 
     epochs: int = 2
     batch_size: int = 512
@@ -51,6 +53,7 @@ class LoopSettings:
     record_steps: int = 20
     checkpoint_seconds: float = 30.0
     tensorboard: bool = False
+    start_from: str | None = None
 
     def rate(self, step: int, num_steps: int) -> float:
         """The learning rate of a step, from 0 to num_steps - 1."""
@@ -63,7 +66,8 @@ class LoopSettings:
 def train(task: Task, settings: LoopSettings, folder: Path) -> int:
     """Train to the end and return the number of steps; goes on from the checkpoint in `folder` if there is one.
 
-    Writes metrics.jsonl and checkpoints there. Raises BadInputError when there is nothing to train on.
+    Of several processes only the first returns; the others end here. Writes metrics.jsonl and checkpoints there. Raises BadInputError when
+    there is nothing to train on.
     """
     if not task.num_items:
         raise BadInputError("there is nothing to train on")
@@ -71,14 +75,16 @@ def train(task: Task, settings: LoopSettings, folder: Path) -> int:
     steps_per_epoch = -(-task.num_items // settings.batch_size)
     num_steps = settings.epochs * steps_per_epoch
     first = restore(folder / "checkpoints", task.module, optimizer)
-    record = Record(folder, first, settings.tensorboard)
-    order, saved_at = _order(task.num_items, settings.seed, first // steps_per_epoch), time.monotonic()
+    processes().wait()
+    batches = _batches(task.num_items, settings, first)
+    if not processes().is_first:
+        for step, items in batches:
+            _step(task, optimizer, items, settings, settings.rate(step, num_steps))
+        processes().part()
+    record, saved_at = Record(folder, first, settings.tensorboard), time.monotonic()
     with meter("training", num_steps, first) as show, record:
-        for step in range(first, num_steps):
+        for step, items in batches:
             epoch, place = divmod(step, steps_per_epoch)
-            if place == 0:
-                order = _order(task.num_items, settings.seed, epoch)
-            items = order[place * settings.batch_size : (place + 1) * settings.batch_size]
             figures = _step(task, optimizer, items, settings, settings.rate(step, num_steps))
             show(step + 1, _line(figures))
             done, ends_epoch = step + 1, place + 1 == steps_per_epoch
@@ -90,6 +96,7 @@ def train(task: Task, settings: LoopSettings, folder: Path) -> int:
                 record.flush()
                 save_checkpoint(folder / "checkpoints", done, task.module, optimizer)
                 saved_at = time.monotonic()
+    processes().part()
     return num_steps
 
 
@@ -97,16 +104,27 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, items: Array, settings: 
     """One step of the optimizer; the figures of its batch. Raises BadInputError when the loss is no number any more."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+    mine, weight = processes().share(items)
     with torch.autocast(task.device.type, torch.bfloat16, enabled=task.device.type == "cuda"):
-        loss, figures = task.loss(items)
+        loss, figures = task.loss(mine)
     value = loss.item()
     if not math.isfinite(value):
         raise BadInputError(f"the loss is {value}: try a smaller --learning-rate")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss * weight).backward()
+    processes().add_gradients(task.module)
     torch.nn.utils.clip_grad_norm_(task.module.parameters(), settings.max_gradient_norm)
     optimizer.step()
     return {"loss": value, "learning_rate": rate, **figures}
+
+
+def _batches(num_items: int, settings: LoopSettings, first: int) -> Iterator[tuple[int, Array]]:
+    """(step, its items) from step `first` to the last one."""
+    steps_per_epoch = -(-num_items // settings.batch_size)
+    for epoch in range(first // steps_per_epoch, settings.epochs):
+        order = _order(num_items, settings.seed, epoch)
+        for place in range(max(0, first - epoch * steps_per_epoch), steps_per_epoch):
+            yield epoch * steps_per_epoch + place, order[place * settings.batch_size : (place + 1) * settings.batch_size]
 
 
 def _order(num_items: int, seed: int, epoch: int) -> Array:

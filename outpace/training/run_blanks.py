@@ -12,13 +12,13 @@ from outpace.drafters.blanks import WHERE
 from outpace.errors import BadInputError
 from outpace.helpers.blanks import MAX_BLANKS
 from outpace.helpers.format import Helper
-from outpace.training.base_model import best_device
 from outpace.training.blanks import BlanksSettings, BlanksTask
 from outpace.training.blanks_worth import DRAFT_BRANCHES, DRAFT_NODES, decode
 from outpace.training.calibration import accuracies
 from outpace.training.data import Text, digest, held_out
 from outpace.training.frozen import FrozenModel
 from outpace.training.loop import LoopSettings, train
+from outpace.training.processes import processes
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.stages import Run, Source, llm_of, texts_of
 from outpace.training.worth import NOT_OWN, accuracy_table
@@ -46,7 +46,7 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
     run = Run.of(out, "blanks", source, [settings, loop], resume)
     texts = _texts(source, run)
     run.begin()
-    model = FrozenModel.of(source.model, best_device())
+    model = FrozenModel.of(source.model, processes().device)
     apart = held_out([text.id for text in texts])
     train_texts, measured = ([text for text in texts if (text.id in apart) == is_apart] for is_apart in (False, True))
     start = model.embeddings.float().mean(dim=0).repeat(settings.count, 1)

@@ -11,9 +11,9 @@ import numpy as np
 from outpace.core import Array
 from outpace.drafters.draft_model import MAX_STOP
 from outpace.helpers.draft import DraftRecord
-from outpace.training.base_model import best_device
 from outpace.training.draft import DraftSettings, DraftTask
 from outpace.training.loop import LoopSettings, train
+from outpace.training.processes import processes
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, split_texts
@@ -50,7 +50,7 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
     check_rows(rows, student.head.base, source.data)
     run.begin()
     chosen, apart = split_texts(rows)
-    task = DraftTask(rows, chosen, apart, student.live, student.head.frozen(None, best_device()), settings, loop.seed)
+    task = DraftTask(rows, chosen, apart, student.live, student.head.frozen(None, processes().device), settings, loop.seed)
     num_steps = train(task, loop, out)
     draw_curves(out)
     student.round()

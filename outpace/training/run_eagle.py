@@ -14,14 +14,16 @@ from outpace.core import Array
 from outpace.drafters import create_drafter
 from outpace.drafters.base import DrafterContext
 from outpace.helpers.format import Helper
-from outpace.training.base_model import ModelParts, best_device, frequent_tokens
+from outpace.training.base_model import ModelParts, frequent_tokens
 from outpace.training.calibration import accuracies
 from outpace.training.eagle import EagleSettings, EagleTask
 from outpace.training.loop import LoopSettings, train
+from outpace.training.processes import processes
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.replay import replay
 from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, split_texts
+from outpace.training.start import Start
 from outpace.training.worth import NOT_OWN, accuracy_table, are_own
 
 MEASURED_TEXTS = 64  # held-out ones
@@ -45,13 +47,15 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     rows = rows_of(source, run)
     parts = ModelParts.of(source.model)
     check_rows(rows, parts.head.base, source.data)
+    start = Start.of(loop.start_from, "eagle", parts.head.base)
     run.begin()
     chosen, apart = split_texts(rows)
-    vocab_ids = frequent_tokens(rows, settings.num_draft_vocab)
-    head = parts.head.frozen(vocab_ids, best_device())
+    vocab_ids = start.vocab_ids if start.helper else frequent_tokens(rows, settings.num_draft_vocab)
+    head = parts.head.frozen(vocab_ids, processes().device)
     with torch.random.fork_rng():
         torch.manual_seed(loop.seed)
         task = EagleTask(rows, chosen, apart, parts, head, settings)
+    start.load_into(task.module)
     num_steps = train(task, loop, out)
     draw_curves(out)
     sizes = {name: value for name, value in asdict(parts.sizes).items() if name != "hidden_size"}
@@ -59,7 +63,7 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     texts = apart[:MEASURED_TEXTS]
     worth = measure(task, texts)
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
-    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, {**record, "data": asdict(rows.index.origin)})
+    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)})
     with tempfile.TemporaryDirectory() as folder:
         helper.save_pretrained(Path(folder))
         worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))

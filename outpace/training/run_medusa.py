@@ -12,14 +12,16 @@ import numpy as np
 
 from outpace.core import Array
 from outpace.helpers.format import Helper
-from outpace.training.base_model import LMHeadWeights, best_device, frequent_tokens
+from outpace.training.base_model import LMHeadWeights, frequent_tokens
 from outpace.training.calibration import accuracies, best_tree, walk, with_likeliest, with_tree
 from outpace.training.loop import LoopSettings, train
 from outpace.training.medusa import MedusaTask
 from outpace.training.medusa_heads import MedusaSettings
+from outpace.training.processes import processes
 from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.shards import Rows
 from outpace.training.stages import Run, Source, check_rows, rows_of, split
+from outpace.training.start import Start
 from outpace.training.worth import NOT_OWN, accuracy_table, are_own
 
 TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
@@ -47,10 +49,12 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
     rows = rows_of(source, run)
     head = LMHeadWeights.of(source.model)
     check_rows(rows, head.base, source.data)
+    start = Start.of(loop.start_from, "medusa", head.base)
     run.begin()
     chosen, held_out = split(rows)
-    vocab_ids = frequent_tokens(rows, settings.num_draft_vocab)
-    task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, best_device()), settings)
+    vocab_ids = start.vocab_ids if start.helper else frequent_tokens(rows, settings.num_draft_vocab)
+    task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, processes().device), settings)
+    start.load_into(task.module)
     num_steps = train(task, loop, out)
     draw_curves(out)
     temperatures = task.calibrate()
@@ -67,6 +71,7 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
         "num_tokens": rows.num_answer_tokens,
         "num_steps": num_steps,
         **asdict(loop),
+        **start.record,
         "held_out": asdict(worth),
     }
     helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})

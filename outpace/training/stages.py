@@ -19,6 +19,7 @@ from outpace.shell import check_writable, read_json, write_whole
 from outpace.training.answers import write_answers
 from outpace.training.capture import capture
 from outpace.training.data import Text, choose, digest, held_out, read_prompts, read_texts
+from outpace.training.processes import processes
 from outpace.training.shards import Origin, Rows
 
 RUN, ANSWERS, SHARDS = "run.json", "answers.jsonl", "shards"
@@ -71,7 +72,9 @@ class Run:
 
     def begin(self) -> None:
         """From here on the folder has something to go on with."""
-        write_whole(self.out / RUN, json.dumps(self.record, indent=2))
+        processes().wait()  # all have looked at it
+        if processes().is_first:
+            write_whole(self.out / RUN, json.dumps(self.record, indent=2))
 
 
 def rows_of(source: Source, run: Run) -> Rows:
@@ -80,6 +83,7 @@ def rows_of(source: Source, run: Run) -> Rows:
         if source.generate:
             raise BadInputError(f"--generate needs a file of prompts, and {source.data} is a folder")
         return Rows(source.data)
+    _check_alone("hidden states are captured")
     llm = llm_of(source)
     base = llm.target.base
     if base is None or not llm.target.capabilities.hidden:
@@ -107,6 +111,7 @@ def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
     """The texts to train on, their answers written by the model where `generate` says so. Raises BadInputError if they do not fit."""
     data = source.data
     if source.generate:
+        _check_alone("answers are written")
         prompts, data = read_prompts(source.data, llm.tokenizer), run.out / ANSWERS
         run.begin()
         write_answers(llm, prompts, data, source.max_tokens)
@@ -114,6 +119,12 @@ def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
     texts, counts = choose(found, min(MAX_TEXT_TOKENS, llm.engine.max_len))
     note(counts.line)
     return texts
+
+
+def _check_alone(what: str) -> None:
+    """Raise BadInputError when several processes run: they would do the same work and write the same files."""
+    if processes().count > 1:
+        raise BadInputError(f"{what} by one process; let it do that first, then give several the file or folder that it made as --data")
 
 
 def check_rows(rows: Rows, base: Base, data: Path) -> None:
