@@ -26,6 +26,7 @@ def blanks(
     learning_rate: LearningRate = 1e-2,
     count: Annotated[int, typer.Option(min=1, max=16, help="Blanks in a row: tokens guessed ahead.")] = 4,
     num_anchors: Annotated[int, typer.Option(min=1, help="Places of each text that blanks are put behind.")] = 64,
+    rank: Annotated[int, typer.Option(min=0, max=64, help="Of weights in every layer that act at blanks only; 0: none.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same blanks on a CPU.")] = 0,
     tensorboard: TensorBoard = False,
     as_json: AsJson = False,
@@ -44,5 +45,5 @@ def blanks(
         from outpace.training.stages import Source
     source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
-    helper = train_blanks(source, out, BlanksSettings(count, num_anchors), loop, resume)
+    helper = train_blanks(source, out, BlanksSettings(count, num_anchors, rank), loop, resume)
     show(helper, out, tables(helper), f"The blanks are in {out}; use them with --drafter blanks:{out}", as_json)

@@ -72,5 +72,5 @@ def trained_blanks(context: DrafterContext, path: str) -> Blanks | None:
     if base is None:
         raise BadInputError("blanks: this target does not say which model it runs, so no trained blanks can be known to fit")
     vectors = blank_vectors(Helper.from_pretrained(folder, base))
-    first = context.target.add_vectors(vectors.embeddings)
+    first = context.target.add_vectors(vectors.embeddings, vectors.low_rank)
     return Blanks(range(first, first + vectors.count), 1.0, vectors.temperatures)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.format import Base
+from outpace.helpers.low_rank import LowRank
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.tree import Slot, TreeBatch
 
@@ -66,9 +67,10 @@ class TargetModel(ABC):
     def free(self, slot: Slot) -> None:
         """Give the slot back."""
 
-    def add_vectors(self, vectors: Array) -> int:
-        """Take vectors [n, H] float32 of a helper, to be the input of rows in place of tokens; returns the id of the first one, the others
-        follow it. Ids lie behind the vocabulary; the same vectors keep theirs. Raises BadInputError where there is no room for them."""
+    def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
+        """Take vectors [n, H] float32 of a helper, to be the input of rows in place of tokens, and weights that act on these rows alone;
+        returns the id of the first one, the others follow it. Ids lie behind the vocabulary; the same vectors keep theirs. Raises
+        BadInputError where there is no room for them or no place for such weights."""
         raise BadInputError("this target takes no vectors in place of tokens")
 
     def lm_head(self) -> LMHead:

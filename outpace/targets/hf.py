@@ -20,8 +20,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.identity import base_of
+from outpace.helpers.low_rank import LowRank
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.hf_low_rank import add_low_rank, mlps
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Segment, Slot, TreeBatch
 
@@ -118,6 +120,7 @@ class HFTarget(TargetModel):
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
         self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
         self.vectors: VectorTable | None = None
+        self.gate: Any = None  # [B, T, 1] bool: rows of the running pass that low-rank weights act on; None for none
         if "inputs_embeds" in inputs:
             self.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
             self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
@@ -136,8 +139,16 @@ class HFTarget(TargetModel):
     def free(self, slot: Slot) -> None:
         self.used.remove(slot.index)
 
-    def add_vectors(self, vectors: Array) -> int:
-        return super().add_vectors(vectors) if self.vectors is None else self.vectors.add(vectors)
+    def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
+        if self.vectors is None:
+            return super().add_vectors(vectors, low_rank)
+        if low_rank:
+            mlps(self.model, low_rank.num_layers)  # what is wrong is told before anything is taken
+        had, first = self.vectors.low_rank, self.vectors.add(vectors, low_rank)
+        if low_rank and had is None:
+            down, up = (list(self._tensor(weights).to(self.model.dtype)) for weights in (low_rank.down, low_rank.up))
+            add_low_rank(self.model, down, up, lambda: self.gate)
+        return first
 
     def lm_head(self) -> LMHead:
         """The model's own module, wherever it lives."""
@@ -212,17 +223,20 @@ class HFTarget(TargetModel):
                 use_cache=True,
                 **({"logits_to_keep": columns} if self.can_skip_logits and limit is None else {}),
             )
+        self.gate = None  # others may run this model too
         kept = (outputs.logits[:, :keep], *(states[:, :read] for states in hidden))
         return tuple(part.flatten(0, 1).to(self.device) for part in kept)
 
     def _inputs(self, token_ids: Array) -> dict[str, Any]:
         """What the model is given for ids [B, T]: the ids, or embeddings [B, T, H] where some rows have a helper's vector."""
-        places = token_ids - self.capabilities.vocab_size
+        self.gate, places = None, token_ids - self.capabilities.vocab_size
         if self.vectors is None or places.max() < 0:
             return {"input_ids": self._tensor(token_ids)}
         embeddings = self.model.get_input_embeddings()(self._tensor(np.minimum(token_ids, self.capabilities.vocab_size - 1)))
         vectors = self._tensor(self.vectors.rows[places[places >= 0]])
         embeddings[self._tensor(places >= 0)] = vectors.to(embeddings.device, embeddings.dtype)
+        if self.vectors.low_rank:
+            self.gate = self._tensor((places >= 0) & (self.vectors.gates[np.maximum(places, 0)] > 0))[..., None]
         return {"inputs_embeds": embeddings}
 
     @contextmanager

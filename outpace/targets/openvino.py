@@ -24,12 +24,13 @@ import openvino as ov
 from outpace.core import Array, Capabilities
 from outpace.errors import OutpaceError
 from outpace.helpers.format import Base
+from outpace.helpers.low_rank import LowRank
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets import graphs
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
-from outpace.targets.openvino_vectors import VECTORS, add_vectors
+from outpace.targets.openvino_vectors import GATES, VECTORS, add_vectors
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Segment, Slot, TreeBatch
 
@@ -64,18 +65,14 @@ class OpenVINOTarget(TargetModel):
     ):
         self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
         self.path, self.base, self.threads = path, base, threads
-        core, memory = ov.Core(), anonymous_ranges()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        memory = anonymous_ranges()
+        has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
-        settings = _settings(kv_type, threads)
+        self.settings = _settings(kv_type, threads)
         self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
-        try:
-            model = graphs.paged(core.read_model(path), hidden)
-            vector_size = add_vectors(model, vocab_size)
-            self.request = core.compile_model(model, "CPU", settings).create_infer_request()
-        except RuntimeError as error:
-            raise OutpaceError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
+        self.request, vector_size = self._compiled()
         self.vectors = self._create_vectors(vector_size)
+        self.kv_tensors: dict[str, Any] = {}  # the inputs of the model that are K/V memory
         self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_rows: deque[int] = deque(maxlen=8)
@@ -84,6 +81,16 @@ class OpenVINOTarget(TargetModel):
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
         self.min_rows = self._find_min_rows()
+
+    def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
+        """(an infer request of the model, the width of vectors in place of tokens or 0 where it takes none)."""
+        core = ov.Core()
+        try:
+            model = graphs.paged(core.read_model(self.path), self.capabilities.hidden)
+            size = add_vectors(model, self.capabilities.vocab_size, low_rank)
+            return core.compile_model(model, "CPU", self.settings).create_infer_request(), size
+        except RuntimeError as error:
+            raise OutpaceError(f"OpenVINO cannot load {self.path}: {str(error).strip().splitlines()[-1]}") from error
 
     def _create_vectors(self, size: int) -> VectorTable | None:
         """The table that rows of helpers' vectors read, in place; None for a model without."""
@@ -129,7 +136,8 @@ class OpenVINOTarget(TargetModel):
         for shape, names in ports.items():
             rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
             for name, tensor in zip(names, rows, strict=True):
-                self.request.set_tensor(name, ov.Tensor(tensor, ov.Shape(tensor.shape), getattr(ov.Type, kv_type)))
+                self.kv_tensors[name] = ov.Tensor(tensor, ov.Shape(tensor.shape), getattr(ov.Type, kv_type))
+                self.request.set_tensor(name, self.kv_tensors[name])
             arrays.append(rows)
         return arrays
 
@@ -212,8 +220,23 @@ class OpenVINOTarget(TargetModel):
         del self.slots[slot.index]
         self.pool.release(slot.blocks)
 
-    def add_vectors(self, vectors: Array) -> int:
-        return super().add_vectors(vectors) if self.vectors is None else self.vectors.add(vectors)
+    def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
+        if self.vectors is None:
+            return super().add_vectors(vectors, low_rank)
+        if low_rank and self.vectors.low_rank is None:
+            self._add_low_rank(self.vectors, low_rank)
+        return self.vectors.add(vectors, low_rank)
+
+    def _add_low_rank(self, table: VectorTable, low_rank: LowRank) -> None:
+        """Compile the model anew, with these weights in it; K/V and everything else stays. Without them a model has no such places."""
+        memory = anonymous_ranges()
+        self.request, _ = self._compiled(low_rank)
+        self.feed.clear()
+        for name, tensor in self.kv_tensors.items():
+            self.request.set_tensor(name, tensor)
+        self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
+        self.request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
+        self._settle(memory)
 
     def lm_head(self) -> LMHead:
         """A model of its own, read from the same file, with the weights as they are there."""

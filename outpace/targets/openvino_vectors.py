@@ -11,15 +11,18 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from outpace.helpers.low_rank import LowRank
+from outpace.targets.openvino_low_rank import add_low_rank
 from outpace.targets.vectors import NUM_VECTORS
 
 VECTORS = "vectors"  # name of the input [NUM_VECTORS, H] float32
+GATES = "gates"  # [NUM_VECTORS] int32, 1 for vectors that low-rank weights act on
 PASSED_ON = ("Unsqueeze", "Convert", "Reshape", "Squeeze")  # between the ids and the place where they are looked up
 
 
-def add_vectors(model: Any, vocab_size: int) -> int:
+def add_vectors(model: Any, vocab_size: int, low_rank: LowRank | None = None) -> int:
     """Let ids from `vocab_size` on name rows of a new input; returns the width H of the rows, or 0, with nothing changed, for a model
-    that looks its ids up in no single table."""
+    that looks its ids up in no single table. With `low_rank` weights another input, GATES, names the rows that they act on."""
     found = _lookups(model.input("input_ids").get_node())
     if len(found) != 1:
         return 0
@@ -33,10 +36,17 @@ def add_vectors(model: Any, vocab_size: int) -> int:
     lookup.input(1).replace_source_output(ops.minimum(ids, ops.constant(np.array(vocab_size - 1, dtype))).output(0))
     places = ops.maximum(ops.subtract(ids, first), ops.constant(np.array(0, dtype)))
     vectors = ops.convert_like(ops.gather(table, places, ops.constant(np.int64(0))), lookup.output(0))
-    chosen = ops.select(ops.unsqueeze(ops.greater_equal(ids, first), ops.constant(np.int64(-1))), vectors, lookup.output(0))
+    is_vector, last = ops.greater_equal(ids, first), ops.constant(np.int64(-1))
+    chosen = ops.select(ops.unsqueeze(is_vector, last), vectors, lookup.output(0))
     for reader in readers:
         reader.replace_source_output(chosen.output(0))
     model.add_parameters([table])
+    if low_rank:
+        gates = ops.parameter(ov.PartialShape([NUM_VECTORS]), dtype=np.int32, name=GATES)
+        gates.output(0).get_tensor().set_names({GATES})
+        is_gated = ops.greater(ops.gather(gates, places, ops.constant(np.int64(0))), ops.constant(np.int32(0)))
+        add_low_rank(model, ops.unsqueeze(ops.logical_and(is_vector, is_gated), last), low_rank)
+        model.add_parameters([gates])
     return int(size)
 
 

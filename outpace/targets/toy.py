@@ -13,6 +13,7 @@ import numpy as np
 from outpace.core import Array, Capabilities
 from outpace.errors import BadInputError
 from outpace.helpers.format import Base
+from outpace.helpers.low_rank import LowRank
 from outpace.helpers.runtime import Embeddings, LMHead
 from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
@@ -97,7 +98,9 @@ class ToyTarget(TargetModel):
         vocab_size = self.capabilities.vocab_size
         return token if token < vocab_size else int(self.vectors.rows[token - vocab_size].argmax())
 
-    def add_vectors(self, vectors: Array) -> int:
+    def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
+        if low_rank:
+            raise BadInputError("the toy target has no layers for low-rank weights")
         return self.vectors.add(vectors)
 
     def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:

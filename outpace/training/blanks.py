@@ -1,4 +1,4 @@
-"""Blanks whose embeddings are trained (2507.11851; 2311.13581), and nothing else: the model stays as it is.
+"""Blanks whose embeddings are trained (2507.11851; 2311.13581), by option with low-rank weights; the model stays as it is.
 
 Behind a place of a text stand m blanks. Blank i predicts the token i + 2 places after that place, as it does when it drafts: the token
 right after the place the model says itself. Its loss counts 0.8^i.
@@ -16,28 +16,40 @@ from torch import nn
 from outpace.core import Array
 from outpace.training.calibration import NUM_RANKS
 from outpace.training.data import Text
-from outpace.training.frozen import FrozenModel, Places
+from outpace.training.frozen import FrozenModel, LowRankTensors, Places
 from outpace.training.temperature import Temperatures
 
 DECAY = 0.8  # of the loss from blank to blank
+STEP_SCALE = 0.1  # weights take smaller steps than embeddings: they are kept as multiples of this
 EVALUATION_TEXTS, CALIBRATION_TEXTS = 16, 24
 PIECE_ANCHORS = 96  # places that are looked at together where nothing is learned
 
 
 @dataclass(frozen=True)
 class BlanksSettings:
-    """`count`: blanks in a row. `num_anchors`: places of each text that blanks are put behind; the same ones in every epoch."""
+    """`count`: blanks in a row. `num_anchors`: places of each text that blanks are put behind; the same ones in every epoch. `rank`: of
+    weights beside every layer's MLP that act on the blanks alone; 0 for none."""
 
     count: int = 4
     num_anchors: int = 64
+    rank: int = 0
 
 
-class BlankEmbeddings(nn.Module):
-    """What is trained: embeddings [m, H] float32."""
+class BlankParameters(nn.Module):
+    """What is trained: embeddings [m, H] float32, and with a rank down [layers, H, rank] and up [layers, rank, H], which begin as 0."""
 
-    def __init__(self, start: torch.Tensor):
+    def __init__(self, start: torch.Tensor, num_layers: int, rank: int):
         super().__init__()
         self.embeddings = nn.Parameter(start.float().clone())
+        size = start.shape[1]
+        down = torch.randn(num_layers, size, rank, device=start.device) / (STEP_SCALE * size**0.5)
+        self.down = nn.Parameter(down) if rank else None
+        self.up = nn.Parameter(torch.zeros(num_layers, rank, size, device=start.device)) if rank else None
+
+    @property
+    def low_rank(self) -> LowRankTensors | None:
+        """The weights in the layers, if there are any."""
+        return None if self.down is None or self.up is None else (STEP_SCALE * self.down, STEP_SCALE * self.up)
 
 
 class BlanksTask:
@@ -47,7 +59,9 @@ class BlanksTask:
         self, model: FrozenModel, train: Sequence[Text], held_out: Sequence[Text], start: torch.Tensor, settings: BlanksSettings, seed: int
     ):
         self.model, self.train, self.held_out, self.settings, self.seed = model, train, held_out, settings, seed
-        self.blanks = BlankEmbeddings(start).to(model.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.blanks = BlankParameters(start.to(model.device), model.num_layers, settings.rank)
         self.module: nn.Module = self.blanks
         self.device, self.num_items = model.device, len(train)
         self.temperatures = torch.ones(settings.count)
@@ -56,7 +70,7 @@ class BlanksTask:
         """The decayed sum of the blanks' cross-entropies, each a mean over the places that have such a token."""
         batch = [(text, self._some(text, [self.seed, int(item)])) for item, text in ((item, self.train[item]) for item in items)]
         labels = torch.cat([self._labels(text, places) for text, places in batch])
-        states = torch.cat([self.model.states(places, self.blanks.embeddings) for _, places in batch])  # one by one: no padding
+        states = torch.cat([self._states(places) for _, places in batch])  # one by one: no padding
         known = labels >= 0
         num_known = known.sum(dim=0).clamp(min=1)
         importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_known).expand(labels.shape)
@@ -109,8 +123,17 @@ class BlanksTask:
     def _logits(self, text: Text, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits [A, m, V] float32, labels [A, m], -1 behind the end) of one text."""
         with torch.inference_mode():
-            states = self.model.states(places, self.blanks.embeddings)
+            states = self._states(places)
             return self.model.head.logits(states.flatten(0, 1)).view(*states.shape[:2], -1), self._labels(text, places)
+
+    def _states(self, places: Places) -> torch.Tensor:
+        """[A, m, H]: what the LM head reads at the blanks."""
+        return self.model.states(places, self.blanks.embeddings, self.blanks.low_rank)
+
+    def tensors(self) -> dict[str, Array]:
+        """The weights as the file format names them."""
+        found = {"embeddings": self.blanks.embeddings, **dict(zip(("down", "up"), self.blanks.low_rank or (), strict=False))}
+        return {name: tensor.detach().float().cpu().numpy() for name, tensor in found.items()}
 
     def _some(self, text: Text, seed: Sequence[int]) -> Places:
         """Up to `num_anchors` places of a text that have a token to guess, drawn by chance, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from transformers.cache_utils import DynamicCache
@@ -16,7 +16,10 @@ from outpace.helpers.identity import base_of
 from outpace.models import locate
 from outpace.models.transformers_io import load_model
 from outpace.targets.hf import CACHE_NAMES
+from outpace.targets.hf_low_rank import add_low_rank
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
+
+LowRankTensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class Places(NamedTuple):
@@ -49,6 +52,11 @@ class FrozenModel:
         return cls(base, live, FrozenHead(head.weight, None if bias is None else bias.float()), live.get_input_embeddings().weight)
 
     @property
+    def num_layers(self) -> int:
+        """Layers of the model."""
+        return int(self.live.config.get_text_config().num_hidden_layers)
+
+    @property
     def device(self) -> torch.device:
         """Where it runs."""
         return self.embeddings.device
@@ -60,8 +68,9 @@ class FrozenModel:
             likeliest: Array = self.head.logits(states).argmax(dim=1).cpu().numpy()
             return likeliest
 
-    def states(self, places: Places, blanks: torch.Tensor) -> torch.Tensor:
-        """[A, m, H]: what the LM head reads at blanks [m, H] behind each of the A anchors. Gradients reach the blanks only.
+    def states(self, places: Places, blanks: torch.Tensor, low_rank: LowRankTensors | None = None) -> torch.Tensor:
+        """[A, m, H]: what the LM head reads at blanks [m, H] behind each of the A anchors. Gradients reach the blanks, and the low-rank
+        weights (down [layers, H, r], up [layers, r, H]) that act on them, only.
 
         A blank sees the text up to its anchor and the blanks before it behind the same anchor, and nobody sees a blank.
         """
@@ -73,13 +82,18 @@ class FrozenModel:
             module(input_ids=ids, **{name: cache}, use_cache=True)
         visible = _visible(ids.shape[1], anchors, count)
         mask = torch.zeros(visible.shape, dtype=self.live.dtype, device=self.device)
-        outputs = module(
-            inputs_embeds=blanks.to(self.live.dtype).repeat(num_anchors, 1)[None],
-            attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[None, None],
-            position_ids=(anchors[:, None] + 1 + torch.arange(count, device=self.device)).view(1, -1),
-            **{name: cache},
-            use_cache=True,
-        )
+        hooks = add_low_rank(module, list(low_rank[0]), list(low_rank[1])) if low_rank else []
+        try:
+            outputs = module(
+                inputs_embeds=blanks.to(self.live.dtype).repeat(num_anchors, 1)[None],
+                attention_mask=mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)[None, None],
+                position_ids=(anchors[:, None] + 1 + torch.arange(count, device=self.device)).view(1, -1),
+                **{name: cache},
+                use_cache=True,
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
         states: torch.Tensor = outputs.last_hidden_state
         return states.view(num_anchors, count, -1)
 

@@ -60,11 +60,11 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
         "num_steps": num_steps,
         **asdict(loop),
         "num_anchors": settings.num_anchors,
+        "rank": settings.rank,
         "held_out": asdict(measure(task, measured)),
         "data": digest(texts),
     }
-    tensors = {"embeddings": task.blanks.embeddings.detach().cpu().numpy()}
-    helper = Helper("blanks", model.base, shape, tensors, None, record)
+    helper = Helper("blanks", model.base, shape, task.tensors(), None, record)
     helper.save_pretrained(out)
     return helper
 

@@ -1,0 +1,44 @@
+"""Low-rank weights of a helper in a live transformers model: hooks on the MLPs, the model's own weights and code stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from outpace.errors import BadInputError
+
+Gate = Callable[[], torch.Tensor | None]  # [B, T, 1] bool, the rows that the weights act on; None: no row of this pass
+
+
+def mlps(model: Any, num_layers: int | None = None) -> list[Any]:
+    """The MLP of every layer, in order. Raises BadInputError for a model that has them under another name, or another number of them."""
+    expected = num_layers or int(model.config.get_text_config().num_hidden_layers)
+    found = [module for name, module in model.named_modules() if name.endswith(".mlp")]
+    if len(found) != expected:
+        raise BadInputError(f"low-rank weights need an `mlp` in each of {expected} layers; {type(model).__name__} has {len(found)}")
+    return found
+
+
+def add_low_rank(model: Any, down: Sequence[torch.Tensor], up: Sequence[torch.Tensor], gate: Gate | None = None) -> list[Any]:
+    """Let the MLPs add `(x down) up`, down [H, r] and up [r, H] of each layer, to what they write: for the rows of `gate`, or all.
+
+    Returns the hooks, to be removed one day. Rows outside the gate keep every bit. Raises BadInputError; see `mlps`.
+    """
+    modules = mlps(model, len(down))
+    return [module.register_forward_hook(_hook(*pair, gate)) for module, pair in zip(modules, zip(down, up, strict=True), strict=True)]
+
+
+def _hook(down: torch.Tensor, up: torch.Tensor, gate: Gate | None) -> Callable[..., Any]:
+    def add(_: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        rows = gate() if gate else None
+        if gate and rows is None:
+            return None
+        if not isinstance(output, torch.Tensor):
+            raise BadInputError("low-rank weights need layers whose MLP writes one tensor")
+        x = inputs[0]
+        more = output + (x @ down.to(x.device, x.dtype)) @ up.to(x.device, x.dtype)
+        return more if rows is None else torch.where(rows.to(x.device), more, output)
+
+    return add
