@@ -56,6 +56,7 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
         "8",
     ],
 }
+EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
 PAGES = {  # page of docs/drafters/ -> rows of its table
     "blind": ["blind"],
     "prompt_lookup": ["prompt_lookup", "suffix"],
@@ -93,7 +94,7 @@ def measure(prompts: str) -> None:
 def command(name: str) -> str:
     """The command that makes a document, as one types it."""
     source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
-    return " ".join(["outpace bench --prompts", source, *map(shlex.quote, RUNS[name]), "--json", f"{name}.json"])
+    return " ".join(["outpace bench --prompts", source, *map(shlex.quote, RUNS[EARLIER.get(name, name)]), "--json", f"{name}.json"])
 
 
 def load(name: str) -> dict[str, Any]:
@@ -139,6 +140,7 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
     document = load(name)
     settings, drafters = document["settings"], list(document["rows"])
     together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
+    note += elsewhere(document)
     about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens. {note}"
     return [
         f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
@@ -149,6 +151,15 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
         + ", ".join(f"`{drafter}` {identical(rows['all'])}" for drafter, rows in document["rows"].items() if drafter != "none")
         + ".",
     ]
+
+
+def elsewhere(document: dict[str, Any]) -> str:
+    """Where a document was measured, if that is not where most of them were."""
+    machine = document["machine"]
+    if machine["cpu"] == load("greedy")["machine"]["cpu"]:
+        return ""
+    cost = ", ".join(f"{entry['num_tokens']} rows {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
+    return f" Another machine: {machine['cores']} cores of {machine['cpu']} without VNNI; a pass of {cost}."
 
 
 def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
@@ -216,6 +227,12 @@ def drafting() -> list[str]:
 OLDER_TABLE = "The table of `recycling` was counted from 389,327 rows then, now from 994,986: see the next section."
 
 
+LATER_HELPERS = (
+    "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
+)
+FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
+
+
 def page() -> str:
     """docs/results.md."""
     document = load("greedy")
@@ -229,7 +246,8 @@ def page() -> str:
             ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
         ),
         *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
-        *section("Trained helpers", "trained", "Heads and table from a million tokens of the model's own answers."),
+        *section("Trained helpers", "trained", LATER_HELPERS),
+        *section("Trained helpers before", "trained-first", FIRST_HELPERS),
         *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
         *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
@@ -250,17 +268,14 @@ def readme_figures() -> str:
 
 def figures(name: str) -> str:
     """The table of a drafter's page, with the marks around it."""
-    document, rows = (load("greedy"), PAGES[name]) if name in PAGES else (load("trained"), TRAINED_PAGES[name])
-    text = "\n\n".join(
-        [
-            "<!-- figures -->",
-            "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step.",
-            grid(document, ["none", *rows], speed),
-            grid(document, rows, length),
-            "<!-- end of figures -->",
-        ]
-    )
-    return text
+    rows, documents = (PAGES[name], ["greedy"]) if name in PAGES else (TRAINED_PAGES[name], ["trained", "trained-first"])
+    about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
+    parts = []
+    for name_of_document in documents:
+        document = load(name_of_document)
+        which = " " + FIRST_HELPERS if name_of_document == "trained-first" else ""
+        parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
+    return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
 
 
 def pages() -> dict[Path, str]:

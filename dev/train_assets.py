@@ -23,7 +23,7 @@ from outpace.shell import write_whole
 MODEL = "smollm2-135m-instruct"
 MAX_BYTES = 16 << 20  # of all helpers together
 MAX_TOKENS = 192  # of an answer, as the kept ones were written
-NUM_BLANKS_TEXTS = 1300  # blanks have few weights and run the whole model, so they take a part of the answers
+BLANKS_EVERY = 8  # blanks have few weights and run the whole model, so they take one of so many answers
 ANSWERS, LATER, BLANKS_ANSWERS, PROMPTS = "answers.jsonl", "later.jsonl", "blanks.jsonl", "prompts.jsonl"
 
 
@@ -49,7 +49,7 @@ RECIPES = (  # in this order: a run whose data are answers captures the rows for
     Recipe("eagle", "eagle-first", "rows/shards", ONCE, is_shipped=False),
     Recipe("medusa", "medusa", LATER, LATER_ONCE, "medusa-first"),
     Recipe("eagle", "eagle", "medusa/shards", LATER_ONCE, "eagle-first"),
-    Recipe("blanks", "blanks", BLANKS_ANSWERS),
+    Recipe("blanks", "blanks", BLANKS_ANSWERS, ("--batch-size", "4")),
 )
 
 
@@ -75,8 +75,8 @@ def restore_answers(data: Path, work: Path) -> None:
         run([str(Path(__file__).with_name("training_prompts.py")), str(data), str(work / PROMPTS), str(unfinished), str(later)])
         unfinished.replace(answers)
     if not part.exists():
-        with answers.open(encoding="utf-8") as lines:
-            write_whole(part, "".join(itertools.islice(lines, NUM_BLANKS_TEXTS)).rstrip("\n"))
+        with later.open(encoding="utf-8") as lines:
+            write_whole(part, "".join(itertools.islice(lines, 0, None, BLANKS_EVERY)).rstrip("\n"))
 
 
 def ship(work: Path, assets: Path) -> int:

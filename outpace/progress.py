@@ -46,7 +46,13 @@ def copy_with_progress(source: IO[bytes], out: IO[bytes], size: int, label: str)
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Iterate with a bar that shows count and time left."""
+    """Iterate with a bar that shows count and time left; without a terminal, a line every half minute."""
+    if not stderr().is_terminal:
+        with meter(label, total) as show:
+            for count, item in enumerate(items, 1):
+                yield item
+                show(count, f"{count} of {total}")
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True) as progress:
         task = progress.add_task(label, total=total)
