@@ -35,14 +35,17 @@ SIDEWAYS = {("drafters", "targets"): {"outpace.targets.base"}}  # the only arrow
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only the table of the room knows it
 INSIDE = {  # in these folders a file knows only these of its neighbours
     "drafters": {"outpace.drafters.base", "outpace.drafters.blank_kinds", "outpace.drafters.draft_vocab"},
-    "targets": {f"outpace.targets.{name}" for name in ("base", "blocks", "graphs", "hugepages", "vectors", "openvino_vectors")},
+    "targets": {
+        f"outpace.targets.{name}"
+        for name in ("base", "blocks", "graphs", "hugepages", "vectors", "openvino_vectors", "openvino_low_rank", "hf_low_rank")
+    },
     "verifiers": {"outpace.verifiers.base"},
 }
 OPENVINO_HELPERS = ("helpers/medusa_openvino.py", "helpers/eagle_openvino.py", "helpers/openvino_parts.py")
 HEAVY = {  # who may import it, at all
     "transformers": ("targets/hf.py", "models/", "training/"),
     "openvino": ("targets/openvino", "targets/graphs.py", *OPENVINO_HELPERS, "models/"),
-    "torch": ("targets/hf.py", "helpers/medusa_torch.py", "helpers/eagle_torch.py", "models/", "training/"),
+    "torch": ("targets/hf.py", "targets/hf_low_rank.py", "helpers/medusa_torch.py", "helpers/eagle_torch.py", "models/", "training/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }

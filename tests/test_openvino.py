@@ -12,9 +12,9 @@ from outpace.core import SamplingParams
 from outpace.drafters import DrafterContext, create_drafter, ready_drafters
 from outpace.helpers.identity import base_of
 from outpace.models import converted
-from outpace.targets.openvino import OpenVINOTarget
+from outpace.targets.openvino import OpenVINOTarget, pieces
 from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
-from outpace.tree import Segment
+from outpace.tree import Segment, Slot
 
 FAMILIES = ["llama", "qwen3"]
 
@@ -202,6 +202,31 @@ def fresh(target, tokens, chunk=512):
         target.forward([Segment(slot, part, wants_output=False)])
         target.keep(slot, part, range(len(part)))
     return slot
+
+
+def test_pieces_of_a_batch_are_the_batch():
+    """Chains are cut and stand on what ran before; trees are whole, and what does not fit behind them comes after."""
+    chain, tree = Segment(Slot(0, 99, [5], []), list(range(20))), Segment(Slot(1, 99, [], []), [7, 8, 9], [-1, 0, 0])
+    found = list(pieces([chain, tree, chain], 8))
+    assert [[len(segment) for segment in piece] for piece in found] == [[8], [8], [4, 3, 1], [8], [8], [3]]
+    assert [token for piece in found for segment in piece for token in segment.token_ids] == [*range(20), 7, 8, 9, *range(20)]
+    assert [piece[0].slot.num_cached for piece in found[:3]] == [1, 9, 17]
+    assert [[len(segment) for segment in piece] for piece in pieces([tree, tree, chain], 2)][:3] == [[3], [3], [2]]
+
+
+def test_a_batch_in_pieces_gives_what_one_pass_gives(tiny):
+    _, target, _ = tiny
+    first, second, third = fresh(target, prompt(20)), target.allocate(90), fresh(target, prompt(9, seed=3))
+    tree = Segment(first, prompt(4, seed=1), [-1, 0, 0, 2])
+    batch = [tree, Segment(second, prompt(30, seed=2), wants_output=False, wants_hidden=True), Segment(third, prompt(3, seed=4))]
+    whole = [array.copy() for array in (lambda out: (out.logits, out.hidden, out.prompt_hidden))(target.forward(batch))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "pass_rows", 8)
+        cut = target.forward(batch)
+    for one, other in zip(whole, (cut.logits, cut.hidden, cut.prompt_hidden), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())
+    for slot in (first, second, third):
+        target.free(slot)
 
 
 @pytest.mark.real
