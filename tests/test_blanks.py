@@ -146,7 +146,7 @@ def test_a_name_the_model_lacks_is_refused(toy_llm):
 # ---- trees of independent guesses
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(shares=st.lists(st.lists(st.floats(0.05, 0.9), min_size=1, max_size=3), max_size=4), budget=st.integers(0, 12))
 def test_the_tree_holds_the_likeliest_paths(shares, budget):
     levels = [[(10 * depth + i, share) for i, share in enumerate(sorted(level, reverse=True))] for depth, level in enumerate(shares)]

@@ -95,7 +95,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert {block: content for content, (_, block) in self.pool.by_content.items()} == self.pool.content_of
 
 
-PoolMachine.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=120, stateful_step_count=40)
+PoolMachine.TestCase.settings = settings(deadline=None, derandomize=True, max_examples=50, stateful_step_count=40)
 TestPool = PoolMachine.TestCase
 
 

@@ -25,7 +25,7 @@ from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
 from outpace.tokenizer import Tokenizer
 
-FEW = settings(deadline=None, derandomize=True, max_examples=60)
+FEW = settings(deadline=None, derandomize=True, max_examples=25)
 PROMPTS = [[1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3], [5, 6, 5, 6, 5], [7]]
 
 

@@ -28,7 +28,7 @@ from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 from outpace.testing import OracleDrafter, SampledDrafter, check_drafter, generate, make_request, run
 
-FEW = settings(deadline=None, derandomize=True, max_examples=60)
+FEW = settings(deadline=None, derandomize=True, max_examples=25)
 VARIANTS = [
     "blind:tokens=frequent",
     "prompt_lookup:branches=3",

@@ -257,7 +257,7 @@ def test_any_history_gives_the_tree_of_a_fresh_drafter(fitted, kind, period, chu
     assert (num_restarts > 0) == (period is not None)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4)), min_size=1, max_size=12))
 def test_a_cache_holds_the_latest_row_of_each_place(steps):
     """Each step shows some places, from a little before the last known one."""

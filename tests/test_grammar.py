@@ -28,7 +28,7 @@ from outpace.testing import InexactTarget, SampledDrafter, make_request
 from outpace.tokenizer import Tokenizer
 from outpace.verifiers import create_verifier
 
-FEW = settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 VOCAB = {letter: i for i, letter in enumerate(ALPHABET)} | {"<end>": len(ALPHABET)}
 END = len(ALPHABET)

@@ -16,7 +16,7 @@ from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
 from outpace.tree import ancestor_mask, decode_segment, depths
 
-FEW = settings(deadline=None, derandomize=True, max_examples=80)
+FEW = settings(deadline=None, derandomize=True, max_examples=35)
 SPECS = ["lookahead", "lookahead:window=0", "lookahead:ngram=2", "lookahead:window=1:guesses=1", "lookahead:window=5:ngram=5:guesses=5"]
 MODES = pytest.mark.parametrize("temperature", [0.0, 0.8])
 

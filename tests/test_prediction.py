@@ -15,7 +15,7 @@ from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, OracleDrafter, check_drafter, make_request, run
 
-FEW = settings(deadline=None, derandomize=True, max_examples=80)
+FEW = settings(deadline=None, derandomize=True, max_examples=35)
 SPECS = ["prediction", "prediction:max_suffix=2", "prediction+suffix", "prediction+recycling"]
 TOY = ToyTarget(vocab_size=60, max_len=2000, sharpness=3.0)
 LONG = SamplingParams(max_tokens=300, seed=3, temperature=0.8)

@@ -12,7 +12,7 @@ from outpace.errors import BadInputError
 from outpace.processors import Hook, LogitBias, MinTokens, Penalties, build_processors
 from outpace.sampling import RequestSampler
 
-FEW = settings(deadline=None, derandomize=True, max_examples=150)
+FEW = settings(deadline=None, derandomize=True, max_examples=60)
 VOCAB = 90
 tokens = st.lists(st.integers(0, VOCAB - 1), max_size=100)
 few_tokens = st.lists(st.integers(0, 5), max_size=12)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outpace.core import SamplingParams
 from outpace.sampling import RequestSampler, inverse_cdf, logprobs_of, uniform
 
-FEW = settings(deadline=None, derandomize=True, max_examples=200)
+FEW = settings(deadline=None, derandomize=True, max_examples=80)
 
 
 def reference_probabilities(row: np.ndarray, params: SamplingParams) -> np.ndarray:

@@ -33,7 +33,7 @@ from outpace.training.shards import Origin, Rows  # noqa: E402
 
 VOCAB = 12  # of ToyTarget()
 PROMPTS = [[1, 2, 3, 1, 2, 3, 1], [4], [5, 6, 5, 6, 5, 6, 7, 8, 5, 6]]
-FEW = settings(deadline=None, derandomize=True, max_examples=60)
+FEW = settings(deadline=None, derandomize=True, max_examples=25)
 
 
 # ---- the means

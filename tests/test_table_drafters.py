@@ -19,7 +19,7 @@ from outpace.targets.base import TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.testing import make_request, run
 
-FEW = settings(deadline=None, derandomize=True, max_examples=150)
+FEW = settings(deadline=None, derandomize=True, max_examples=60)
 VOCAB_SIZE = 120
 TEXTS = st.lists(st.integers(0, 3), max_size=40)
 

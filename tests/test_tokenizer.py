@@ -76,7 +76,7 @@ def one_byte_tokens(text: str) -> list[int]:
 # ---- characters
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(TEXT)
 def test_pieces_join_to_the_text(text):
     token_ids = byte_level().encode(text)
@@ -87,7 +87,7 @@ def test_pieces_join_to_the_text(text):
     assert not builder.is_stopped
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(TEXT)
 def test_every_token_gives_all_characters_that_are_complete_and_no_more(text):
     builder, reference, want = TextBuilder(byte_level()), codecs.getincrementaldecoder("utf-8")(), ""
@@ -126,7 +126,7 @@ def test_an_answer_that_ends_inside_a_character_shows_it_as_the_decoder_does():
     assert builder.finish() == "".join(builder.pieces) == byte_level().decode(token_ids) == "ab\ufffd"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.lists(st.integers(0, byte_level().fast.get_vocab_size() - 1), max_size=20))
 def test_any_tokens_at_all_give_their_text(token_ids):
     """Sampled tokens need not be UTF-8."""
@@ -226,7 +226,7 @@ def test_a_stop_string_may_begin_before_min_tokens_but_not_end_there():
 STOPS = st.lists(st.text("ab😀", min_size=1, max_size=4), max_size=3)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.text("ab😀", max_size=25), STOPS)
 def test_the_text_ends_before_the_first_stop_string_that_is_complete(text, stop):
     token_ids, want = byte_level().encode(text), text
@@ -242,7 +242,7 @@ def test_the_text_ends_before_the_first_stop_string_that_is_complete(text, stop)
     assert not any(s in builder.text for s in stop)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(st.text("ab😀 ", max_size=25), STOPS, st.integers(0, 12))
 def test_what_was_given_out_is_never_taken_back(text, stop, min_tokens):
     builder = TextBuilder(byte_level(), stop, min_tokens)

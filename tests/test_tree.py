@@ -24,7 +24,7 @@ from outpace.tree import (
     shallow,
 )
 
-FEW = settings(deadline=None, derandomize=True, max_examples=200)
+FEW = settings(deadline=None, derandomize=True, max_examples=80)
 
 
 @st.composite
