@@ -468,9 +468,9 @@ QUESTION = [{"role": "user", "content": "Tell me about a trip to the sea, as JSO
 @pytest.mark.real
 @pytest.mark.parametrize("schema", SCHEMAS, ids=["person", "city", "numbers", "steps"])
 def test_real_answers_fit_their_schema_with_any_drafter(llm, schema):
-    """20 seeds at temperature 0.8, in batches: all that ended are valid, and identical to plain decoding."""
+    """8 seeds at temperature 0.8: all that ended are valid, and identical to plain decoding."""
     num_saved = 0
-    for seed in range(20):
+    for seed in range(8):
         params = SamplingParams(temperature=0.8, seed=seed, max_tokens=160, structured=StructuredOutput("json_schema", schema), logprobs=0)
         plain = llm.chat(QUESTION, params, speculative="none")[0]
         fast = llm.chat(QUESTION, params, speculative="suffix+recycling")[0]
