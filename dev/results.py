@@ -159,7 +159,7 @@ def elsewhere(document: dict[str, Any]) -> str:
     if machine["cpu"] == load("greedy")["machine"]["cpu"]:
         return ""
     cost = ", ".join(f"{entry['num_tokens']} rows {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
-    return f" Another machine: {machine['cores']} cores of {machine['cpu']} without VNNI; a pass of {cost}."
+    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a pass of {cost}."
 
 
 def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
@@ -273,7 +273,7 @@ def figures(name: str) -> str:
     parts = []
     for name_of_document in documents:
         document = load(name_of_document)
-        which = " " + FIRST_HELPERS if name_of_document == "trained-first" else ""
+        which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
     return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
 

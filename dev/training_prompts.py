@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_kinds import PREFIXES, with_passages, without_passages
+from training_kinds import PREFIXES, Prompt, with_passages, without_passages
 
 if TYPE_CHECKING:
     from outpace.tokenizer import Tokenizer
@@ -33,7 +33,6 @@ SUMMARIES = (
 )
 MIN_SPAN, MAX_SPAN = 300, 2400  # characters of a meeting
 REPEATED = {"gsm8k": 200, "roleplay": 150, "codegen": 120, "qmsum": 120, "user_oriented_instructions": 100, "seed_tasks": 60, "vicuna": 44}
-Prompt = tuple[str, str]  # id, text of the user
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

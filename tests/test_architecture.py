@@ -37,7 +37,7 @@ INSIDE = {  # in these folders a file knows only these of its neighbours
     "drafters": {"outpace.drafters.base", "outpace.drafters.blank_kinds", "outpace.drafters.draft_vocab"},
     "targets": {
         f"outpace.targets.{name}"
-        for name in ("base", "blocks", "graphs", "hugepages", "vectors", "openvino_vectors", "openvino_low_rank", "hf_low_rank")
+        for name in ("base", "blocks", "graphs", "hugepages", "pieces", "vectors", "openvino_vectors", "openvino_low_rank", "hf_low_rank")
     },
     "verifiers": {"outpace.verifiers.base"},
 }

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from test_openvino import prompt, tiny, tiny_folder  # noqa: E402, F401
+from training_tools import decoded_length  # noqa: E402
 
-from outpace.core import SamplingParams  # noqa: E402
 from outpace.errors import BadInputError  # noqa: E402
 from outpace.helpers.blanks import blank_vectors  # noqa: E402
 from outpace.helpers.format import Base, Helper  # noqa: E402
@@ -88,7 +88,7 @@ def test_rows_of_the_vectors_are_what_the_weights_make_of_them(found, kind):
     text = [*tokens[:9], tokens[9], tokens[10]]
     plain = type(model)(model.config)
     plain.load_state_dict(model.state_dict())
-    for module, down, up in zip(mlps(plain), low_rank.down, low_rank.up, strict=True):
+    for module, down, up in zip(mlps(plain, LAYERS), low_rank.down, low_rank.up, strict=True):
         module.register_forward_hook(hook(down, up))
     embedded = torch.cat([plain.get_input_embeddings()(torch.tensor(text)), torch.from_numpy(vectors)])[None]
     with torch.inference_mode():
@@ -141,7 +141,6 @@ def test_a_file_has_both_or_none():
 @pytest.mark.parametrize("target", ["hf", "openvino"])
 def test_trained_with_a_rank_they_decode_as_training_said(tmp_path, monkeypatch, target):
     from outpace.training.blanks import BlanksSettings
-    from outpace.training.data import choose, held_out, read_texts
     from outpace.training.loop import LoopSettings
     from outpace.training.run_blanks import train_blanks
     from outpace.training.stages import Source
@@ -155,15 +154,5 @@ def test_trained_with_a_rank_they_decode_as_training_said(tmp_path, monkeypatch,
     assert {name: tensor.shape for name, tensor in helper.tensors.items()} == {"embeddings": (3, 64), "down": (2, 64, 4), "up": (2, 4, 64)}
     assert np.abs(helper.tensors["up"]).max() > 0.01
     llm = LLM(str(model), f"blanks:{out}", target=target, precision="f32")
-    texts, _ = choose(read_texts(out / "answers.jsonl", llm.tokenizer, 96, source.max_tokens), 256)
-    apart = held_out([text.id for text in texts])
-    num_tokens = num_steps = 0
-    for text in texts:
-        if text.id in apart:
-            job = llm.submit(text.prompt_ids, SamplingParams(max_tokens=100))
-            while job.request.num_output_tokens < len(text.token_ids):
-                num_steps += len(llm.step())
-            assert job.request.output_token_ids[: len(text.token_ids)] == text.token_ids
-            num_tokens += len(text.token_ids)
-            llm.abort(job)
-    assert num_tokens / num_steps == pytest.approx(helper.training["held_out"]["acceptance"]["root"], rel=0.05)
+    length = decoded_length(llm, out / "answers.jsonl", source.max_tokens)
+    assert length == pytest.approx(helper.training["held_out"]["acceptance"]["root"], rel=0.05)

@@ -12,7 +12,8 @@ from outpace.core import SamplingParams
 from outpace.drafters import DrafterContext, create_drafter, ready_drafters
 from outpace.helpers.identity import base_of
 from outpace.models import converted
-from outpace.targets.openvino import OpenVINOTarget, pieces
+from outpace.targets.openvino import OpenVINOTarget
+from outpace.targets.pieces import pieces
 from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
 from outpace.tree import Segment, Slot
 

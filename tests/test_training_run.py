@@ -16,19 +16,16 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from test_openvino import tiny_folder  # noqa: E402
-from training_tools import KILLED_AT_A_CHECKPOINT, run_killed  # noqa: E402
+from training_tools import KILLED_AT_A_CHECKPOINT, decoded_length, run_killed  # noqa: E402
 
 from outpace.cli import app  # noqa: E402
-from outpace.core import SamplingParams  # noqa: E402
 from outpace.errors import BadInputError  # noqa: E402
 from outpace.helpers.format import Helper  # noqa: E402
 from outpace.llm import LLM  # noqa: E402
 from outpace.training import run_medusa  # noqa: E402
-from outpace.training.data import held_out  # noqa: E402
 from outpace.training.loop import LoopSettings  # noqa: E402
 from outpace.training.medusa_heads import MedusaSettings  # noqa: E402
 from outpace.training.record import read_metrics  # noqa: E402
-from outpace.training.shards import Rows  # noqa: E402
 from outpace.training.stages import Source  # noqa: E402
 from outpace.training.start import Start  # noqa: E402
 
@@ -138,19 +135,9 @@ def test_heads_learn_and_the_file_has_them(whole):
 
 def acceptance(model: Path, run: Path, heads: Path, shape: str) -> float:
     """Tokens a step over the held-out answers of a run. Answers may go on here: near the end of one the engine drafts less."""
-    texts = {row["id"]: row for row in map(json.loads, (run / "answers.jsonl").read_text().splitlines())}
     drafter = f"medusa:{heads}:shape={shape}:threshold={run_medusa.DRAFT_THRESHOLD}"
     llm = LLM(str(model), drafter, target="hf", precision="f32", num_draft_tokens=run_medusa.DRAFT_NODES)
-    num_tokens = num_steps = 0
-    for name in held_out(Rows(run / "shards").ids):
-        expected = texts[name]["token_ids"]
-        job = llm.submit(texts[name]["prompt_ids"], SamplingParams(max_tokens=100))
-        while job.request.num_output_tokens < len(expected):
-            num_steps += len(llm.step())
-        assert job.request.output_token_ids[: len(expected)] == expected
-        num_tokens += len(expected)
-        llm.abort(job)
-    return num_tokens / num_steps
+    return decoded_length(llm, run / "answers.jsonl", 28)
 
 
 @pytest.mark.parametrize("shape", ["fixed", "best"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,15 @@ def paged(model: Any, hidden: bool) -> Any:
 
 def _chosen(model: Any, states: Any, name: str) -> Any:
     """The rows of `states` that a new input of the model names."""
-    rows = ops.parameter(ov.PartialShape([-1]), dtype=np.int32, name=name)
-    rows.output(0).get_tensor().set_names({name})
-    model.add_parameters([rows])
-    return ops.gather(states, rows, ops.constant(np.int64(0)))
+    return ops.gather(states, add_input(model, name, [-1], np.int32), ops.constant(np.int64(0)))
+
+
+def add_input(model: Any, name: str, shape: Sequence[int], dtype: Any) -> Any:
+    """A new input of the model; -1 in the shape for what may be of any length."""
+    parameter = ops.parameter(ov.PartialShape(list(shape)), dtype=dtype, name=name)
+    parameter.output(0).get_tensor().set_names({name})
+    model.add_parameters([parameter])
+    return parameter
 
 
 def _head_of(model: Any) -> Any:

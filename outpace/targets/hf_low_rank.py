@@ -12,12 +12,11 @@ from outpace.errors import BadInputError
 Gate = Callable[[], torch.Tensor | None]  # [B, T, 1] bool, the rows that the weights act on; None: no row of this pass
 
 
-def mlps(model: Any, num_layers: int | None = None) -> list[Any]:
+def mlps(model: Any, num_layers: int) -> list[Any]:
     """The MLP of every layer, in order. Raises BadInputError for a model that has them under another name, or another number of them."""
-    expected = num_layers or int(model.config.get_text_config().num_hidden_layers)
     found = [module for name, module in model.named_modules() if name.endswith(".mlp")]
-    if len(found) != expected:
-        raise BadInputError(f"low-rank weights need an `mlp` in each of {expected} layers; {type(model).__name__} has {len(found)}")
+    if len(found) != num_layers:
+        raise BadInputError(f"low-rank weights need an `mlp` in each of {num_layers} layers; {type(model).__name__} has {len(found)}")
     return found
 
 

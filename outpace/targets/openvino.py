@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from outpace.targets.base import TargetModel, TargetOutput
 from outpace.targets.blocks import ROOT, BlockPool
 from outpace.targets.hugepages import Range, anonymous_ranges, collapse
 from outpace.targets.openvino_vectors import GATES, VECTORS, add_vectors
+from outpace.targets.pieces import joined, pieces
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree import Segment, Slot, TreeBatch
 
@@ -40,7 +41,8 @@ BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
 MIN_ROWS = 2  # of a sequence in a pass, and of the logits
 STEADY_ROWS = 64  # passes up to this width are padded to a steady one
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
-WIDE = (512, 256, 64)  # tried at the start: the widest pass whose rows have the bits of narrow ones; AVX2 changes kernels above 80 rows
+WIDE = (512, 256, 64)  # tried at the start: the widest pass whose rows have the bits of narrow ones; AVX2 has others from some 90 rows on
+ANY_WIDTH = 1 << 30  # of a pass that need not be cut
 EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at the start: the narrowest that gives the bits of the widest is the least width
 QUANTIZATION_GROUP = "64"  # activations that share a scale where weights are int8
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
@@ -78,7 +80,7 @@ class OpenVINOTarget(TargetModel):
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_rows: deque[int] = deque(maxlen=8)
         self.recent_slots: list[Slot] = []
-        self.min_rows, self.pass_rows = MIN_ROWS, WIDE[0]
+        self.min_rows, self.pass_rows = MIN_ROWS, ANY_WIDTH
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._settle(memory)
         self.min_rows = self._find_min_rows()
@@ -128,16 +130,16 @@ class OpenVINOTarget(TargetModel):
         tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_ROWS, *widths]))]
         slot, other = self.allocate(MIN_ROWS), self.allocate(len(tokens))
         narrow = self.forward([Segment(slot, tokens[:MIN_ROWS])]).logits.copy()
-        found = WIDE[-1]
-        for width in widths:
+
+        def is_exact(width: int) -> bool:
             beside = Segment(other, tokens[: width - MIN_ROWS], wants_output=False)
-            if np.array_equal(self.forward([Segment(slot, tokens[:MIN_ROWS]), beside]).logits, narrow):
-                found = width
-                break
+            return np.array_equal(self.forward([Segment(slot, tokens[:MIN_ROWS]), beside]).logits, narrow)
+
+        found = next((width for width in widths if is_exact(width)), WIDE[-1])
         self.free(slot)
         self.free(other)
         self.recent_rows.clear()
-        return found if found < max(widths, default=0) else WIDE[0]
+        return ANY_WIDTH if found >= max(widths, default=0) else found
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
@@ -173,19 +175,9 @@ class OpenVINOTarget(TargetModel):
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
 
     def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
-        if sum(map(len, batch)) <= self.pass_rows or self.pass_rows == WIDE[0]:
+        if sum(map(len, batch)) <= self.pass_rows:
             return self._run(batch, width)
-        found = [self._copied(self._run(piece, width)) for piece in pieces(batch, self.pass_rows)]
-        logits, hidden, prompts = zip(*found, strict=True)
-        parts = [[part for part in kind if part is not None] for kind in (hidden, prompts)]
-        states, prompt_states = (np.concatenate(kind) if kind else None for kind in parts)
-        return TargetOutput(np.concatenate(logits), states, prompt_hidden=prompt_states)
-
-    @staticmethod
-    def _copied(output: TargetOutput) -> tuple[Array, Array | None, Array | None]:
-        """What the next pass would write over."""
-        hidden = None if output.hidden is None else output.hidden.copy()
-        return output.logits.copy(), hidden, None if output.prompt_hidden is None else output.prompt_hidden.copy()
+        return joined(self._run(piece, width) for piece in pieces(batch, self.pass_rows))
 
     def _run(self, batch: TreeBatch, width: int) -> TargetOutput:
         """One pass."""
@@ -280,28 +272,6 @@ class OpenVINOTarget(TargetModel):
     def embeddings(self) -> Embeddings:
         """A model of its own, read from the same file, with the weights as they are there."""
         return Embeddings(graphs.embeddings(ov.Core().read_model(self.path)))
-
-
-def pieces(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
-    """The batch as several, of at most `limit` rows each unless one tree alone has more; chains are cut, trees are not.
-
-    A later piece of a chain stands on a slot that has the earlier ones: their rows are in the cache when it runs.
-    """
-    piece: list[Segment] = []
-    room = limit
-    for segment in batch:
-        if piece and (room <= 0 or (segment.parents is not None and len(segment) > room)):
-            yield piece
-            piece, room = [], limit
-        rest, slot = segment, segment.slot
-        while rest.parents is None and len(rest) > room:
-            head, tail = rest.token_ids[:room], rest.token_ids[room:]
-            yield [*piece, replace(rest, token_ids=head)]
-            slot = replace(slot, token_ids=[*slot.token_ids, *head])
-            rest, piece, room = replace(rest, slot=slot, token_ids=tail), [], limit
-        piece.append(rest)
-        room -= len(rest)
-    yield piece
 
 
 def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:

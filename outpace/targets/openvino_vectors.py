@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import openvino.opset13 as ops
 
 from outpace.helpers.low_rank import LowRank
+from outpace.targets.graphs import add_input
 from outpace.targets.openvino_low_rank import add_low_rank
 from outpace.targets.vectors import NUM_VECTORS
 
@@ -30,8 +30,7 @@ def add_vectors(model: Any, vocab_size: int, low_rank: LowRank | None = None) ->
     size = lookup.input_value(0).get_partial_shape()[1].get_length()
     ids, readers = lookup.input_value(1), list(lookup.output(0).get_target_inputs())
     dtype = ids.get_element_type().to_dtype()
-    table = ops.parameter(ov.PartialShape([NUM_VECTORS, size]), dtype=np.float32, name=VECTORS)
-    table.output(0).get_tensor().set_names({VECTORS})
+    table = add_input(model, VECTORS, [NUM_VECTORS, size], np.float32)
     first = ops.constant(np.array(vocab_size, dtype))
     lookup.input(1).replace_source_output(ops.minimum(ids, ops.constant(np.array(vocab_size - 1, dtype))).output(0))
     places = ops.maximum(ops.subtract(ids, first), ops.constant(np.array(0, dtype)))
@@ -40,13 +39,10 @@ def add_vectors(model: Any, vocab_size: int, low_rank: LowRank | None = None) ->
     chosen = ops.select(ops.unsqueeze(is_vector, last), vectors, lookup.output(0))
     for reader in readers:
         reader.replace_source_output(chosen.output(0))
-    model.add_parameters([table])
     if low_rank:
-        gates = ops.parameter(ov.PartialShape([NUM_VECTORS]), dtype=np.int32, name=GATES)
-        gates.output(0).get_tensor().set_names({GATES})
+        gates = add_input(model, GATES, [NUM_VECTORS], np.int32)
         is_gated = ops.greater(ops.gather(gates, places, ops.constant(np.int64(0))), ops.constant(np.int32(0)))
         add_low_rank(model, ops.unsqueeze(ops.logical_and(is_vector, is_gated), last), low_rank)
-        model.add_parameters([gates])
     return int(size)
 
 

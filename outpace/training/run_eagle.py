@@ -14,7 +14,7 @@ from outpace.core import Array
 from outpace.drafters import create_drafter
 from outpace.drafters.base import DrafterContext
 from outpace.helpers.format import Helper
-from outpace.training.base_model import ModelParts, frequent_tokens
+from outpace.training.base_model import ModelParts
 from outpace.training.calibration import accuracies
 from outpace.training.eagle import EagleSettings, EagleTask
 from outpace.training.loop import LoopSettings, train
@@ -50,7 +50,7 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     start = Start.of(loop.start_from, "eagle", parts.head.base)
     run.begin()
     chosen, apart = split_texts(rows)
-    vocab_ids = start.vocab_ids if start.helper else frequent_tokens(rows, settings.num_draft_vocab)
+    vocab_ids = start.vocab_ids(rows, settings.num_draft_vocab)
     head = parts.head.frozen(vocab_ids, processes().device)
     with torch.random.fork_rng():
         torch.manual_seed(loop.seed)

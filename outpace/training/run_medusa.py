@@ -12,7 +12,7 @@ import numpy as np
 
 from outpace.core import Array
 from outpace.helpers.format import Helper
-from outpace.training.base_model import LMHeadWeights, frequent_tokens
+from outpace.training.base_model import LMHeadWeights
 from outpace.training.calibration import accuracies, best_tree, walk, with_likeliest, with_tree
 from outpace.training.loop import LoopSettings, train
 from outpace.training.medusa import MedusaTask
@@ -52,7 +52,7 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
     start = Start.of(loop.start_from, "medusa", head.base)
     run.begin()
     chosen, held_out = split(rows)
-    vocab_ids = start.vocab_ids if start.helper else frequent_tokens(rows, settings.num_draft_vocab)
+    vocab_ids = start.vocab_ids(rows, settings.num_draft_vocab)
     task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, processes().device), settings)
     start.load_into(task.module)
     num_steps = train(task, loop, out)

@@ -12,6 +12,8 @@ from outpace.core import Array
 from outpace.errors import BadInputError
 from outpace.helpers.format import Base, Helper
 from outpace.helpers.shipped import shipped
+from outpace.training.base_model import frequent_tokens
+from outpace.training.shards import Rows
 
 SHIPPED = "shipped"
 
@@ -36,10 +38,9 @@ class Start:
             raise BadInputError(f"the helper in {folder} is of kind {helper.kind}, not {kind}")
         return cls(helper)
 
-    @property
-    def vocab_ids(self) -> Array | None:
-        """The reduced vocabulary of the earlier helper."""
-        return self.helper.tensors.get("vocab_ids") if self.helper else None
+    def vocab_ids(self, rows: Rows, size: int | None) -> Array | None:
+        """The reduced vocabulary: the earlier helper's, or else the `size` most frequent tokens of the rows; None for all tokens."""
+        return self.helper.tensors.get("vocab_ids") if self.helper else frequent_tokens(rows, size)
 
     @property
     def record(self) -> dict[str, Any]:
