@@ -149,7 +149,7 @@ def test_trained_with_a_rank_they_decode_as_training_said(tmp_path, monkeypatch,
     model, prompts, out = tiny_folder("llama", tmp_path / "tiny"), tmp_path / "prompts.jsonl", tmp_path / "run"
     prompts.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"<{i}>"}) + "\n" for i in range(2, 96)))
     source = Source(str(model), prompts, generate=True, max_tokens=28, target=target, precision="f32")
-    settings, loop = BlanksSettings(count=3, num_anchors=16, rank=4), LoopSettings(epochs=12, batch_size=8, learning_rate=3e-2)
+    settings, loop = BlanksSettings(count=3, num_anchors=16, rank=4), LoopSettings(epochs=5, batch_size=8, learning_rate=3e-2)
     helper = train_blanks(source, out, settings, loop)
     assert {name: tensor.shape for name, tensor in helper.tensors.items()} == {"embeddings": (3, 64), "down": (2, 64, 4), "up": (2, 4, 64)}
     assert np.abs(helper.tensors["up"]).max() > 0.01

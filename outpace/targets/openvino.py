@@ -11,6 +11,7 @@ are taken in another order), hence `exact_trees=False`: the engine checks them o
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
 MIN_ROWS = 2  # of a sequence in a pass, and of the logits
 STEADY_ROWS = 64  # passes up to this width are padded to a steady one
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
-WIDE = (512, 256, 64)  # tried at the start: the widest pass whose rows have the bits of narrow ones; AVX2 has others from some 90 rows on
+WIDE = (64, 128, 256, 512)  # tried at the start, narrow ones first: passes whose rows have the bits of narrow ones; with AVX2 up to some 90
 ANY_WIDTH = 1 << 30  # of a pass that need not be cut
 EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at the start: the narrowest that gives the bits of the widest is the least width
 QUANTIZATION_GROUP = "64"  # activations that share a scale where weights are int8
@@ -135,11 +136,11 @@ class OpenVINOTarget(TargetModel):
             beside = Segment(other, tokens[: width - MIN_ROWS], wants_output=False)
             return np.array_equal(self.forward([Segment(slot, tokens[:MIN_ROWS]), beside]).logits, narrow)
 
-        found = next((width for width in widths if is_exact(width)), WIDE[-1])
+        exact = list(itertools.takewhile(is_exact, widths))
         self.free(slot)
         self.free(other)
         self.recent_rows.clear()
-        return ANY_WIDTH if found >= max(widths, default=0) else found
+        return ANY_WIDTH if exact == widths else max([WIDE[0], *exact])
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
