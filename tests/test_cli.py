@@ -355,6 +355,23 @@ def test_a_config_is_one_more_drafter_of_bench_and_verify(files, toy_llm):
     assert {"good.json, temperature 0", "good.json, temperature 0.8"} <= checks_of(json.loads(result.stdout)).keys()
 
 
+def test_bench_with_so_many_guesses(files, make_toy):
+    make_toy(toy={"sharpness": 6.0, "seed": 5})
+    arguments = ["bench", "--prompts", "good.jsonl", "--drafters", "prompt_lookup", "--max-tokens", "60", "--json", "-"]
+    lengths = {}
+    for count in ("0", "16"):
+        rows = json.loads(call(*arguments, "--num-draft-tokens", count).stdout)["results"]
+        (lengths[count],) = [
+            row["mean_acceptance_length"] for row in rows if (row["drafter"], row["category"]) == (f"prompt_lookup, {count} guesses", "all")
+        ]
+    assert lengths["0"] == 1.0 < lengths["16"]
+    refused = call(*arguments, "--num-draft-tokens", "4", "--server", "")
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
+        2,
+        "error: --num-draft-tokens does not go with --server; --config holds it too",
+    )
+
+
 def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
     llm = make_toy("prompt_lookup", toy={"sharpness": 6.0, "seed": 5})
     (want,) = llm.generate("abcabcabc", SamplingParams(max_tokens=60))

@@ -15,6 +15,7 @@ from outpace.cli.options import (
     Limit,
     MaxTokens,
     Model,
+    NumDraftTokens,
     Precision,
     Seed,
     Target,
@@ -23,6 +24,7 @@ from outpace.cli.options import (
     drafter_settings,
     load,
     show_document,
+    with_num_draft_tokens,
 )
 from outpace.errors import BadInputError
 from outpace.shell import check_writable, read_json
@@ -46,6 +48,7 @@ def bench(
     precision: Precision = "auto",
     threads: Threads = None,
     config: Config = None,
+    num_draft_tokens: NumDraftTokens = None,
 ) -> None:
     """Measure drafters against plain decoding, interleaved prompt by prompt; or, with --server, under the load of many clients.
 
@@ -54,6 +57,8 @@ def bench(
     if server is None and (clients, seconds) != (None, None):
         raise BadInputError("--clients and --seconds need --server")
     if server is not None:
+        if num_draft_tokens is not None:
+            raise BadInputError("--num-draft-tokens does not go with --server; --config holds it too")
         if concurrency != 1:
             raise BadInputError("--concurrency does not go with --server; --clients says how many ask at once")
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed or 0}
@@ -69,7 +74,7 @@ def bench(
     check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
     llm = load(model, "none", target, precision, threads, None)
-    settings = drafter_settings(drafters, config, llm.target.base)
+    settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     document = runner.run(llm, workloads, settings, params, repeats, concurrency)
     show_document(document, report.tables(document), json_out)
 

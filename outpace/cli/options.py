@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,17 @@ def drafter_settings(drafters: str | None, config: Path | None, base: Base | Non
     if config is not None:
         settings[str(config)] = SpeculativeConfig.of(read_json(config))
     return settings
+
+
+def with_num_draft_tokens(settings: dict[str, Any], count: int | None) -> dict[str, Any]:
+    """The same settings with so many guesses a step, which their names then tell; as they are where `count` is None."""
+    from outpace.config import SpeculativeConfig
+
+    if count is None:
+        return settings
+    return {
+        f"{name}, {count} guesses": replace(SpeculativeConfig.of(setting), num_draft_tokens=count) for name, setting in settings.items()
+    }
 
 
 def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None) -> None:
