@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/ready
+# two at a time, each file as a whole: what a file has loaded or trained serves all its tests
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
@@ -11,13 +13,13 @@ demo: $(STAMP)
 	$(BIN)/outpace demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # make bench PROMPTS=questions.jsonl
 bench: $(STAMP)
