@@ -38,6 +38,8 @@ DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
     "trained": ["--limit", "48", "--max-tokens", "128", "--drafters", TRAINED],
+    "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", "medusa,eagle", "--num-draft-tokens", "32"],
+    "blanks": ["--limit", "48", "--max-tokens", "128", "--drafters", "blanks,blanks:after=end,blanks:blank= the"],
     "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
     "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
     "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
@@ -57,21 +59,24 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     ],
 }
 EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
-PAGES = {  # page of docs/drafters/ -> rows of its table
-    "blind": ["blind"],
-    "prompt_lookup": ["prompt_lookup", "suffix"],
-    "suffix": ["prompt_lookup", "suffix"],
-    "recycling": ["recycling:table=none", "recycling"],
-    "lookahead": ["lookahead", "prompt_lookup"],
-    "blanks": ["blanks"],
-    "draft_model": ["draft_model:self:8"],
-    "combination": ["prompt_lookup+recycling", "suffix+recycling"],
-    "auto": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"],
+BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
+    "draft": ["--limit", "48", "--max-tokens", "128", "--drafters", "draft_model:small,draft_model:small:max_depth=3"],
 }
-TRAINED_PAGES = {  # the same, from the document of trained helpers
+TRAINED_ROWS = {
     "medusa": ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"],
     "eagle": ["medusa", "eagle", "eagle:max_depth=3", "suffix+eagle:max_depth=3"],
 }
+PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document -> rows of its table
+    "blind": {"greedy": ["blind"]},
+    "prompt_lookup": {"greedy": ["prompt_lookup", "suffix"]},
+    "suffix": {"greedy": ["prompt_lookup", "suffix"]},
+    "recycling": {"greedy": ["recycling:table=none", "recycling"]},
+    "lookahead": {"greedy": ["lookahead", "prompt_lookup"]},
+    "blanks": {"blanks": ["blanks:blank= the", "blanks", "blanks:after=end"]},
+    "draft_model": {"greedy": ["draft_model:self:8"], "draft": ["draft_model:small", "draft_model:small:max_depth=3"]},
+    "combination": {"greedy": ["prompt_lookup+recycling", "suffix+recycling"]},
+    "auto": {"greedy": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"]},
+} | {name: {"trained": rows, "trained-32": [f"{name}, 32 guesses"], "trained-first": rows} for name, rows in TRAINED_ROWS.items()}
 
 
 def measure(prompts: str) -> None:
@@ -94,7 +99,9 @@ def measure(prompts: str) -> None:
 def command(name: str) -> str:
     """The command that makes a document, as one types it."""
     source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
-    return " ".join(["outpace bench --prompts", source, *map(shlex.quote, RUNS[EARLIER.get(name, name)]), "--json", f"{name}.json"])
+    return " ".join(
+        ["outpace bench --prompts", source, *map(shlex.quote, (RUNS | BY_HAND)[EARLIER.get(name, name)]), "--json", f"{name}.json"]
+    )
 
 
 def load(name: str) -> dict[str, Any]:
@@ -231,6 +238,9 @@ LATER_HELPERS = (
     "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
 )
 FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
+MORE_GUESSES = "For machines where rows are cheap; here they are not."
+BLANKS = "Trained blanks against a word in their place."
+DISTILLED = "Two of the model's thirty layers, trained as [its page](drafters/draft_model.md#distil-your-own) says."
 
 
 def page() -> str:
@@ -247,6 +257,9 @@ def page() -> str:
         ),
         *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
         *section("Trained helpers", "trained", LATER_HELPERS),
+        *section("Trained helpers with more guesses", "trained-32", MORE_GUESSES),
+        *section("Blanks", "blanks", BLANKS),
+        *section("A distilled draft model", "draft", DISTILLED),
         *section("Trained helpers before", "trained-first", FIRST_HELPERS),
         *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
@@ -268,10 +281,9 @@ def readme_figures() -> str:
 
 def figures(name: str) -> str:
     """The table of a drafter's page, with the marks around it."""
-    rows, documents = (PAGES[name], ["greedy"]) if name in PAGES else (TRAINED_PAGES[name], ["trained", "trained-first"])
     about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
     parts = []
-    for name_of_document in documents:
+    for name_of_document, rows in PAGES[name].items():
         document = load(name_of_document)
         which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
@@ -282,9 +294,7 @@ def pages() -> dict[Path, str]:
     """Every page with tables, as it should be."""
     marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
     found = {DOCS / "results.md": page()}
-    tables = {DOCS.parent / "README.md": readme_figures()} | {
-        DOCS / "drafters" / f"{name}.md": figures(name) for name in [*PAGES, *TRAINED_PAGES]
-    }
+    tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
     for path, text in tables.items():
         found[path] = marks.sub(lambda _, text=text: text, path.read_text("utf-8"), count=1)
     return found

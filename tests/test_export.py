@@ -28,6 +28,7 @@ from outpace.helpers.format import Base, Helper
 from outpace.helpers.imports import load_medusa
 from outpace.helpers.medusa import medusa_weights
 from outpace.helpers.runtime import EagleRows, Embeddings, LMHead, build_eagle, build_heads
+from outpace.helpers.shipped import ASSETS
 from outpace.models import Source
 
 
@@ -346,8 +347,7 @@ def test_wrong_words_are_one_line_and_exit_code_2(tmp_path, engine, options, mes
 
 @pytest.mark.real
 def test_the_default_model_is_written_beside_its_heads(tmp_path):
-    default = BaseModel.of("default")
-    random_medusa(default.base, 1).save_pretrained(tmp_path / "heads")
-    command = exporter("vllm")(tmp_path / "heads", tmp_path / "out", "default")
+    (heads,) = ASSETS.glob("medusa-*")
+    command = exporter("vllm")(heads, tmp_path / "out", None)
     written = BaseModel.of(shlex.split(command)[2])
-    assert written.base.fingerprint == default.base.fingerprint
+    assert written.base.fingerprint == Helper.from_pretrained(heads).base.fingerprint
