@@ -33,12 +33,13 @@ TRAINED = (
     "recycling,medusa,eagle,eagle:max_depth=3,suffix+eagle:max_depth=3,suffix+recycling,suffix+recycling+medusa,"
     "auto,auto:suffix+recycling+medusa"
 )
+WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 guesses
 LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
     "trained": ["--limit", "48", "--max-tokens", "128", "--drafters", TRAINED],
-    "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", "medusa,eagle", "--num-draft-tokens", "32"],
+    "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", ",".join(WIDE.values()), "--num-draft-tokens", "32"],
     "blanks": ["--limit", "48", "--max-tokens", "128", "--drafters", "blanks,blanks:after=end,blanks:blank= the"],
     "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
     "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
@@ -76,7 +77,7 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
     "draft_model": {"greedy": ["draft_model:self:8"], "draft": ["draft_model:small", "draft_model:small:max_depth=3"]},
     "combination": {"greedy": ["prompt_lookup+recycling", "suffix+recycling"]},
     "auto": {"greedy": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"]},
-} | {name: {"trained": rows, "trained-32": [f"{name}, 32 guesses"], "trained-first": rows} for name, rows in TRAINED_ROWS.items()}
+} | {name: {"trained": rows, "trained-32": [f"{WIDE[name]}, 32 guesses"], "trained-first": rows} for name, rows in TRAINED_ROWS.items()}
 
 
 def measure(prompts: str) -> None:
