@@ -39,6 +39,7 @@ DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
     "trained": ["--limit", "48", "--max-tokens", "128", "--drafters", TRAINED],
+    "medusa-60": ["--limit", "48", "--max-tokens", "128", "--drafters", "medusa:threshold=0.001", "--num-draft-tokens", "60"],
     "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", ",".join(WIDE.values()), "--num-draft-tokens", "32"],
     "blanks": ["--limit", "48", "--max-tokens", "128", "--drafters", "blanks,blanks:after=end,blanks:blank= the"],
     "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
@@ -259,6 +260,7 @@ def page() -> str:
         *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
         *section("Trained helpers", "trained", LATER_HELPERS),
         *section("Trained helpers with more guesses", "trained-32", MORE_GUESSES),
+        *section("Medusa heads with 60 guesses", "medusa-60", "As many as a step may have, nearly."),
         *section("Blanks", "blanks", BLANKS),
         *section("A distilled draft model", "draft", DISTILLED),
         *section("Trained helpers before", "trained-first", FIRST_HELPERS),
