@@ -27,7 +27,7 @@ CATEGORIES = {
     "math_reasoning": "math",
     "rag": "RAG",
 }
-ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks,draft_model:self:8"
+ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks:blank= the,draft_model:self:8"
 ALL = f"{ALONE},prompt_lookup+recycling,suffix+recycling,auto:suffix+recycling:table=none,auto"
 TRAINED = (
     "recycling,medusa,eagle,eagle:max_depth=3,suffix+eagle:max_depth=3,suffix+recycling,suffix+recycling+medusa,"
