@@ -286,7 +286,8 @@ def figures(name: str) -> str:
     """The table of a drafter's page, with the marks around it."""
     about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
     parts = []
-    for name_of_document, rows in PAGES[name].items():
+    measured = {name: rows for name, rows in PAGES[name].items() if (STORE / f"{name}.json").exists()}
+    for name_of_document, rows in measured.items():
         document = load(name_of_document)
         which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
