@@ -24,7 +24,7 @@ class Engine:
 
     def __init__(self, target: TargetModel, config: EngineConfig | None = None):
         self.target, self.config = target, config or EngineConfig()
-        self.scheduler = Scheduler(target, self.config)
+        self.scheduler = Scheduler(target, self.config, self._num_known)
         self.metrics = Metrics()
         self._no_drafter: set[str] = set()  # requests whose drafter failed: they go on plainly
 
@@ -107,6 +107,15 @@ class Engine:
                 request.speculation.drafter.prefilled(request, start, hidden)
             except Exception as error:
                 self._drop_drafter(request, error)
+
+    def _num_known(self, request: Request) -> int:
+        known = len(request.token_ids)
+        if request.id not in self._no_drafter:
+            try:
+                known = request.speculation.drafter.num_known(request)
+            except Exception as error:
+                self._drop_drafter(request, error)
+        return known
 
     def _begin(self, request: Request, now: float) -> None:
         request.stats.prefill_started_at = request.stats.decode_started_at = now

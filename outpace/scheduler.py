@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from outpace.config import EngineConfig
 from outpace.core import Request
@@ -14,8 +14,9 @@ from outpace.tree import Segment
 class Scheduler:
     """A request holds room for its whole length from admission on, so a running one never has to give way."""
 
-    def __init__(self, target: TargetModel, config: EngineConfig):
-        self.target, self.config = target, config
+    def __init__(self, target: TargetModel, config: EngineConfig, num_known: Callable[[Request], int]):
+        """`num_known`: how many leading tokens of a request's text need not be run if their K/V is there."""
+        self.target, self.config, self.num_known = target, config, num_known
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
@@ -30,7 +31,7 @@ class Scheduler:
         while self.waiting and len(self.running) < self.config.max_num_seqs:
             running = Counter(request.memory_scope for request in self.running)
             request = min(self.waiting, key=lambda waiting: running[waiting.memory_scope])
-            prompt = request.token_ids if self.config.enable_prefix_caching else []
+            prompt = request.token_ids[: self.num_known(request) + 1] if self.config.enable_prefix_caching else []
             try:
                 request.slot = self.target.allocate(self.rows_needed(request), prompt)
             except OutOfSlots:

@@ -15,9 +15,10 @@ from outpace.core import Draft, SamplingParams, Verdict
 from outpace.drafters import CombinedDrafter, DrafterContext, create_drafter, ready_drafters, usage
 from outpace.drafters.eagle import EagleDrafter
 from outpace.errors import BadInputError
-from outpace.helpers import eagle_tree, shipped
+from outpace.helpers import eagle_memory, eagle_tree, shipped
 from outpace.helpers.eagle import eagle_weights
 from outpace.helpers.eagle_cache import EagleCache
+from outpace.helpers.eagle_memory import EagleMemory
 from outpace.helpers.eagle_tree import TreeShape, grow_trees
 from outpace.helpers.format import Base, Helper
 from outpace.helpers.runtime import EagleRows, Embeddings, LMHead, build_eagle
@@ -328,25 +329,141 @@ def test_it_sees_the_prompt_and_others_do_not_pay(random):
         assert not any(any(segments) for segments in seen[1:])
 
 
-def test_rows_found_in_the_cache_are_missing_and_nothing_else(fitted):
-    """The target has the first 6 tokens already: the head sees only those from there on."""
+# ---- what the target and the head remember
 
-    class Remembering(ToyTarget):
-        def allocate(self, num_tokens, prompt_token_ids=()):
-            slot = super().allocate(num_tokens)
-            slot.token_ids.extend(prompt_token_ids[:6])
-            self.cache[slot.index] = [(token, i) for i, token in enumerate(prompt_token_ids[:6])]
-            return slot
 
+def num_alike(one, other):
+    """Tokens until two texts part."""
+    return len([*itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))])
+
+
+class Remembering(ToyTarget):
+    """Does not run again what begins like a text that it has run."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.texts = []
+
+    def allocate(self, num_tokens, prompt_token_ids=()):
+        slot, prompt = super().allocate(num_tokens), list(prompt_token_ids[:-1])
+        known = max((num_alike(text, prompt) for text in self.texts), default=0)
+        slot.token_ids.extend(prompt[:known])
+        self.cache[slot.index] = [(token, i) for i, token in enumerate(prompt[:known])]
+        return slot
+
+    def free(self, slot):
+        self.texts.append(list(slot.token_ids))
+        super().free(slot)
+
+
+class Noted(EagleDrafter):
+    """Tells its drafts, and what of the prompt it was shown."""
+
+    def begin(self, request):
+        super().begin(request)
+        self.drafts, self.shown = [], []
+
+    def prefilled(self, request, start, hidden):
+        super().prefilled(request, start, hidden)
+        self.shown.append((start, len(hidden)))
+
+    def propose(self, request, budget):
+        draft = super().propose(request, budget)
+        self.drafts.append((list(draft.token_ids), list(draft.parents)))
+        return draft
+
+
+def noted(target, folder, prompt, drafter=None):
+    """A request with this prompt, and the drafter that guessed for it."""
+    drafter = drafter or Noted(DrafterContext(target), str(folder), threshold=0.001)
+    (request,) = run(target, [make_request(target, prompt, GREEDY, drafter)])
+    return request, drafter
+
+
+def test_a_prompt_that_others_have_run_is_run_again_for_the_head(random):
     target = Remembering(sharpness=3.0)
-    drafter = Checked(DrafterContext(target), str(fitted))
-    shown_places, prefilled = [], drafter.prefilled
-    drafter.prefilled = lambda request, start, hidden: shown_places.append((start, len(hidden))) or prefilled(request, start, hidden)
-    Checked.num_checked = 0
-    (request,) = run(target, [make_request(target, PROMPTS[2], GREEDY, drafter)])
-    assert shown_places == [(6, 3)]
-    assert request.output_token_ids == generate(ToyTarget(sharpness=3.0), PROMPTS[2:], GREEDY)[0]
-    assert Checked.num_checked > 5
+    generate(target, PROMPTS[2:], GREEDY)
+    _, drafter = noted(target, random, PROMPTS[2])
+    assert drafter.shown == [(0, len(PROMPTS[2]) - 1)]
+    assert drafter.drafts == noted(ToyTarget(sharpness=3.0), random, PROMPTS[2])[1].drafts
+
+
+def test_the_next_turn_is_not_read_again_and_guessed_as_well(random):
+    target = Remembering(sharpness=3.0)
+    turn, drafter = noted(target, random, PROMPTS[2])
+    longer = [*turn.token_ids[:30], 3, 1, 4, 1, 5]
+    _, drafter = noted(target, random, longer, drafter)
+    ((start, _),) = drafter.shown
+    assert 9 < start <= 30
+    fresh, other = noted(ToyTarget(sharpness=3.0), random, longer)
+    assert other.shown == [(0, 34)]
+    assert drafter.drafts == other.drafts
+    assert len(fresh.output_token_ids) == 40
+
+
+def test_together_with_others_it_reads_the_prompt_all_the_same(random):
+    target, seen = Remembering(sharpness=3.0), []
+    generate(target, PROMPTS[2:], GREEDY)
+    keep = target.keep
+    target.keep = lambda slot, token_ids, nodes: seen.append(slot.num_cached) or keep(slot, token_ids, nodes)
+    for spec in ("recycling", f"recycling+eagle:{random}", f"auto:suffix+recycling+eagle:{random}"):
+        seen.clear()
+        drafter = create_drafter(spec, DrafterContext(target))
+        run(target, [make_request(target, PROMPTS[2], SamplingParams(max_tokens=3), drafter)])
+        assert (seen[0] == 0) == ("eagle" in spec)
+
+
+texts = st.lists(st.integers(0, 1), min_size=2, max_size=8)
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.lists(st.tuples(texts, st.integers(0, 8)), max_size=8), texts, st.integers(0, 8))
+def test_a_memory_knows_what_it_was_given(random, kept, asked, wanted):
+    """The keys of a row say which tokens it is of; some texts have a gap."""
+    weights, memory = eagle_weights(Helper.from_pretrained(random)), EagleMemory()
+    known = [0]
+    for text, gap in kept:
+        cache = EagleCache(weights)
+        cache.positions = [place for place in range(len(text) - 1) if place != gap]
+        cache.reserve(len(cache.positions))
+        for row, place in enumerate(cache.positions):
+            cache.keys[:, row], cache.values[:, row] = [text[place] * 2 + text[place + 1]], [place]
+        memory.keep(text, cache)
+        known.append(min(num_alike(text, asked) - 1, gap))
+    assert memory.num_known(asked) == max(known)
+    found = EagleCache(weights)
+    memory.recall(asked, wanted, found)
+    assert found.positions == list(range(min(wanted, max(known))))
+    for row in found.positions:
+        assert (found.keys[:, row] == asked[row] * 2 + asked[row + 1]).all()
+        assert (found.values[:, row] == row).all()
+
+
+def test_a_memory_has_bounds(random, monkeypatch):
+    monkeypatch.setattr(eagle_memory, "MAX_ROWS", 20)
+    monkeypatch.setattr(eagle_memory, "MAX_TEXTS", 3)
+    weights, memory = eagle_weights(Helper.from_pretrained(random)), EagleMemory()
+
+    def keep(*token_ids):
+        cache = EagleCache(weights)
+        cache.positions = list(range(len(token_ids) - 1))
+        cache.reserve(len(token_ids))
+        memory.keep(token_ids, cache)
+
+    for first in range(5):
+        keep(first, 1, 2, 3)
+    assert [memory.num_known([first, 1, 2, 3]) for first in range(5)] == [0, 0, 3, 3, 3]
+    memory.recall([2, 1, 2, 3], 3, EagleCache(weights))  # what is used stays longest
+    keep(5, 1, 2, 3)
+    assert [memory.num_known([first, 1, 2, 3]) for first in range(6)] == [0, 0, 3, 0, 3, 3]
+    keep(5, 1, 2, 3, 4, 5)  # the next turn takes the place of the one before
+    assert (len(memory.texts), memory.num_known([5, 1, 2, 3, 4, 5])) == (3, 5)
+    keep(*range(6, 22))
+    assert [kept.num_rows for kept in memory.texts] == [5, 15]
+    keep(*range(6, 30))  # longer than all there is room for
+    assert [kept.num_rows for kept in memory.texts] == [5, 15]
+    keep(7)
+    assert [kept.num_rows for kept in memory.texts] == [5, 15]
 
 
 # ---- what it costs

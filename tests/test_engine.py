@@ -188,7 +188,7 @@ class FailsIn:
     def __new__(cls, method: str):
         def fail(self, request, *args):
             self.calls[request.id] = self.calls.get(request.id, 0) + 1
-            if method in ("begin", "end") or self.calls[request.id] > 1:
+            if method in ("num_known", "begin", "end") or self.calls[request.id] > 1:
                 raise RuntimeError(f"{method} is broken")
             return getattr(OracleDrafter, method)(self, request, *args)
 
@@ -207,7 +207,7 @@ def test_a_drafter_that_cannot_settle_a_step_goes_on(caplog):
     assert "settle is broken" in caplog.text
 
 
-@pytest.mark.parametrize("method", ["begin", "propose", "observe", "end"])
+@pytest.mark.parametrize("method", ["num_known", "begin", "propose", "observe", "end"])
 def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplog):
     target = ToyTarget()
     good, bad = oracle(target, lie=0), oracle(target, cls=FailsIn(method), lie=0)
@@ -217,7 +217,7 @@ def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplo
     assert [r.finish_reason for r in requests] == ["length"] * 3
     assert [r.error for r in requests] == [None] * 3
     assert requests[0].stats.num_steps == requests[2].stats.num_steps == 3
-    assert requests[1].stats.num_steps == {"begin": 20, "propose": 13, "observe": 6, "end": 3}[method]
+    assert requests[1].stats.num_steps == {"num_known": 20, "begin": 20, "propose": 13, "observe": 6, "end": 3}[method]
     assert sum(f"{method} is broken" in record.getMessage() for record in caplog.records) == 1
 
 

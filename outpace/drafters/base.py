@@ -60,9 +60,14 @@ class Drafter(ABC):
         """A request starts; its text so far is in `request.context`."""
         return None
 
+    def num_known(self, request: Request) -> int:
+        """Asked before the request starts: how many tokens at the beginning of its text may the target take from its cache, where they are
+        not run and nobody sees their hidden states? As many as it likes, unless a drafter that `wants_prompt` says otherwise."""
+        return len(request.token_ids)
+
     def prefilled(self, request: Request, start: int, hidden: Array) -> None:
         """Where `wants_prompt`: hidden states [n, H] of the prompt's tokens from place `start` on, as they are run, in order. Tokens found
-        in the target's cache are not run, so nobody sees theirs. Valid until the next pass."""
+        in the target's cache, `request.slot.num_cached` at the start, are not run. Valid until the next pass."""
         return None
 
     @abstractmethod

@@ -39,6 +39,9 @@ class CombinedDrafter(Drafter):
         self.num_observed = 0
         self.milliseconds = dict.fromkeys(names, 0.0)
 
+    def num_known(self, request: Request) -> int:
+        return min(part.num_known(request) for part in self.parts)
+
     def begin(self, request: Request) -> None:
         for part in self.parts:
             part.begin(request)

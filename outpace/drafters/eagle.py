@@ -14,6 +14,7 @@ from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder, 
 from outpace.errors import BadInputError
 from outpace.helpers.eagle import eagle_weights
 from outpace.helpers.eagle_cache import EagleCache
+from outpace.helpers.eagle_memory import EagleMemory
 from outpace.helpers.eagle_tree import FILL, Tree, TreeShape, fill, grow_trees
 from outpace.helpers.format import Helper
 from outpace.helpers.runtime import build_eagle
@@ -41,9 +42,16 @@ class EagleDrafter(Drafter):
         self.head = build_eagle(self.weights, context.target.embeddings(), context.target.lm_head(), TOP)
         self.shape = TreeShape(max_depth, branches, threshold, self.weights.temperatures)
         self.texts: dict[str, _Text] = {}
+        self.memory = EagleMemory()
+
+    def num_known(self, request: Request) -> int:
+        return self.memory.num_known(request.token_ids)
 
     def begin(self, request: Request) -> None:
-        self.texts[request.id] = _Text(EagleCache(self.weights))
+        cache = EagleCache(self.weights)
+        if request.slot is not None:
+            self.memory.recall(request.token_ids, request.slot.num_cached, cache)
+        self.texts[request.id] = _Text(cache)
 
     def prefilled(self, request: Request, start: int, hidden: Array) -> None:
         text, end = self.texts[request.id], start + 1 + len(hidden)
@@ -70,7 +78,9 @@ class EagleDrafter(Drafter):
         self.observe(request, verdict, output)  # what it shows takes the place of what was known from there on
 
     def end(self, request: Request) -> None:
-        self.texts.pop(request.id, None)
+        text = self.texts.pop(request.id, None)
+        if text is not None:
+            self.memory.keep(request.token_ids, text.cache)
 
     def _add(self, text: _Text, start: int, token_ids: Sequence[int], features: Array) -> None:
         text.cache.add(start, token_ids, features)

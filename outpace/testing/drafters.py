@@ -37,6 +37,10 @@ class _Watched(Drafter):
             self.error = self.error or error
             raise
 
+    def num_known(self, request: Request) -> int:
+        known: int = self._call(self.inner.num_known, request)
+        return known
+
     def begin(self, request: Request) -> None:
         self._call(self.inner.begin, request)
 
