@@ -41,6 +41,7 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "trained": ["--limit", "48", "--max-tokens", "128", "--drafters", TRAINED],
     "medusa-60": ["--limit", "48", "--max-tokens", "128", "--drafters", "medusa:threshold=0.001", "--num-draft-tokens", "60"],
     "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", ",".join(WIDE.values()), "--num-draft-tokens", "32"],
+    "eagle": ["--limit", "48", "--max-tokens", "128", "--drafters", "eagle,suffix+eagle:max_depth=3"],
     "blanks": ["--limit", "48", "--max-tokens", "128", "--drafters", "blanks,blanks:after=end,blanks:blank= the"],
     "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
     "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
@@ -64,10 +65,8 @@ EARLIER = {"trained-first": "trained"}  # documents of helpers that are not ship
 BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
     "draft": ["--limit", "48", "--max-tokens", "128", "--drafters", "draft_model:small,draft_model:small:max_depth=3"],
 }
-TRAINED_ROWS = {
-    "medusa": ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"],
-    "eagle": ["medusa", "eagle", "eagle:max_depth=3", "suffix+eagle:max_depth=3"],
-}
+MEDUSA = ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"]
+EAGLE = ["medusa", "eagle", "eagle:max_depth=3", "suffix+eagle:max_depth=3"]
 PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document -> rows of its table
     "blind": {"greedy": ["blind"]},
     "prompt_lookup": {"greedy": ["prompt_lookup", "suffix"]},
@@ -78,7 +77,19 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
     "draft_model": {"greedy": ["draft_model:self:8"], "draft": ["draft_model:small", "draft_model:small:max_depth=3"]},
     "combination": {"greedy": ["prompt_lookup+recycling", "suffix+recycling"]},
     "auto": {"greedy": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"]},
-} | {name: {"trained": rows, "trained-32": [f"{WIDE[name]}, 32 guesses"], "trained-first": rows} for name, rows in TRAINED_ROWS.items()}
+    "medusa": {
+        "trained": MEDUSA,
+        "trained-32": [f"{WIDE['medusa']}, 32 guesses"],
+        "medusa-60": ["medusa:threshold=0.001, 60 guesses"],
+        "trained-first": MEDUSA,
+    },
+    "eagle": {
+        "eagle": ["eagle", "suffix+eagle:max_depth=3"],
+        "trained": EAGLE,
+        "trained-32": [f"{WIDE['eagle']}, 32 guesses"],
+        "trained-first": EAGLE,
+    },
+}
 
 
 def measure(prompts: str) -> None:
@@ -240,6 +251,8 @@ LATER_HELPERS = (
     "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
 )
 FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
+HALF_SEEN = "`eagle` was shown only the end of each prompt in this run, as plain decoding had left the rest in the cache."
+WHOLE_PROMPT = "As it is now: what plain decoding left in the cache is read again for the head."
 MORE_GUESSES = "For machines where rows are cheap; here they are not."
 BLANKS = "Trained blanks against a word in their place."
 DISTILLED = "Two of the model's thirty layers, trained as [its page](drafters/draft_model.md#distil-your-own) says."
@@ -258,12 +271,13 @@ def page() -> str:
             ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
         ),
         *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
-        *section("Trained helpers", "trained", LATER_HELPERS),
-        *section("Trained helpers with more guesses", "trained-32", MORE_GUESSES),
+        *section("Trained helpers", "trained", f"{LATER_HELPERS} {HALF_SEEN}"),
+        *section("The feature-level head with the whole prompt", "eagle", WHOLE_PROMPT),
+        *section("Trained helpers with more guesses", "trained-32", f"{MORE_GUESSES} {HALF_SEEN}"),
         *section("Medusa heads with 60 guesses", "medusa-60", "As many as a step may have, nearly."),
         *section("Blanks", "blanks", BLANKS),
         *section("A distilled draft model", "draft", DISTILLED),
-        *section("Trained helpers before", "trained-first", FIRST_HELPERS),
+        *section("Trained helpers before", "trained-first", f"{FIRST_HELPERS} {HALF_SEEN}"),
         *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
         *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
@@ -274,6 +288,7 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+HALF_SEEN_IN = {"trained", "trained-32", "trained-first"}
 IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:suffix+recycling:table=none", "auto"]
 
 
@@ -290,6 +305,7 @@ def figures(name: str) -> str:
     for name_of_document, rows in measured.items():
         document = load(name_of_document)
         which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
+        which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
     return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
 
