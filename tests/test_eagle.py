@@ -460,10 +460,11 @@ def test_a_memory_has_bounds(random, monkeypatch):
     assert (len(memory.texts), memory.num_known([5, 1, 2, 3, 4, 5])) == (3, 5)
     keep(*range(6, 22))
     assert [kept.num_rows for kept in memory.texts] == [5, 15]
-    keep(*range(6, 30))  # longer than all there is room for
-    assert [kept.num_rows for kept in memory.texts] == [5, 15]
     keep(7)
     assert [kept.num_rows for kept in memory.texts] == [5, 15]
+    keep(*range(8, 38))  # longer than all there is room for: its beginning is kept, and nobody has to read it again
+    assert [kept.num_rows for kept in memory.texts] == [20]
+    assert (memory.num_known([*range(8, 37)]), memory.num_known([*range(8, 20)]), memory.num_known([8, 9, 1])) == (29, 11, 1)
 
 
 # ---- what it costs

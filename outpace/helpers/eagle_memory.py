@@ -48,8 +48,8 @@ class EagleMemory:
         text = np.array(token_ids, np.int32)
         places = np.array(cache.positions, np.int64)
         gaps = np.flatnonzero(places != np.arange(len(places)))
-        num_rows = min(int(gaps[0]) if len(gaps) else len(places), len(text) - 1)
-        if not 0 < num_rows <= MAX_ROWS:
+        num_rows = min(int(gaps[0]) if len(gaps) else len(places), len(text) - 1, MAX_ROWS)
+        if num_rows < 1:
             return
         kept = _Kept(text, cache.keys[:, :num_rows].copy(), cache.values[:, :num_rows].copy())
         self.texts = [*(other for other in self.texts if kept.num_shared(other.token_ids) < other.num_rows), kept]
@@ -57,7 +57,10 @@ class EagleMemory:
             del self.texts[0]
 
     def num_known(self, token_ids: Sequence[int]) -> int:
-        """How many tokens at the beginning of this text have rows here."""
+        """How many tokens at the beginning of this text have rows here; all of a text for which there is no room, as it would be read
+        again in every turn."""
+        if len(token_ids) > MAX_ROWS:
+            return len(token_ids)
         text = np.array(token_ids, np.int32)
         return max((kept.num_shared(text) for kept in self.texts), default=0)
 
