@@ -111,7 +111,7 @@ def test_the_time_limit(slow, client, stream):
     with serving(create_app(slow, ServerSettings(request_timeout=0.2))) as address:
         started = time.monotonic()
         answer = client.post(address + PATH, json={**BODY, "stream": stream})
-        assert 0.2 <= time.monotonic() - started < 10
+        assert 0.2 <= time.monotonic() - started < 2
         assert "longer than 0.2 s" in answer.text
         if stream:
             assert answer.text.endswith("data: [DONE]\n\n")
