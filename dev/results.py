@@ -34,17 +34,19 @@ TRAINED = (
     "auto,auto:suffix+recycling+medusa"
 )
 WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 guesses
+WIDEST = "medusa:threshold=0.001"  # with 60
 LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/defeating_prompts.py
+USUAL = ("--limit", "48", "--max-tokens", "128", "--drafters")
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
-    "greedy": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL],
-    "trained": ["--limit", "48", "--max-tokens", "128", "--drafters", TRAINED],
-    "medusa-60": ["--limit", "48", "--max-tokens", "128", "--drafters", "medusa:threshold=0.001", "--num-draft-tokens", "60"],
-    "trained-32": ["--limit", "48", "--max-tokens", "128", "--drafters", ",".join(WIDE.values()), "--num-draft-tokens", "32"],
-    "eagle": ["--limit", "48", "--max-tokens", "128", "--drafters", "eagle,suffix+eagle:max_depth=3"],
-    "blanks": ["--limit", "48", "--max-tokens", "128", "--drafters", "blanks,blanks:after=end,blanks:blank= the"],
-    "sampled": ["--limit", "48", "--max-tokens", "128", "--drafters", ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
-    "greedy-8": ["--limit", "48", "--max-tokens", "128", "--drafters", "suffix+recycling,auto", "--concurrency", "8"],
+    "greedy": [*USUAL, ALL],
+    "trained": [*USUAL, TRAINED],
+    "medusa-60": [*USUAL, WIDEST, "--num-draft-tokens", "60"],
+    "trained-32": [*USUAL, ",".join(WIDE.values()), "--num-draft-tokens", "32"],
+    "eagle": [*USUAL, "eagle,suffix+eagle:max_depth=3"],
+    "blanks": [*USUAL, "blanks,blanks:after=end,blanks:blank= the"],
+    "sampled": [*USUAL, ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
+    "greedy-8": [*USUAL, "suffix+recycling,auto", "--concurrency", "8"],
     "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
     "defeating-8": [
         "--max-tokens",
@@ -63,7 +65,7 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
 }
 EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
 BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
-    "draft": ["--limit", "48", "--max-tokens", "128", "--drafters", "draft_model:small,draft_model:small:max_depth=3"],
+    "draft": [*USUAL, "draft_model:small,draft_model:small:max_depth=3"],
 }
 MEDUSA = ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"]
 EAGLE = ["medusa", "eagle", "eagle:max_depth=3", "suffix+eagle:max_depth=3"]
@@ -80,7 +82,7 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
     "medusa": {
         "trained": MEDUSA,
         "trained-32": [f"{WIDE['medusa']}, 32 guesses"],
-        "medusa-60": ["medusa:threshold=0.001, 60 guesses"],
+        "medusa-60": [f"{WIDEST}, 60 guesses"],
         "trained-first": MEDUSA,
     },
     "eagle": {
@@ -301,8 +303,7 @@ def figures(name: str) -> str:
     """The table of a drafter's page, with the marks around it."""
     about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
     parts = []
-    measured = {name: rows for name, rows in PAGES[name].items() if (STORE / f"{name}.json").exists()}
-    for name_of_document, rows in measured.items():
+    for name_of_document, rows in PAGES[name].items():
         document = load(name_of_document)
         which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
         which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""

@@ -298,23 +298,38 @@ def test_tokens_that_a_limit_cut_are_not_mistaken_for_others(fitted):
 # ---- prompts
 
 
+class Noted(EagleDrafter):
+    """Tells its drafts, and what of the prompt it was shown."""
+
+    def begin(self, request):
+        super().begin(request)
+        self.drafts, self.shown = [], []
+
+    def prefilled(self, request, start, hidden):
+        super().prefilled(request, start, hidden)
+        self.shown.append((start, len(hidden)))
+
+    def propose(self, request, budget):
+        draft = super().propose(request, budget)
+        self.drafts.append((list(draft.token_ids), list(draft.parents)))
+        return draft
+
+
+def noted(target, folder, prompt, drafter=None, config=None):
+    """A request with this prompt, and the drafter that guessed for it."""
+    drafter = drafter or Noted(DrafterContext(target), str(folder), threshold=0.001)
+    (request,) = run(target, [make_request(target, prompt, GREEDY, drafter)], config)
+    return request, drafter
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 512])
 def test_chunks_of_a_prompt_make_no_difference(random, chunk, monkeypatch):
     monkeypatch.setattr(eagle_tree, "FILL", 5)
-    target, drafts = ToyTarget(sharpness=3.0), []
-
-    class Noted(EagleDrafter):
-        def propose(self, request, budget):
-            drafts.append(super().propose(request, budget))
-            return drafts[-1]
-
-    for size in (chunk, 512):
-        drafter = Noted(DrafterContext(target), str(random), threshold=0.001)
-        config = EngineConfig(max_num_batched_tokens=size, min_prefill_chunk=size)
-        run(target, [make_request(target, [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], GREEDY, drafter)], config)
-    one, other = drafts[: len(drafts) // 2], drafts[len(drafts) // 2 :]
-    assert [(d.token_ids, d.parents) for d in one] == [(d.token_ids, d.parents) for d in other]
-    assert all(len(draft) for draft in one)  # the first too: of the prompt's tokens but the last the features are known
+    target, prompt = ToyTarget(sharpness=3.0), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+    configs = [EngineConfig(max_num_batched_tokens=size, min_prefill_chunk=size) for size in (chunk, 512)]
+    one, other = (noted(target, random, prompt, config=config)[1].drafts for config in configs)
+    assert one == other
+    assert all(token_ids for token_ids, _ in one)  # the first too: of the prompt's tokens but the last the features are known
 
 
 def test_it_sees_the_prompt_and_others_do_not_pay(random):
@@ -354,30 +369,6 @@ class Remembering(ToyTarget):
     def free(self, slot):
         self.texts.append(list(slot.token_ids))
         super().free(slot)
-
-
-class Noted(EagleDrafter):
-    """Tells its drafts, and what of the prompt it was shown."""
-
-    def begin(self, request):
-        super().begin(request)
-        self.drafts, self.shown = [], []
-
-    def prefilled(self, request, start, hidden):
-        super().prefilled(request, start, hidden)
-        self.shown.append((start, len(hidden)))
-
-    def propose(self, request, budget):
-        draft = super().propose(request, budget)
-        self.drafts.append((list(draft.token_ids), list(draft.parents)))
-        return draft
-
-
-def noted(target, folder, prompt, drafter=None):
-    """A request with this prompt, and the drafter that guessed for it."""
-    drafter = drafter or Noted(DrafterContext(target), str(folder), threshold=0.001)
-    (request,) = run(target, [make_request(target, prompt, GREEDY, drafter)])
-    return request, drafter
 
 
 def test_a_prompt_that_others_have_run_is_run_again_for_the_head(random):

@@ -61,17 +61,21 @@ class EagleMemory:
         again in every turn."""
         if len(token_ids) > MAX_ROWS:
             return len(token_ids)
-        text = np.array(token_ids, np.int32)
-        return max((kept.num_shared(text) for kept in self.texts), default=0)
+        return self._best(token_ids)[1]
 
     def recall(self, token_ids: Sequence[int], num_rows: int, cache: EagleCache) -> None:
         """Give an empty cache the first `num_rows` rows of this text, or as many of them as are known."""
-        text = np.array(token_ids, np.int32)
-        best = max(self.texts, key=lambda kept: kept.num_shared(text), default=None)
-        count = 0 if best is None else min(num_rows, best.num_shared(text))
+        best, num_known = self._best(token_ids)
+        count = min(num_rows, num_known)
         if best is None or not count:
             return
         self.texts = [*(kept for kept in self.texts if kept is not best), best]
         cache.positions = list(range(count))
         cache.reserve(count)
         cache.write(0, best.keys[:, :count], best.values[:, :count])
+
+    def _best(self, token_ids: Sequence[int]) -> tuple[_Kept | None, int]:
+        """The remembered text that shares most rows with this one, and how many."""
+        text = np.array(token_ids, np.int32)
+        best = max(self.texts, key=lambda kept: kept.num_shared(text), default=None)
+        return best, 0 if best is None else best.num_shared(text)
