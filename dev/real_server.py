@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx2 as httpx
 
+CHAT = "/v1/chat/completions"
+DRAFTERS = ["none", "auto", "suffix", "recycling", "prompt_lookup+recycling", "lookahead"]
 QUESTIONS = ["Tell me a story about a lighthouse.", "Explain how rain forms.", "List ten animals.", "Write a short poem about snow."]
 GAUGES = ("outpace:num_requests_running", "outpace:num_requests_waiting", "outpace:kv_cache_usage_perc")
 SETTLE = 20  # seconds in which everything has to be free again
