@@ -27,12 +27,12 @@ bench: $(STAMP)
 
 # make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
 results: $(STAMP)
-	$(BIN)/python dev/results.py measure "$(PROMPTS)"
+	$(BIN)/python dev/measure/results.py measure "$(PROMPTS)"
 
 # make train-assets DATA=folder   (trains the shipped helpers anew, hours on two cores; called again after a stop it goes on)
 WORK ?= build/train-assets
 train-assets: $(STAMP)
-	$(BIN)/python dev/train_assets.py "$(DATA)" "$(WORK)"
+	$(BIN)/python dev/training/train_assets.py "$(DATA)" "$(WORK)"
 
 setup: $(STAMP)
 

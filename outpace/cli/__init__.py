@@ -10,16 +10,22 @@ from typing import Annotated
 import typer
 
 from outpace import __version__
-from outpace.cli.answer import chat, demo, generate
-from outpace.cli.export import export
-from outpace.cli.lists import drafters, models
-from outpace.cli.measure import bench, tune, verify
-from outpace.cli.serve import serve
-from outpace.cli.train import medusa, recycling
-from outpace.cli.train_blanks import blanks
-from outpace.cli.train_draft import draft
-from outpace.cli.train_eagle import eagle
-from outpace.shell import Command, Commands, reported
+from outpace.cli.commands.bench import bench
+from outpace.cli.commands.chat import chat
+from outpace.cli.commands.demo import demo
+from outpace.cli.commands.drafters import drafters
+from outpace.cli.commands.export import export
+from outpace.cli.commands.generate import generate
+from outpace.cli.commands.models import models
+from outpace.cli.commands.serve import serve
+from outpace.cli.commands.tune import tune
+from outpace.cli.commands.verify import verify
+from outpace.cli.reporting import Command, Commands, reported
+from outpace.cli.train.train_blanks import blanks
+from outpace.cli.train.train_draft import draft
+from outpace.cli.train.train_eagle import eagle
+from outpace.cli.train.train_medusa import medusa
+from outpace.cli.train.train_recycling import recycling
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve, export)
 HELPERS = (medusa, blanks, eagle, draft, recycling)

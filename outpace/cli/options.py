@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.shell import read_json, write_whole
+from outpace.files import read_json, write_whole
 
 if TYPE_CHECKING:
-    from outpace.helpers.format import Base
     from outpace.llm import LLM
+    from outpace.targets.identity import Base
 
 Model = Annotated[str, typer.Option(help="default, a hub id, a folder or a .gguf file.")]
 Drafter = Annotated[str | None, typer.Option(help="How to guess; `outpace drafters` lists them. Default: prompt_lookup.")]
@@ -45,7 +45,7 @@ def load(
 def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:
     """name -> speculative settings: the drafters named (all that are ready for this model, if none are), and those of --config."""
     from outpace.config import SpeculativeConfig
-    from outpace.drafters import ready_drafters
+    from outpace.drafters.spec import ready_drafters
 
     names = [name.strip() for name in drafters.split(",") if name.strip()] if drafters else ready_drafters(base)
     settings: dict[str, Any] = {name: name for name in names}

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
-from outpace.controller.guard import Guard
-from outpace.controller.width import MIN_ROWS, WidthPolicy
-from outpace.controller.worth import Worth
-from outpace.core import Draft, Request
+from outpace.controller.drafter_stats import Worth
+from outpace.controller.num_tokens import MIN_ROWS, WidthPolicy
+from outpace.controller.switch import Guard
 from outpace.drafters.combined import CombinedDrafter
-from outpace.tree import select
+from outpace.request import Request
+from outpace.tree.draft import Draft, select
 
 MIN_CHANCE = 0.01  # less is not even given a free row
 Candidate = tuple[float, int, int]  # chance of the whole path, index of the request, node

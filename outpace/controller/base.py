@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outpace.core import Draft, Request
-from outpace.drafters.base import Drafter
-from outpace.verifiers.base import Verifier
+from outpace.request import Request
+from outpace.tree.draft import Draft
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,3 @@ class FixedController(Controller):
 
     def budget(self, request: Request, num_running: int) -> int:
         return self.num_draft_tokens
-
-
-@dataclass(frozen=True)
-class Speculation:
-    """How a request guesses and checks: parts shared by all requests with the same settings."""
-
-    name: str
-    drafter: Drafter
-    verifier: Verifier
-    controller: Controller

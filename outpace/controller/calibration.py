@@ -5,8 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
-from outpace.core import Draft
-from outpace.tree import UNKNOWN_CHANCE
+from outpace.tree.draft import UNKNOWN_CHANCE, Draft
 
 CLAIMS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed chances
 DEPTHS = (1, 2, 4, 8)  # first depth of each group

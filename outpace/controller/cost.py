@@ -21,7 +21,7 @@ import numpy as np
 from outpace import __version__
 from outpace.progress import stages
 from outpace.targets.base import TargetModel
-from outpace.tree import Segment, Slot
+from outpace.tree.segment import Segment, Slot
 
 logger = logging.getLogger("outpace")
 

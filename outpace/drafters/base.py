@@ -9,11 +9,13 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base
-from outpace.helpers.shipped import shipped
-from outpace.targets.base import TargetModel, TargetOutput
+from outpace.heads.shipped import shipped
+from outpace.request import Request
+from outpace.targets.base import Capabilities, TargetModel, TargetOutput
+from outpace.targets.identity import Base
+from outpace.tree.draft import Draft, Verdict
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from outpace.core import Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
-from outpace.sampling import uniform
+from outpace.request import Request
+from outpace.sampling.sampler import uniform
+from outpace.tree.draft import Draft
 
 
 class BlindDrafter(Drafter):

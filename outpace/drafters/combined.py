@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from outpace.core import Array, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter
+from outpace.request import Request
 from outpace.targets.base import TargetOutput
-from outpace.tree import merge
+from outpace.tree.builder import merge
+from outpace.tree.draft import Draft, Verdict
 
 THRESHOLD = 0.03  # paths less likely than this are not gone down
 OPEN = 0.08  # nor are nodes whose path is less likely asked for successors: hardly any of these would be worth a row

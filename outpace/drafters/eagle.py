@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder, tail
 from outpace.errors import BadInputError
-from outpace.helpers.eagle import eagle_weights
-from outpace.helpers.eagle_cache import EagleCache
-from outpace.helpers.eagle_memory import EagleMemory
-from outpace.helpers.eagle_tree import FILL, Tree, TreeShape, fill, grow_trees
-from outpace.helpers.format import Helper
-from outpace.helpers.runtime import build_eagle
-from outpace.targets.base import TargetOutput
+from outpace.heads.eagle.cache import EagleCache
+from outpace.heads.eagle.draft_tree import FILL, Tree, TreeShape, fill, grow_trees
+from outpace.heads.eagle.prefix_cache import EagleMemory
+from outpace.heads.eagle.weights import eagle_weights
+from outpace.heads.format import Helper
+from outpace.heads.runtime import build_eagle
+from outpace.request import Request
+from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.draft import Draft, Verdict
 
 TOP = 10  # tokens that a row guesses
 MAX_DEPTH, MAX_BRANCHES = 32, 32

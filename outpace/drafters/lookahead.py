@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outpace.config import EngineConfig
-from outpace.core import EMPTY_DRAFT, Capabilities, Draft, Request, Verdict
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
-from outpace.sampling import uniform
-from outpace.targets.base import TargetOutput
-from outpace.tree import locate
+from outpace.request import Request
+from outpace.sampling.sampler import uniform
+from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, locate
 
 TRUST_START, TRUST_INSIDE = 0.52, 0.73  # measured: how often one of a token's n-grams begins right, and goes on to be right
 SEED, NUM_DRAWS = 7, 16  # of the tokens that fill an empty window: the noise's seed, and how often to try for one that is no end

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder
 from outpace.errors import BadInputError
-from outpace.helpers.format import Helper
-from outpace.helpers.imports import load_medusa
-from outpace.helpers.medusa import medusa_weights
-from outpace.helpers.runtime import build_heads
-from outpace.targets.base import TargetOutput
+from outpace.heads.format import Helper
+from outpace.heads.medusa.imports import load_medusa
+from outpace.heads.medusa.weights import medusa_weights
+from outpace.heads.runtime import build_heads
+from outpace.request import Request
+from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.draft import Draft, Verdict
 
 Level = list[tuple[int, float]]  # one head's guesses, likeliest first, with their chances
 TOP = 10  # tokens a head, where no tree asks for more

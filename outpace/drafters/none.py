@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from outpace.core import EMPTY_DRAFT, Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext
+from outpace.request import Request
+from outpace.tree.draft import EMPTY_DRAFT, Draft
 
 
 class NoDrafter(Drafter):

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outpace.core import EMPTY_DRAFT, Draft, Request, RequestStats
 from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.ngram_index import NgramTables
 from outpace.errors import BadInputError
-from outpace.ngrams import NgramTables
-from outpace.tree import depths, merge_chains
+from outpace.request import Request, RequestStats
+from outpace.tree.builder import merge_chains
+from outpace.tree.draft import EMPTY_DRAFT, Draft, depths
 
 SOURCE = "prediction"
 FIRST_RUN = 4  # tokens of agreement that a prediction is given in advance: answers often begin as predicted

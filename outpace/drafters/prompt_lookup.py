@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from outpace.core import Draft, Request
 from outpace.drafters.base import Drafter, DrafterContext, tail, unseen
+from outpace.drafters.ngram_index import NgramTables
 from outpace.errors import BadInputError
-from outpace.ngrams import NgramTables
-from outpace.tree import merge_chains
+from outpace.request import Request
+from outpace.tree.builder import merge_chains
+from outpace.tree.draft import Draft
 
 NUM_PLACES = 16  # latest occurrences looked at
 NUM_SUCCESSORS = 8

@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from outpace.core import Array, Capabilities, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext, grow, tail
 from outpace.errors import BadInputError
-from outpace.helpers.format import Helper
-from outpace.helpers.recycling import Successors, find, pair_key
-from outpace.helpers.shipped import shipped
-from outpace.targets.base import TargetOutput
+from outpace.heads.format import Helper
+from outpace.heads.shipped import shipped
+from outpace.heads.successor_table import Successors, find, pair_key
+from outpace.request import Request
+from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.draft import Draft, Verdict
 
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.5  # weight of the newest visit against all before

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.draft import RECORD
-from outpace.helpers.format import CONFIG, Base, read_config
-from outpace.helpers.identity import base_of
-from outpace.models import Source, locate
+from outpace.heads.draft_record import RECORD
+from outpace.heads.format import CONFIG, read_config
+from outpace.models.find import Source, locate
 from outpace.models.transformers_io import load_model, load_tokenizer
+from outpace.targets.identity import Base, base_of
 
 FOLDER = "base"  # of a model that is no folder of its own, inside the export
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
-from outpace.helpers.format import CONFIG, stored
+from outpace.heads.format import CONFIG, stored
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.export.base import base_model
-from outpace.export.draft import is_model
+from outpace.export.draft_layout import is_model
 from outpace.export.folder import new_folder, write_heads
-from outpace.export.heads import PlainHeads, plain_heads
-from outpace.helpers.imports import NAMES
+from outpace.export.medusa_layout import PlainHeads, plain_heads
+from outpace.heads.medusa.imports import NAMES
 
 
 def export_tgi(source: Path, out: Path, model: str | None) -> str:

@@ -11,13 +11,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.export.base import base_model
-from outpace.export.draft import copy_draft, is_model
-from outpace.export.eagle import eagle_config, eagle_tensors, plain_eagle
+from outpace.export.draft_layout import copy_draft, is_model
+from outpace.export.eagle_layout import eagle_config, eagle_tensors, plain_eagle
 from outpace.export.folder import new_folder, write_heads
-from outpace.export.heads import PlainHeads, plain_heads
-from outpace.helpers.format import WEIGHTS, read_config
+from outpace.export.medusa_layout import PlainHeads, plain_heads
+from outpace.heads.format import WEIGHTS, read_config
 
 NUM_DRAFT_TOKENS = 4  # of a draft model or an EAGLE head; Medusa heads guess one token each
 

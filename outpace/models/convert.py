@@ -28,8 +28,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
 from outpace.errors import BadInputError, OutpaceError
-from outpace.helpers.identity import base_of
 from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
+from outpace.targets.identity import base_of
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 

@@ -15,13 +15,15 @@ from fastapi.staticfiles import StaticFiles
 
 from outpace import __version__
 from outpace.llm import LLM
-from outpace.server import chat, completions, errors, info
-from outpace.server.answers import Server
+from outpace.server import api_errors as errors
+from outpace.server.api import chat_completions as chat
+from outpace.server.api import completions, info
+from outpace.server.api.generation import Server
 from outpace.server.auth import AuthMiddleware, Keys
 from outpace.server.limits import BodyLimitMiddleware
-from outpace.server.metrics import ServerMetrics
+from outpace.server.policy import Policy
+from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
-from outpace.server.speculation import Policy
 from outpace.server.worker import Worker
 
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outpace.errors import BadInputError
-from outpace.server.errors import ApiError
+from outpace.server.api_errors import ApiError
 
 OPEN_PATHS = ("/", "/health", "/version")  # for probes, and the page, which asks for a key itself
 OPEN_FOLDER = "/static/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outpace.server.errors import ApiError
+from outpace.server.api_errors import ApiError
 
 
 class BodyLimitMiddleware:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from outpace.config import SpeculativeConfig
-from outpace.core import SamplingParams
 from outpace.errors import BadInputError
-from outpace.jobs import Job, StreamPiece
 from outpace.llm import LLM
-from outpace.server.errors import ApiError, bad_input, internal_error
-from outpace.server.metrics import ServerMetrics
+from outpace.outputs import Job, StreamPiece
+from outpace.params import SamplingParams
+from outpace.server.api_errors import ApiError, bad_input, internal_error
+from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
 
 logger = logging.getLogger("outpace")

@@ -9,8 +9,8 @@ from outpace.errors import BadInputError
 from outpace.targets.base import TargetModel
 
 TARGETS = {
-    "openvino": "outpace.targets.openvino:OpenVINOTarget",
-    "hf": "outpace.targets.hf:HFTarget",
+    "openvino": "outpace.targets.openvino.target:OpenVINOTarget",
+    "hf": "outpace.targets.hf.target:HFTarget",
     "toy": "outpace.targets.toy:ToyTarget",
 }
 

@@ -5,13 +5,46 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from outpace.core import Array, Capabilities
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base
-from outpace.helpers.low_rank import LowRank
-from outpace.helpers.runtime import Embeddings, LMHead
-from outpace.tree import Slot, TreeBatch
+from outpace.targets.identity import Base
+from outpace.targets.low_rank import LowRank
+from outpace.tree.segment import Slot, TreeBatch
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a target can do, or what a drafter needs of it. Code branches on these, never on names."""
+
+    tree: bool = False  # rows of one sequence may form a tree, not only a chain
+    hidden: bool = False  # forward() also returns hidden states
+    probes: bool = False  # rows that are never accepted may ride along
+    exact_trees: bool = True  # a row's bits do not depend on where in the pass its ancestors stand
+    vocab_size: int = 0
+    max_len: int = 0  # longest sequence, in tokens
+    num_vectors: int = 0  # vectors of helpers that probes may have as input; their ids follow those of the vocabulary
+
+
+@dataclass(frozen=True)
+class LMHead:
+    """The last step of a target, from a hidden state to logits, in the form its backend works with: a matrix [V, H] for numpy, a module
+    for torch, a model [1, rows, H] -> [1, rows, V] for openvino. Whoever takes an openvino model may change it. `threads` is how many
+    the target was told to use, None for as many as it likes."""
+
+    backend: str
+    module: Any
+    vocab_size: int
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The first step of a target, from token ids to what its first layer reads, in the form its backend works with: a matrix [V, H] for
+    numpy, a module for torch, a model [B, rows] int64 -> [B, rows, H] for openvino, which whoever takes it may change."""
+
+    module: Any
 
 
 @dataclass(frozen=True)

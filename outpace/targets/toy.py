@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outpace.core import Array, Capabilities
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base
-from outpace.helpers.low_rank import LowRank
-from outpace.helpers.runtime import Embeddings, LMHead
-from outpace.targets.base import OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.base import Capabilities, Embeddings, LMHead, OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.identity import Base
+from outpace.targets.low_rank import LowRank
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
-from outpace.tree import Slot, TreeBatch
+from outpace.tree.segment import Slot, TreeBatch
 
 
 class ToyTarget(TargetModel):

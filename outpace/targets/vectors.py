@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.low_rank import LowRank
+from outpace.targets.low_rank import LowRank
 
 NUM_VECTORS = 32  # places of the table
 

@@ -4,12 +4,12 @@
 a sentence that says what is wrong. They take seconds, on the toy model unless a target is given.
 """
 
+from outpace.testing.check_drafter import check_drafter
+from outpace.testing.check_target import check_target
+from outpace.testing.check_verifier import check_verifier
 from outpace.testing.distribution import FALSE_ALARM, DistributionResult, distribution_test, exact_distribution
 from outpace.testing.doubles import AcceptEverythingVerifier, InexactTarget, OracleDrafter, SampledDrafter
-from outpace.testing.drafters import check_drafter
 from outpace.testing.harness import generate, make_request, run
-from outpace.testing.targets import check_target
-from outpace.testing.verifiers import check_verifier
 
 __all__ = [
     "FALSE_ALARM",

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outpace.core import SamplingParams
 from outpace.drafters.base import DrafterContext
-from outpace.processors import build_processors
-from outpace.sampling import RequestSampler
+from outpace.params import SamplingParams
+from outpace.sampling.processors import build_processors
+from outpace.sampling.sampler import RequestSampler
 from outpace.targets.toy import ToyTarget
 from outpace.testing.doubles import SampledDrafter
 from outpace.testing.harness import Build, Prompt, make_request, run

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from outpace.core import Array, Draft, Request, Verdict
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext
-from outpace.sampling import inverse_cdf, uniform
+from outpace.request import Request
+from outpace.sampling.sampler import inverse_cdf, uniform
 from outpace.targets.base import TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.testing.harness import Prompt
-from outpace.tree import TreeBatch
+from outpace.tree.draft import Draft, Verdict
+from outpace.tree.segment import TreeBatch
 from outpace.verifiers.base import Verifier
 
 _DRAFT_NOISE = 1 << 40  # SampledDrafter's noise streams, apart from every stream a verifier uses

@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from outpace.config import EngineConfig
-from outpace.controller import FixedController, Speculation
-from outpace.core import Request, SamplingParams
+from outpace.controller.base import FixedController
+from outpace.controller.strategy import Speculation
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.none import NoDrafter
-from outpace.engine import Engine
-from outpace.processors import build_processors
-from outpace.sampling import RequestSampler
+from outpace.engine.engine import Engine
+from outpace.params import SamplingParams
+from outpace.request import Request
+from outpace.sampling.processors import build_processors
+from outpace.sampling.sampler import RequestSampler
 from outpace.targets.base import TargetModel
 from outpace.verifiers import create_verifier
 from outpace.verifiers.base import Verifier

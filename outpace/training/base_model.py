@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from outpace.core import Array
-from outpace.helpers.format import Base
-from outpace.helpers.identity import base_of
-from outpace.models import locate
+from outpace.arrays import Array
+from outpace.models.find import locate
 from outpace.models.transformers_io import load_model
+from outpace.targets.identity import Base, base_of
+from outpace.training.data.shards import Rows
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
-from outpace.training.shards import Rows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.progress import meter
 from outpace.training.checkpoint import restore, save_checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from outpace.core import Array
+from outpace.arrays import Array
 
 PIECE_ROWS = 512
 

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import OutpaceError
 
 

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from outpace.errors import OutpaceError
+from outpace.files import write_whole
 from outpace.progress import note
-from outpace.shell import write_whole
 
 METRICS, CURVES = "metrics.jsonl", "curves.png"
 

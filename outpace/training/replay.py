@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outpace.core import Array, SamplingParams
+from outpace.arrays import Array
 from outpace.drafters.base import Drafter
+from outpace.params import SamplingParams
 from outpace.targets.base import TargetModel, TargetOutput
 from outpace.testing import make_request, run
-from outpace.training.calibration import Acceptance
-from outpace.training.shards import Rows
-from outpace.tree import Segment, Slot, TreeBatch
+from outpace.training.acceptance import Acceptance
+from outpace.training.data.shards import Rows
+from outpace.tree.segment import Segment, Slot, TreeBatch
 
 
 class ReplayTarget(TargetModel):

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base
+from outpace.files import check_writable, read_json, write_whole
 from outpace.llm import LLM
 from outpace.progress import note
-from outpace.shell import check_writable, read_json, write_whole
-from outpace.training.answers import write_answers
-from outpace.training.capture import capture
-from outpace.training.data import Text, choose, digest, held_out, read_prompts, read_texts
+from outpace.targets.identity import Base
+from outpace.training.data.answers import write_answers
+from outpace.training.data.capture import capture
+from outpace.training.data.shards import Origin, Rows
+from outpace.training.data.texts import Text, choose, digest, held_out, read_prompts, read_texts
 from outpace.training.processes import processes
-from outpace.training.shards import Origin, Rows
 
 RUN, ANSWERS, SHARDS = "run.json", "answers.jsonl", "shards"
 MAX_TEXT_TOKENS = 2048  # prompt and answer together; longer texts are left out

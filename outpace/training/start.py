@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from outpace.core import Array
+from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.helpers.format import Base, Helper
-from outpace.helpers.shipped import shipped
+from outpace.heads.format import Helper
+from outpace.heads.shipped import shipped
+from outpace.targets.identity import Base
 from outpace.training.base_model import frequent_tokens
-from outpace.training.shards import Rows
+from outpace.training.data.shards import Rows
 
 SHIPPED = "shipped"
 

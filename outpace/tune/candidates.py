@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from outpace.config import SpeculativeConfig
-from outpace.drafters import check_specs
+from outpace.drafters.spec import check_specs
 from outpace.errors import BadInputError
 from outpace.llm import LLM
 

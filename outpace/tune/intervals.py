@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outpace.core import Array
+from outpace.arrays import Array
 
 LEVEL, NUM_DRAWS, SEED = 0.95, 2000, 2026
 NORMAL = 1.96  # half-width of a 95% interval in standard errors, for many prompts

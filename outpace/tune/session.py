@@ -13,12 +13,12 @@ from rich.console import Console
 
 from outpace.bench.workloads import Workload
 from outpace.config import SpeculativeConfig
-from outpace.core import SamplingParams
 from outpace.errors import BadInputError, OutpaceError
+from outpace.files import write_whole
 from outpace.llm import LLM
+from outpace.params import SamplingParams
 from outpace.progress import countdown, note
-from outpace.shell import write_whole
-from outpace.tune import report
+from outpace.tune import findings as report
 from outpace.tune.search import Outcome, Search
 from outpace.tune.verdict import verdict
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from outpace.core import Array, Draft, Request, Verdict
+from outpace.arrays import Array
+from outpace.request import Request
+from outpace.tree.draft import Draft, Verdict
 
 
 class Verifier(ABC):

@@ -6,7 +6,9 @@ that token go down to it, else stop. Greedy, sampled, chain and tree are one rul
 
 from __future__ import annotations
 
-from outpace.core import Array, Draft, Request, Verdict
+from outpace.arrays import Array
+from outpace.request import Request
+from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers.base import Verifier
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from outpace.core import Array, Draft, Request, Verdict
-from outpace.sampling import inverse_cdf
+from outpace.arrays import Array
+from outpace.request import Request
+from outpace.sampling.sampler import inverse_cdf
+from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers.base import Verifier
 
 FINAL_DRAW = 1 << 20  # a noise stream of its own, apart from the accept coins 1, 2, 3, …

@@ -9,7 +9,9 @@ import math
 
 import numpy as np
 
-from outpace.core import Array, Draft, Request, Verdict
+from outpace.arrays import Array
+from outpace.request import Request
+from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers.base import Verifier
 
 

@@ -1,0 +1,95 @@
+"""What does the model say at an untrained blank? usage: python dev/measure/blank_hits.py PROMPTS.jsonl [--limit 12] [--count 3] [BLANK …]
+
+Decodes plainly; beside each row ride chains of blanks of every kind. For the i-th blank: how often the right token (the one after the
+blank's place) is among its first 1, 10 and 200, how often its first is the token of the blank's own place, and the blank itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from outpace import LLM, SamplingParams
+from outpace.bench.workloads import read_prompts
+from outpace.controller.base import FixedController
+from outpace.controller.strategy import Speculation
+from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.blanks.kinds import text_blanks
+from outpace.request import Request
+from outpace.targets.base import TargetOutput
+from outpace.tree.draft import Draft, Verdict
+from outpace.verifiers import create_verifier
+
+KINDS = ("last", "-", "...", " ...", "_", " the", " and", "newline", "eos", "<|im_start|>")
+WITHIN = (1, 10, 200)
+
+
+class Prober(Drafter):
+    """Knows the answers; drafts nothing but blanks of several kinds, and ranks the right tokens at each."""
+
+    num_draft_tokens = 1
+
+    def __init__(self, llm: LLM, kinds: Sequence[str], count: int, answers: dict[tuple[int, ...], list[int]]):
+        context = DrafterContext(llm.target, llm.tokenizer)
+        self.kinds, self.count, self.answers = {kind: text_blanks(context, kind) for kind in kinds}, count, answers
+        self.seen: Counter[int] = Counter()
+        self.hits: Counter[tuple[str, int, str]] = Counter()
+        self.firsts: dict[str, Counter[int]] = {kind: Counter() for kind in kinds}
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        token_ids: list[int] = []
+        parents: list[int] = []
+        for blanks in self.kinds.values():
+            parents += [-1, *range(len(token_ids), len(token_ids) + self.count - 1)]
+            token_ids += blanks.token_ids(request.context[-1], self.count)
+        return Draft(token_ids, parents, num_probes=len(token_ids))
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        answer = self.answers[tuple(request.token_ids[: request.num_prompt_tokens])]
+        known = request.num_output_tokens  # with the token this step has drawn: answer[known - 1]
+        rows = output.logits[1:].reshape(len(self.kinds), self.count, -1) if verdict.draft.num_probes else []
+        for i in range(self.count):
+            if len(rows) and known + i < len(answer):
+                self.seen[i] += 1
+                for kind, row, blank in zip(self.kinds, rows[:, i], np.reshape(output.token_ids[1:], (-1, self.count))[:, i], strict=True):
+                    rank, first = int((row > row[answer[known + i]]).sum()), int(row.argmax())
+                    self.firsts[kind][first] += 1
+                    for limit in WITHIN:
+                        self.hits[kind, i, f"top {limit}"] += rank < limit
+                    self.hits[kind, i, "own place"] += first == answer[known + i - 1]
+                    self.hits[kind, i, "itself"] += first == blank
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("kinds", nargs="*", default=KINDS)
+    parser.add_argument("--limit", type=int, default=12)
+    parser.add_argument("--count", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=96)
+    options = parser.parse_args()
+    llm, workloads, params = LLM(), read_prompts(options.prompts, options.limit), SamplingParams(max_tokens=options.max_tokens)
+    plain = [llm.chat(workload.messages, params, speculative="none")[0] for workload in workloads]
+    answers = {tuple(output.prompt_token_ids): output.token_ids for output in plain}
+    prober = Prober(llm, options.kinds, options.count, answers)
+    how = Speculation("prober", prober, create_verifier("exact"), FixedController(1))
+    same = sum(llm.chat(w.messages, params, speculative=how)[0].token_ids == p.token_ids for w, p in zip(workloads, plain, strict=True))
+    columns = [*(f"top {limit}" for limit in WITHIN), "own place", "itself"]
+    lines = [f"{same}/{len(plain)} identical; {prober.seen[0]} steps", f"| blank | offset | {' | '.join(columns)} |"]
+    for kind in options.kinds:
+        for i in range(options.count):
+            shares = " | ".join(f"{100 * prober.hits[kind, i, column] / prober.seen[i]:.1f}%" for column in columns)
+            lines.append(f"| {kind!r} | {i + 1} | {shares} |")
+        common = ", ".join(f"{llm.tokenizer.decode([token])!r} {count}" for token, count in prober.firsts[kind].most_common(8))
+        lines.append(f"    {kind!r} says most often: {common}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Measure all drafters and write the tables of the documents.
+
+usage: python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for every document of RUNS that docs/results/ lacks
+       python dev/measure/results.py                           writes docs/results.md and the tables of docs/drafters/ from docs/results/
+
+A test compares the written pages with the documents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs"
+STORE = DOCS / "results"
+CATEGORIES = {
+    "all": "all",
+    "chat": "chat",
+    "translation": "translation",
+    "summarization": "summarization",
+    "qa": "QA",
+    "math_reasoning": "math",
+    "rag": "RAG",
+}
+ALONE = "blind,prompt_lookup,suffix,recycling:table=none,recycling,lookahead,blanks:blank= the,draft_model:self:8"
+ALL = f"{ALONE},prompt_lookup+recycling,suffix+recycling,auto:suffix+recycling:table=none,auto"
+TRAINED = (
+    "recycling,medusa,eagle,eagle:max_depth=3,suffix+eagle:max_depth=3,suffix+recycling,suffix+recycling+medusa,"
+    "auto,auto:suffix+recycling+medusa"
+)
+WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 guesses
+WIDEST = "medusa:threshold=0.001"  # with 60
+LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
+DEFEATING = "defeating.jsonl"  # made by dev/measure/defeating_prompts.py
+USUAL = ("--limit", "48", "--max-tokens", "128", "--drafters")
+RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
+    "greedy": [*USUAL, ALL],
+    "trained": [*USUAL, TRAINED],
+    "medusa-60": [*USUAL, WIDEST, "--num-draft-tokens", "60"],
+    "trained-32": [*USUAL, ",".join(WIDE.values()), "--num-draft-tokens", "32"],
+    "eagle": [*USUAL, "eagle,suffix+eagle:max_depth=3"],
+    "blanks": [*USUAL, "blanks,blanks:after=end,blanks:blank= the"],
+    "sampled": [*USUAL, ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
+    "greedy-8": [*USUAL, "suffix+recycling,auto", "--concurrency", "8"],
+    "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
+    "defeating-8": [
+        "--max-tokens",
+        "128",
+        "--drafters",
+        "auto",
+        "--temperature",
+        "1",
+        "--seed",
+        "0",
+        "--repeats",
+        "5",
+        "--concurrency",
+        "8",
+    ],
+}
+EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
+BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
+    "draft": [*USUAL, "draft_model:small,draft_model:small:max_depth=3"],
+}
+MEDUSA = ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"]
+EAGLE = ["medusa", "eagle", "eagle:max_depth=3", "suffix+eagle:max_depth=3"]
+PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document -> rows of its table
+    "blind": {"greedy": ["blind"]},
+    "prompt_lookup": {"greedy": ["prompt_lookup", "suffix"]},
+    "suffix": {"greedy": ["prompt_lookup", "suffix"]},
+    "recycling": {"greedy": ["recycling:table=none", "recycling"]},
+    "lookahead": {"greedy": ["lookahead", "prompt_lookup"]},
+    "blanks": {"blanks": ["blanks:blank= the", "blanks", "blanks:after=end"]},
+    "draft_model": {"greedy": ["draft_model:self:8"], "draft": ["draft_model:small", "draft_model:small:max_depth=3"]},
+    "combination": {"greedy": ["prompt_lookup+recycling", "suffix+recycling"]},
+    "auto": {"greedy": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"]},
+    "medusa": {
+        "trained": MEDUSA,
+        "trained-32": [f"{WIDE['medusa']}, 32 guesses"],
+        "medusa-60": [f"{WIDEST}, 60 guesses"],
+        "trained-first": MEDUSA,
+    },
+    "eagle": {
+        "eagle": ["eagle", "suffix+eagle:max_depth=3"],
+        "trained": EAGLE,
+        "trained-32": [f"{WIDE['eagle']}, 32 guesses"],
+        "trained-first": EAGLE,
+    },
+}
+
+
+def measure(prompts: str) -> None:
+    """Run what is missing, each document whole or not at all."""
+    STORE.mkdir(exist_ok=True)
+    defeating = STORE / DEFEATING
+    if not defeating.exists():
+        text = subprocess.run([sys.executable, Path(__file__).parent / "defeating_prompts.py"], capture_output=True, text=True, check=True)
+        defeating.write_text(text.stdout, "utf-8")
+    for name, options in RUNS.items():
+        out = STORE / f"{name}.json"
+        if not out.exists():
+            source = str(defeating) if name.startswith("defeating") else prompts
+            print(command(name), flush=True)  # noqa: T201
+            subprocess.run([sys.executable, "-m", "outpace", "bench", "--prompts", source, *options, "--json", out], check=True)
+    if not (STORE / "drafting.json").exists():
+        subprocess.run([sys.executable, Path(__file__).parent / "drafting_cost.py", STORE / "drafting.json"], check=True)
+
+
+def command(name: str) -> str:
+    """The command that makes a document, as one types it."""
+    source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
+    return " ".join(
+        ["outpace bench --prompts", source, *map(shlex.quote, (RUNS | BY_HAND)[EARLIER.get(name, name)]), "--json", f"{name}.json"]
+    )
+
+
+def load(name: str) -> dict[str, Any]:
+    """A document, without the drafters' rows in a list but as drafter -> category -> row."""
+    document = json.loads((STORE / f"{name}.json").read_text("utf-8"))
+    rows: dict[str, dict[str, Any]] = {}
+    for row in document["results"]:
+        rows.setdefault(row["drafter"], {})[row["category"]] = row
+    return {**document, "rows": rows}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def grid(document: dict[str, Any], drafters: list[str], cell: Any) -> str:
+    """Drafters by category; `cell(row)` writes a field."""
+    categories = list(document["rows"]["none"])
+    head = ["drafter", *(CATEGORIES.get(category, category) for category in categories)]
+    return table(head, [[f"`{name}`", *(cell(document["rows"][name][category]) for category in categories)] for name in drafters])
+
+
+def speed(row: dict[str, Any]) -> str:
+    """Speedup, and tokens/s beside it."""
+    return f"{row['speedup']:.2f} ({row['tokens_per_second']:.0f})"
+
+
+def length(row: dict[str, Any]) -> str:
+    """Tokens a step."""
+    return f"{row['mean_acceptance_length']:.2f}"
+
+
+def identical(row: dict[str, Any]) -> str:
+    """Answers identical to plain decoding, of all."""
+    return f"{row['num_identical']}/{row['num_prompts']}"
+
+
+def section(title: str, name: str, note: str, with_speed: bool = True) -> list[str]:
+    """One document as tables: speed, tokens a step, identical answers."""
+    if not (STORE / f"{name}.json").exists():
+        return []
+    document = load(name)
+    settings, drafters = document["settings"], list(document["rows"])
+    together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
+    note += elsewhere(document)
+    about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens. {note}"
+    return [
+        f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
+        *(["Speedup over plain decoding (tokens/s):", grid(document, drafters, speed)] if with_speed else []),
+        "Tokens a step:",
+        grid(document, [drafter for drafter in drafters if drafter != "none"], length),
+        "Answers identical to plain decoding: "
+        + ", ".join(f"`{drafter}` {identical(rows['all'])}" for drafter, rows in document["rows"].items() if drafter != "none")
+        + ".",
+    ]
+
+
+def elsewhere(document: dict[str, Any]) -> str:
+    """Where a document was measured, if that is not where most of them were."""
+    machine = document["machine"]
+    if machine["cpu"] == load("greedy")["machine"]["cpu"]:
+        return ""
+    cost = ", ".join(f"{entry['num_tokens']} rows {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
+    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a pass of {cost}."
+
+
+def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
+    """Median / 95th percentile."""
+    return f"{times['median'] / unit:.{digits}f} / {times['p95'] / unit:.{digits}f}"
+
+
+def under_load() -> list[str]:
+    """The server with many clients at once; nothing where that has not been measured."""
+    if not (STORE / f"{LOAD}.json").exists():
+        return []
+    document = json.loads((STORE / f"{LOAD}.json").read_text("utf-8"))
+    settings, rows = document["settings"], document["load"]
+    times = f"{settings['repeats']} times {settings['seconds']:g}" if settings["repeats"] > 1 else f"{settings['seconds']:g}"
+    command = " ".join(
+        ["outpace bench --prompts question_even.jsonl", *([f"--limit {settings['limit']}"] if settings["limit"] else [])]
+        + ["--max-tokens", str(settings["max_tokens"]), "--seconds", f"{settings['seconds']:g}"]
+        + ["--repeats", str(settings["repeats"])] * (settings["repeats"] > 1)
+        + ["--temperature", f"{settings['temperature']:g}"] * (settings["temperature"] > 0)
+        + ["--clients", ",".join(dict.fromkeys(str(row["num_clients"]) for row in rows))]
+        + ["--drafters", ",".join(dict.fromkeys(row["drafter"] for row in rows)), "--json", f"{LOAD}.json", "--server"]
+    )
+    cached = sum(row["num_cached_prompt_tokens"] for row in rows) / max(1, sum(row["num_prompt_tokens"] for row in rows))
+    single = ", ".join(f"`{row['drafter']}` {row['num_identical']}/{row['num_prompts']}" for row in document["single"][1:])
+    head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "gain"]
+    return [
+        f"## Server under load\n\n```\n{command}\n```\n\nClients that ask again as soon as they have their answer, {times} s a level and "
+        f"drafter, the drafters taking turns; {settings['num_prompts']} prompts, temperature {settings['temperature']:g}, at most "
+        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on "
+        f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
+        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters "
+        "start each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
+        f"{100 * cached:.0f}% came from the prefix cache. Single-client answers identical to plain decoding: {single}.",
+        table(
+            [*head, "first token, ms", "per token, ms", "request, s"],
+            [
+                [str(row["num_clients"]), f"`{row['drafter']}`"]
+                + [str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up", "num_repeated")]
+                + [f"{row['tokens_per_second']:.1f}", f"{row['speedup']:.2f}", spread(row["first_token_ms"])]
+                + [spread(row["per_token_ms"], digits=1), spread(row["request_ms"], 1e3, 1)]
+                for row in rows
+            ],
+        ),
+        "Times are median / 95th percentile as the clients saw them, waiting included; per token: those after the first.",
+    ]
+
+
+def drafting() -> list[str]:
+    """What guessing costs by length of the context; nothing where that has not been measured."""
+    if not (STORE / "drafting.json").exists():
+        return []
+    document = json.loads((STORE / "drafting.json").read_text("utf-8"))
+    lengths = list(dict.fromkeys(cost["context"] for cost in document["costs"]))
+    cells: dict[str, dict[int, str]] = {}
+    for cost in document["costs"]:
+        cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
+    return [
+        "## What a guess costs\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
+        f"Microseconds of a guess, and of a whole proposal of up to {document['num_nodes']} guesses, behind so many tokens of context; "
+        "no model runs.",
+        table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),
+    ]
+
+
+OLDER_TABLE = "The table of `recycling` was counted from 389,327 rows then, now from 994,986: see the next section."
+
+
+LATER_HELPERS = (
+    "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
+)
+FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
+HALF_SEEN = "`eagle` was shown only the end of each prompt in this run, as plain decoding had left the rest in the cache."
+WHOLE_PROMPT = "As it is now: what plain decoding left in the cache is read again for the head."
+MORE_GUESSES = "For machines where rows are cheap; here they are not."
+BLANKS = "Trained blanks against a word in their place."
+DISTILLED = "Two of the model's thirty layers, trained as [its page](drafters/draft_model.md#distil-your-own) says."
+
+
+def page() -> str:
+    """docs/results.md."""
+    document = load("greedy")
+    machine, cost = document["machine"], document["verify_cost"]
+    parts = [
+        "# Results\n\nWritten by `python dev/measure/results.py` from the documents in `docs/results/`; `make results PROMPTS=question_even.jsonl` "
+        "measures what is missing there. The prompts are the even questions of Spec-Bench, 8 of each category.",
+        f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
+        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; decoding only. The machine is noisy to 15%: trust the ratios.",
+        table(
+            ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
+        ),
+        *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
+        *section("Trained helpers", "trained", f"{LATER_HELPERS} {HALF_SEEN}"),
+        *section("The feature-level head with the whole prompt", "eagle", WHOLE_PROMPT),
+        *section("Trained helpers with more guesses", "trained-32", f"{MORE_GUESSES} {HALF_SEEN}"),
+        *section("Medusa heads with 60 guesses", "medusa-60", "As many as a step may have, nearly."),
+        *section("Blanks", "blanks", BLANKS),
+        *section("A distilled draft model", "draft", DISTILLED),
+        *section("Trained helpers before", "trained-first", f"{FIRST_HELPERS} {HALF_SEEN}"),
+        *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
+        *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
+        *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
+        *section("The same, eight at once", "defeating-8", "Medians of five repeats: in the first one `auto` finds out that it loses."),
+        *drafting(),
+        *under_load(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+HALF_SEEN_IN = {"trained", "trained-32", "trained-first"}
+IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:suffix+recycling:table=none", "auto"]
+
+
+def readme_figures() -> str:
+    """The README's table, with the marks around it."""
+    return "\n\n".join(["<!-- figures -->", grid(load("greedy"), IN_README, speed), "<!-- end of figures -->"])
+
+
+def figures(name: str) -> str:
+    """The table of a drafter's page, with the marks around it."""
+    about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
+    parts = []
+    for name_of_document, rows in PAGES[name].items():
+        document = load(name_of_document)
+        which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
+        which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
+        parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
+    return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
+
+
+def pages() -> dict[Path, str]:
+    """Every page with tables, as it should be."""
+    marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
+    found = {DOCS / "results.md": page()}
+    tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
+    for path, text in tables.items():
+        found[path] = marks.sub(lambda _, text=text: text, path.read_text("utf-8"), count=1)
+    return found
+
+
+def main() -> None:
+    """Measure, if asked to, and write."""
+    if sys.argv[1:2] == ["measure"]:
+        measure(sys.argv[2])
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

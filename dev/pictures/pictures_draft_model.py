@@ -1,0 +1,66 @@
+"""How much do the first N layers of a model know? Draws docs/drafters/draft_model.svg from a real run.
+
+usage: python dev/pictures/pictures_draft_model.py PROMPTS.jsonl [LIMIT] [LAYERS,LAYERS,…]
+
+Every answer is compared with plain decoding, at temperature 0 (chains of three) and at 0.8 with a seed (the drafter's own settings).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+from outpace import LLM, SamplingParams
+from outpace.bench.workloads import read_prompts
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+OUT = Path(__file__).parents[2] / "docs" / "drafters" / "draft_model.svg"
+DEPTH, MAX_TOKENS, SEED = 3, 96, 7
+
+
+def measure(llm: LLM, prompts: list[list[int]], spec: str, temperature: float, plain: list[list[int]]) -> tuple[float, int]:
+    """(tokens a step over all prompts, answers identical to plain decoding)."""
+    params = SamplingParams(max_tokens=MAX_TOKENS, temperature=temperature, seed=SEED)
+    outputs = llm.generate(prompts, params, speculative=spec)
+    num_same = sum(output.token_ids == tokens for output, tokens in zip(outputs, plain, strict=True))
+    length = sum(len(output.token_ids) for output in outputs) / sum(output.stats.num_steps for output in outputs)
+    sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens a step, {num_same} of {len(prompts)} identical\n")
+    return length, num_same
+
+
+def draw(layers: list[int], total: int, lengths: list[float], costs: list[float]) -> None:
+    """Tokens a step, and what the guesses of a step cost, over the number of layers."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    axes.plot(layers, lengths, "o-", color="#2a7", label=f"tokens a step, chains of {DEPTH} (1 = plain, {DEPTH + 1} = all held)")
+    axes.plot(layers, [1 + DEPTH * cost for cost in costs], "s--", color="#c52", label="tokens a step needed to pay for the helper")
+    axes.set(xlabel=f"first N of the model's {total} layers", ylabel="tokens a step", xticks=layers, ylim=(0.8, DEPTH + 1.2))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(OUT)
+
+
+def main(path: str, limit: str = "12", wanted: str = "8,16,24") -> None:
+    """Run and draw."""
+    llm, layers = LLM("default", "none"), [int(number) for number in wanted.split(",")]
+    prompts = [llm.tokenizer.encode_chat(workload.messages) for workload in read_prompts(Path(path), int(limit))]
+    plain = {}
+    for temperature in (0.0, 0.8):
+        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=temperature, seed=SEED)
+        plain[temperature] = [output.token_ids for output in llm.generate(prompts, params)]
+    lengths, costs = [], []
+    for number in layers:
+        spec = f"draft_model:self:{number}"
+        costs.append(llm.speculation(spec).drafter.helper.pass_cost)  # type: ignore[attr-defined]
+        sys.stdout.write(f"{spec}: a pass costs {costs[-1]:.2f} of the model's\n")
+        lengths.append(measure(llm, prompts, f"{spec}:max_depth={DEPTH}:min_chance=0", 0.0, plain[0.0])[0])
+        measure(llm, prompts, spec, 0.8, plain[0.8])
+    draw(layers, 30, lengths, costs)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

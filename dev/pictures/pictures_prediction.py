@@ -1,0 +1,41 @@
+"""Draw docs/drafters/prediction.svg from a real run. usage: python dev/pictures/pictures_prediction.py"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.text import Text
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "drafters"))
+from test_prediction import EDIT, OLD_FILE
+
+from outpace import LLM, SamplingParams
+from outpace.drafters.prediction import prediction_usage
+
+OUT = Path(__file__).parents[2] / "docs" / "drafters" / "prediction.svg"
+PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
+
+
+def main() -> None:
+    """The edit of tests/test_prediction.py, answered with the old text as prediction and plainly."""
+    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=240)
+    plain = llm.generate(EDIT, params, speculative=False)[0]
+    fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
+    if plain.token_ids != fast.token_ids:
+        raise SystemExit("the two answers differ")
+    answer = Text()
+    for piece, source in zip(fast.pieces, fast.sources, strict=True):
+        answer.append(piece, PREDICTED if "prediction" in source.split("+") else OTHER if source else OWN)
+    accepted, rejected = prediction_usage(fast)
+    legend = Text.assemble((" from the prediction ", PREDICTED), (" another guess ", OTHER), (" the model's own ", OWN))
+    steps = f"{len(fast.token_ids)} tokens in {fast.stats.num_steps} steps, {plain.stats.num_steps} without guesses; the text is the same. "
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
+    console.print(Group(answer, Text(), legend, Text(f"{steps}Of the prediction {accepted} accepted, {rejected} rejected.")))
+    console.save_svg(str(OUT), title="an edit, with the old text as prediction")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The part of `outpace bench` behind --server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from outpace.cli.options import drafter_settings, show_document
+from outpace.cli.reporting import ALONE, needing
+from outpace.errors import BadInputError
+from outpace.files import check_writable
+
+HERE = ALONE["--server"]
+MAX_CLIENTS = 1000
+SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None}  # options of a server that runs, with defaults
+
+
+def levels_of(text: str) -> list[int]:
+    """The numbers of clients in "1,4,16". Raises BadInputError."""
+    levels = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
+    if not all(1 <= level <= MAX_CLIENTS for level in levels):
+        raise BadInputError(f"--clients takes numbers from 1 to {MAX_CLIENTS} with commas between them, not {text!r}")
+    return list(dict.fromkeys(levels))
+
+
+def bench_server(
+    server: str,
+    prompts: Path,
+    limit: int | None,
+    drafters: str | None,
+    config: Path | None,
+    sampling: Mapping[str, Any],
+    llm_options: Mapping[str, Any],
+    levels: Sequence[int],
+    seconds: float,
+    repeats: int,
+    json_out: Path | None,
+) -> None:
+    """Load a server, show the table and write the document. Exit code 1 when an answer was an error, lost or mixed up."""
+    with needing("bench", "bench --server"):
+        from outpace.bench import report
+        from outpace.bench import server_load as load
+        from outpace.bench.workloads import read_prompts
+    workloads = read_prompts(prompts, limit)
+    check_writable(json_out)
+    settings = drafter_settings(drafters or "none,auto", config)
+    with ExitStack() as stack:
+        if server == HERE:
+            keys = tuple(f"turn-{turn}" for turn in range(1 + len(levels) * repeats * len(settings)))
+            places = {name: load.Place(_start(stack, s, llm_options, max(levels), keys), keys=keys) for name, s in settings.items()}
+        else:
+            _check_url(server, config, llm_options)
+            url = server.rstrip("/").removesuffix("/v1")
+            places = {name: load.Place(url, name) for name in settings}
+        document = load.run(places, workloads, levels, seconds, sampling, repeats)
+    document["settings"]["limit"] = limit
+    show_document(document, [report.load_table(document)], json_out)
+    if not document["is_clean"]:
+        raise typer.Exit(1)
+
+
+def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_clients: int, keys: tuple[str, ...]) -> str:
+    """A server in this process whose drafter is `setting`, sized as `outpace serve` is but for the queue. Returns its address."""
+    from outpace.llm import LLM
+    from outpace.server import ServerSettings, create_app
+    from outpace.server.listen import in_thread
+
+    app = create_app(LLM(drafter=setting, **llm_options), ServerSettings(api_keys=keys, max_queue=max_clients))
+    return stack.enter_context(in_thread(app))
+
+
+def _check_url(url: str, config: Path | None, llm_options: Mapping[str, Any]) -> None:
+    """A server that runs has made its choices; and the URL has to be one. Raises BadInputError."""
+    if not url.startswith(("http://", "https://")):
+        raise BadInputError(f"--server takes an address such as http://127.0.0.1:8000, not {url!r}")
+    given = [name for name, default in SERVERS_OWN.items() if llm_options[name] != default] + ["config"] * (config is not None)
+    if given:
+        raise BadInputError(f"--{given[0]} is for a server started here; the one at {url} has made its choice")

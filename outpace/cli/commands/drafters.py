@@ -1,0 +1,30 @@
+"""The command `outpace drafters`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from outpace.cli.options import AsJson
+
+
+def drafters(as_json: AsJson = False) -> None:
+    """List the ways of guessing and their options.
+
+    Example: `outpace drafters`
+    """
+    from rich.console import Console
+
+    from outpace.drafters.spec import catalogue, usage
+
+    entries = catalogue()
+    if as_json:
+        facts = [{"name": name, "usage": usage(name), "description": text, "options": options} for name, text, options in entries]
+        typer.echo(json.dumps(facts))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for name, text, options in entries:
+        console.print(f"[bold]{usage(name)}[/]  {text}")
+        if options:
+            console.print("    " + "  ".join(f"{key}={value}" for key, value in options.items()), style="dim")

@@ -1,0 +1,131 @@
+"""The command `outpace generate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outpace.cli.options import (
+    AsJson,
+    Config,
+    Drafter,
+    MaxTokens,
+    Model,
+    NumDraftTokens,
+    Precision,
+    Seed,
+    Target,
+    Temperature,
+    Threads,
+    TopP,
+    load,
+)
+from outpace.errors import BadInputError, OutpaceError
+
+if TYPE_CHECKING:
+    from outpace.llm import LLM
+    from outpace.outputs import RequestOutput
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from stdin.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    model: Model = "default",
+    drafter: Drafter = None,
+    num_draft_tokens: NumDraftTokens = None,
+    max_tokens: MaxTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Complete the text as it is, without the chat format.")] = False,
+    show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Colour the tokens that came from a guess.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say on stderr why auto guessed what it did.")] = False,
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    config: Config = None,
+) -> None:
+    """Answer one prompt.
+
+    Examples: `outpace generate "Why is the sky blue?"` or `cat report.txt | outpace generate - --max-tokens 200 --show-drafts`
+    """
+    from outpace.params import SamplingParams
+
+    text = _read_prompt(prompt, file)
+    params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
+    started = time.perf_counter()
+    llm = load(model, drafter, target, precision, threads, config, num_draft_tokens)
+    load_seconds = time.perf_counter() - started
+    token_ids = llm.tokenizer.encode(text) if raw else llm.tokenizer.encode_chat([{"role": "user", "content": text}])
+    if explain:
+        from outpace.cli import explain as reasons
+        from outpace.progress import stderr
+
+        controller = reasons.start(llm)
+    output = _print_stream(llm, token_ids, params, quiet=as_json or show_drafts)
+    if as_json:
+        typer.echo(json.dumps(_document(output, load_seconds), ensure_ascii=False))
+    elif show_drafts:
+        from rich.console import Console
+
+        from outpace.cli.side_by_side import coloured
+
+        Console(highlight=False, soft_wrap=True).print(coloured(output))
+    if explain:
+        stderr().print(reasons.render(llm, controller))
+    if output.error is not None:
+        raise OutpaceError(f"the request failed: {output.error}")
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    if (prompt is None) == (file is None):
+        raise BadInputError("give a prompt, or --file, or - for stdin (one of them)")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8") if prompt == "-" else prompt
+        if file is not None:
+            text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"the prompt is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise BadInputError(f"cannot read {file}: {error.strerror}") from error
+    if not (text or "").strip():
+        raise BadInputError("the prompt is empty")
+    return text or ""
+
+
+def _print_stream(llm: LLM, token_ids: list[int], params: Any, quiet: bool) -> RequestOutput:
+    """Generate, printing the text as it comes unless quiet."""
+    for piece in llm.stream(token_ids, params):
+        if not quiet:
+            typer.echo(piece.text, nl=False)
+            sys.stdout.flush()
+        if piece.output is not None:
+            if not quiet:
+                typer.echo()
+            return piece.output
+    raise AssertionError("the stream ended without an output")
+
+
+def _document(output: RequestOutput, load_seconds: float) -> dict[str, Any]:
+    stats = output.stats
+    seconds = {"load": load_seconds, "prefill": stats.prefill_seconds, "decode": stats.decode_seconds}
+    return {
+        "text": output.text,
+        "token_ids": output.token_ids,
+        "prompt_tokens": len(output.prompt_token_ids),
+        "completion_tokens": len(output.token_ids),
+        "finish_reason": output.finish_reason,
+        "drafter": output.drafter,
+        "seed": output.seed,
+        "seconds": {key: round(value, 4) for key, value in seconds.items()},
+        "tokens_per_second": round(output.tokens_per_second, 2),
+        "num_steps": stats.num_steps,
+        "mean_acceptance_length": round(output.mean_acceptance_length, 3),
+        "from_draft": output.from_draft,
+    }

@@ -1,0 +1,80 @@
+"""The command `outpace serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from outpace.cli.options import Config, Drafter, Model, NumDraftTokens, Precision, Target, Threads
+from outpace.cli.reporting import needing
+from outpace.errors import BadInputError
+from outpace.files import read_json
+
+
+def serve(
+    model: Model = "default",
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    drafter: Drafter = None,
+    num_draft_tokens: NumDraftTokens = None,
+    allow_drafter: Annotated[list[str] | None, typer.Option(help="A spec that requests may name although it loads files or code.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="One key a line; requests then need one of them.")] = None,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Answers written at the same time.")] = 16,
+    max_queue: Annotated[int, typer.Option(min=0, help="Requests of a key that may wait; more get 429.")] = 64,
+    request_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a request may take, waiting included.")] = 600.0,
+    shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that requests may go on after SIGTERM.")] = 30.0,
+    default_max_tokens: Annotated[int, typer.Option(min=1, help="Longest chat answer where a request sets no limit.")] = 1024,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Largest request body, in megabytes.")] = 4.0,
+    cors: Annotated[list[str] | None, typer.Option(help="An origin whose web pages may call; * is any.")] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write every prompt to the log.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Write every request's path and status to the log.")] = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    config: Config = None,
+) -> None:
+    """Serve a model to OpenAI's clients, curl and a browser.
+
+    Example: `outpace serve --port 8000`, then `curl http://127.0.0.1:8000/v1/models`
+    """
+    with needing("server", "the server"):
+        from outpace.server.auth import read_keys
+        from outpace.server.listen import bind, is_loopback
+        from outpace.server.settings import ServerSettings
+    if model.strip() == "":
+        raise BadInputError("--model is empty")
+    settings = ServerSettings(
+        api_keys=read_keys(api_key_file) if api_key_file else (),
+        allowed_drafters=tuple(allow_drafter or ()),
+        cors_origins=tuple(cors or ()),
+        max_queue=max_queue,
+        request_timeout=request_timeout,
+        default_max_tokens=default_max_tokens,
+        max_body_bytes=int(max_body_mb * 2**20),
+        log_prompts=log_prompts,
+    )
+    bound = bind(host, port)
+    if not is_loopback(host) and not settings.api_keys:
+        typer.secho(f"warning: everybody who can reach {host} may use this server; --api-key-file closes it", err=True, fg="yellow")
+    speculative: Any = drafter if drafter is not None or config is None else read_json(config)
+    options = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": num_draft_tokens}
+    _serve(bound, model, speculative, max_num_seqs, options, settings, shutdown_timeout, access_log)
+
+
+def _serve(
+    bound: Any, model: str, speculative: Any, max_num_seqs: int, options: dict[str, Any], settings: Any, patience: float, access_log: bool
+) -> None:
+    from outpace.config import EngineConfig
+    from outpace.llm import LLM
+    from outpace.server.app import create_app
+    from outpace.server.listen import run
+
+    with bound:
+        llm = LLM(model, speculative, engine=EngineConfig(max_num_seqs=max_num_seqs), **options)
+        app = create_app(llm, settings)
+        host, port = bound.getsockname()[:2]
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative.method}); Ctrl-C ends", err=True)
+        run(app, bound, patience, access_log)

@@ -1,0 +1,56 @@
+"""The command `outpace tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outpace.cli.options import (
+    AsJson,
+    Limit,
+    MaxTokens,
+    Model,
+    Precision,
+    Seed,
+    Target,
+    Temperature,
+    Threads,
+    load,
+)
+from outpace.files import check_writable, read_json
+
+
+def tune(
+    prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns: prompts like those you will have.")],
+    model: Model = "default",
+    out: Annotated[Path | None, typer.Option(help="Write the best settings here, for --config.")] = None,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds, after the model is loaded.")] = 300.0,
+    drafters: Annotated[str | None, typer.Option(help="Comma-separated. Default: those that usually do well.")] = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    config: Annotated[Path | None, typer.Option(help="Speculative settings as JSON: one more candidate.")] = None,
+) -> None:
+    """Find the way of guessing that is fastest on your prompts and machine, and say how sure that is.
+
+    Example: `outpace tune --prompts questions.jsonl --time-limit 120 --out tuned.json`, then `outpace chat --config tuned.json`
+    """
+    from outpace.bench.workloads import read_prompts
+    from outpace.params import SamplingParams
+    from outpace.tune import session
+    from outpace.tune.candidates import default_methods, named_methods
+
+    workloads = read_prompts(prompts, limit)
+    check_writable(out)
+    named = named_methods(drafters, None if config is None else read_json(config))
+    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    llm = load(model, "none", target, precision, threads, None)
+    methods = named if drafters is not None else [*default_methods(llm), *named]
+    session.run(llm, workloads, methods, params, time_limit, as_json, out)

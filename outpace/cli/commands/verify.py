@@ -1,0 +1,60 @@
+"""The command `outpace verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outpace.cli.options import (
+    AsJson,
+    Config,
+    Limit,
+    MaxTokens,
+    Model,
+    Precision,
+    Target,
+    Threads,
+    drafter_settings,
+    load,
+)
+
+
+def verify(
+    model: Model = "default",
+    drafters: Annotated[str | None, typer.Option(help="Comma-separated. Default: all.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines; default: a few built-in prompts.")] = None,
+    limit: Limit = None,
+    max_tokens: MaxTokens = 64,
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    config: Config = None,
+) -> None:
+    """Prove on this model that speculation changes no token. Exit code 1 if any check fails.
+
+    Example: `outpace verify --prompts questions.jsonl --limit 12`
+    """
+    from rich.console import Console
+
+    from outpace.bench.workloads import read_prompts, spread
+    from outpace.testing import proof as proof
+
+    workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
+    workloads = workloads if prompts or limit is None else spread(workloads, limit)
+    llm = load(model, "none", target, precision, threads, None)
+    settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
+    document = proof.verify(llm, workloads, settings, max_tokens)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for check in document["checks"]:
+            mark = "[green]ok  [/]" if check["passed"] else "[bold red]FAIL[/]"
+            console.print(f"{mark} {check['name']}: {check['detail']}")
+        console.print("proved" if document["passed"] else "[bold red]NOT PROVED[/]")
+    if not document["passed"]:
+        raise typer.Exit(1)

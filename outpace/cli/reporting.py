@@ -1,0 +1,83 @@
+"""What every command shares: one line on stderr and the right exit code for whatever goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from outpace.errors import OutpaceError
+
+ALONE = {"--server": "here"}  # option -> the value it has when none follows
+
+
+class Commands(TyperGroup):
+    """A wrong option is one line on stderr, as every other error."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if extra.get("standalone_mode") is False:
+            return super().main(*args, **extra)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except typer.Abort:
+            sys.exit(130)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                typer.echo(error.format_message(), err=True)
+            else:
+                typer.secho(f"error: {' '.join(error.format_message().split())}", err=True, fg="red")
+            sys.exit(getattr(error, "exit_code", 2))
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class Command(TyperCommand):
+    """A command whose options in ALONE may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place in reversed(range(len(args))):
+            if args[place] in ALONE and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                args.insert(place + 1, ALONE[args[place]])
+        return super().parse_args(ctx, args)
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Imports of an optional part: a missing package becomes one line that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise OutpaceError(f"{what} needs the package {error.name}; run: pip install 'outpace[{extra}]'") from error
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can cause into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        try:
+            command(*args, **options)
+        except OutpaceError as error:
+            typer.secho(f"error: {error}", err=True, fg="red")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.secho("interrupted", err=True)
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:  # the reader of our output went away
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from error
+        except OSError as error:
+            typer.secho(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True, fg="red")
+            raise typer.Exit(1) from error
+
+    return run

@@ -1,0 +1,1 @@
+"""The commands `outpace train ...`, one file per method."""

@@ -1,0 +1,1 @@
+"""Suffix decoding: the drafter, its automaton, and the answers it remembers."""

@@ -1,0 +1,73 @@
+"""Who runs in the next pass: first come, first served; decoding always, prefill in chunks with the rows that are left."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+
+from outpace.config import EngineConfig
+from outpace.request import Request
+from outpace.targets.base import OutOfSlots, TargetModel
+from outpace.tree.segment import Segment
+
+
+class Scheduler:
+    """A request holds room for its whole length from admission on, so a running one never has to give way."""
+
+    def __init__(self, target: TargetModel, config: EngineConfig, num_known: Callable[[Request], int]):
+        """`num_known`: how many leading tokens of a request's text need not be run if their K/V is there."""
+        self.target, self.config, self.num_known = target, config, num_known
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    def rows_needed(self, request: Request) -> int:
+        """Cache rows to reserve: the longest text it may reach and one draft."""
+        return request.num_prompt_tokens + request.params.max_tokens + self.config.max_draft_rows
+
+    def admit(self) -> list[Request]:
+        """Move waiting requests into the running set while there is room; returns the new ones. First come, first served, among
+        the memory scopes (tenants) with the fewest running requests."""
+        admitted = []
+        while self.waiting and len(self.running) < self.config.max_num_seqs:
+            running = Counter(request.memory_scope for request in self.running)
+            request = min(self.waiting, key=lambda waiting: running[waiting.memory_scope])
+            prompt = request.token_ids[: self.num_known(request) + 1] if self.config.enable_prefix_caching else []
+            try:
+                request.slot = self.target.allocate(self.rows_needed(request), prompt)
+            except OutOfSlots:
+                if not self.running:
+                    raise
+                break
+            self.waiting.remove(request)
+            self.running.append(request)
+            admitted.append(request)
+        return admitted
+
+    def decoding(self) -> list[Request]:
+        """Requests whose prompt is in the cache up to its last token."""
+        return [request for request in self.running if not request.is_prefilling]
+
+    @property
+    def num_prefill_rows(self) -> int:
+        """Rows of prompts that the next pass will run beside those of the decoding requests, at most."""
+        waiting = sum(len(r.token_ids) - 1 - int(r.slot.num_cached) for r in self.running if r.is_prefilling)
+        return min(waiting, self.config.max_num_batched_tokens)
+
+    def prefill(self, num_rows_taken: int) -> Iterator[tuple[Request, Segment]]:
+        """Chunks of prompts, oldest first, that fill the pass up to max_num_batched_tokens."""
+        left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_rows_taken)
+        for request in self.running:
+            if left > 0 and request.is_prefilling:
+                start = request.slot.num_cached
+                chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
+                left -= len(chunk)
+                yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=request.speculation.drafter.wants_prompt)
+
+    def remove(self, request: Request) -> None:
+        """Take a request out, wherever it is, and free its slot."""
+        if request.slot is None:
+            self.waiting.remove(request)
+            return
+        self.running.remove(request)
+        self.target.free(request.slot)
+        request.slot = None

@@ -1,0 +1,1 @@
+"""The feature-level head (EAGLE): weights, caches, draft trees, one file per backend."""

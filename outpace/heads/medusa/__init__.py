@@ -1,0 +1,1 @@
+"""Medusa heads: weights, other tools' layouts, one file per backend."""

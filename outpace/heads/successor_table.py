@@ -1,0 +1,96 @@
+"""A successor table on disk: what usually follows a token, or a pair of tokens, in a model's own answers.
+
+An entry is the mean of what the model thought of next over all visits. On disk a chance is one byte, in steps of 1/255, and tokens are of
+the smallest integer type that holds the vocabulary: an entry of 8 successors takes 26 or 28 bytes up to 65,536 tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.errors import BadInputError
+from outpace.heads.format import Helper
+from outpace.targets.identity import Base
+
+Key = TypeVar("Key", int, Array)
+STEPS = 255  # of a chance
+MAX_WIDTH, MAX_PAIRS = 64, 1 << 22
+
+
+@dataclass(frozen=True)
+class Successors:
+    """Keys [E] int64, ascending: a token, or `pair_key` of two; tokens [E, width] int64 and chances [E, width] float32, best first."""
+
+    keys: Array
+    tokens: Array
+    chances: Array
+
+    def to_helper(self, base: Base, training: dict[str, Any]) -> Helper:
+        """The table as a helper of kind recycling."""
+        token_type = np.uint16 if base.vocab_size <= 1 << 16 else np.int32
+        num_single = int(np.searchsorted(self.keys, base.vocab_size))
+        pairs = np.stack([self.keys[num_single:] // base.vocab_size - 1, self.keys[num_single:] % base.vocab_size], axis=1)
+        tensors = {
+            "singles": self.keys[:num_single].astype(token_type),
+            "pairs": pairs.astype(token_type),
+            "tokens": self.tokens.astype(token_type),
+            "chances": np.rint(self.chances * STEPS).astype(np.uint8),
+        }
+        settings = {"width": self.tokens.shape[1], "num_singles": num_single, "num_pairs": len(pairs)}
+        return Helper("recycling", base, settings, tensors, training=training)
+
+    @classmethod
+    def of(cls, helper: Helper) -> Successors:
+        """The table of a helper. Raises BadInputError for one of another kind, or with tensors that make no table."""
+        if helper.kind != "recycling":
+            raise BadInputError(f"this helper is of kind {helper.kind!r}, not recycling")
+        vocab_size = helper.base.vocab_size
+        width = _setting(helper, "width", 1, min(MAX_WIDTH, vocab_size))
+        num_singles = _setting(helper, "num_singles", 0, vocab_size)
+        num_pairs = _setting(helper, "num_pairs", 0, MAX_PAIRS)
+        size = num_singles + num_pairs
+        singles, pairs = _tokens(helper, "singles", num_singles), _tokens(helper, "pairs", num_pairs, 2)
+        keys = np.concatenate([singles, pair_key(pairs[:, 0], pairs[:, 1], vocab_size)])
+        if (np.diff(keys) <= 0).any():
+            raise BadInputError("singles and pairs must each be in ascending order, none twice")
+        chances = helper.tensors.get("chances")
+        if chances is None or chances.dtype != np.uint8 or chances.shape != (size, width):
+            raise BadInputError(f"chances must be uint8 [{size}, {width}]")
+        if (chances[:, 1:] > chances[:, :-1]).any():
+            raise BadInputError("the chances of an entry must stand best first")
+        return cls(keys, _tokens(helper, "tokens", size, width), chances.astype(np.float32) / STEPS)
+
+
+def pair_key(before: Key, token: Key, vocab_size: int) -> Key:
+    """The key of a pair of tokens: one of its own, in the order of the pairs, and larger than any single token."""
+    return (before + 1) * vocab_size + token
+
+
+def find(keys: Array, wanted: Array) -> tuple[Array, Array]:
+    """(places [n] in `keys`, is it there [n]) of each wanted key; `keys` [E] are ascending, and a place is right only where it is there."""
+    places = np.searchsorted(keys, wanted)
+    is_there = places < len(keys)
+    places[~is_there] = 0
+    is_there[is_there] = keys[places[is_there]] == wanted[is_there]
+    return places, is_there
+
+
+def _setting(helper: Helper, name: str, least: int, most: int) -> int:
+    value = helper.settings.get(name)
+    if not isinstance(value, int) or not least <= value <= most:
+        raise BadInputError(f"{name} must be an integer from {least} to {most}, not {value!r}")
+    return value
+
+
+def _tokens(helper: Helper, name: str, *shape: int) -> Array:
+    """A tensor of token ids as int64. Raises BadInputError if it is missing, of another shape, or has a token that the model lacks."""
+    found = helper.tensors.get(name)
+    if found is None or found.dtype.kind not in "iu" or found.shape != shape:
+        raise BadInputError(f"{name} must be integers {list(shape)}, not {'missing' if found is None else list(found.shape)}")
+    if found.size and not 0 <= found.min() <= found.max() < helper.base.vocab_size:
+        raise BadInputError(f"{name} has tokens outside the vocabulary of {helper.base.vocab_size}")
+    return found.astype(np.int64)

@@ -1,0 +1,168 @@
+"""Find a model and make it ready: the default model, a hub id, a local folder or a .gguf file.
+
+Converted models are cached by content, precision and versions; a warm start imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from outpace.errors import BadInputError, OutpaceError
+from outpace.models import catalog as default
+from outpace.models.store import entry, home, is_whole
+from outpace.progress import note, stages
+from outpace.targets.identity import Base
+
+DEFAULT_MODEL = "default"
+PRECISIONS = ("int8", "bf16", "f32")
+CONVERTER_VERSION = 2  # raise it when a conversion would give another model
+FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
+RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here: how it was made, which changes nothing about it
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights are: a folder that transformers can read, or a .gguf file. `num_layers`: only its first layers are wanted."""
+
+    name: str
+    path: Path
+    num_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model in the cache: `model.xml`, tokenizer files and these facts."""
+
+    folder: Path
+    base: Base
+    max_len: int
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def vocab_size(self) -> int:
+        return self.base.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.base.hidden_size
+
+
+def locate(model: str = DEFAULT_MODEL) -> Source:
+    """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
+    if model in (DEFAULT_MODEL, default.NAME):
+        return Source(default.NAME, default.default_model())
+    try:
+        path = Path(model).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInputError(f"no model {model[:80]!r}: {error}"[:200]) from error
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise BadInputError(f"there is no file {path}")
+        return Source(path.stem, path.resolve())
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BadInputError(f"{path} has no config.json, so it is not a model folder")
+        return Source(path.resolve().name, path.resolve())
+    if path.exists() or path.is_absolute() or model.startswith(".") or model.count("/") != 1:
+        raise BadInputError(f"no model {model!r}: not '{DEFAULT_MODEL}', not a folder or .gguf file, and not a hub id such as org/name")
+    return Source(model, _from_hub(model))
+
+
+def _from_hub(model: str) -> Path:
+    """The snapshot folder of a hub id: the local copy if there is one, else a download with the hub's own progress bars."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        try:
+            found = Path(snapshot_download(model, local_files_only=True))
+            if (found / "config.json").exists() and any(found.glob("*.safetensors")):  # else an interrupted download
+                return found
+        except LocalEntryNotFoundError:
+            pass
+        note(f"fetching {model} from the hub")
+        found = Path(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in FILES]))
+        if not any(found.glob("*.safetensors")):
+            raise OSError("it has no safetensors weights here")
+        return found
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BadInputError(f"no model {model!r} here, and the hub could not give it: {str(error).strip().splitlines()[0]}") from error
+
+
+def fingerprint(path: Path) -> str:
+    """Identifies the weights without reading them all: names, sizes, times and, of small files, the content."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (*FILES, ".bin"))
+    for file in (file for file in files if file.name not in RECORDS):
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size}".encode())
+        digest.update(file.read_bytes() if stat.st_size < 1 << 20 else str(stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def _entry_name(source: Source, precision: str) -> str:
+    # the default model's file is checked by checksum, so its name is its fingerprint
+    mark = default.GGUF_SHA256[:16] if source.name == default.NAME else fingerprint(source.path)
+    versions = f"{CONVERTER_VERSION}-{version('openvino').split('-')[0]}"
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in source.name)
+    part = f"first{source.num_layers}-" if source.num_layers else ""
+    return f"converted/{name}-{mark}-{part}{precision}-{versions}"
+
+
+def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: int | None = None) -> Converted:
+    """The model, or its first layers with its head, in OpenVINO form; converted on first use.
+
+    Raises BadInputError for a model that cannot be had or converted.
+    """
+    if precision not in PRECISIONS:
+        raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if model in (DEFAULT_MODEL, default.NAME):  # a warm start needs no look at the original
+        source = Source(default.NAME, home(), num_layers)
+        if not is_whole(home() / _entry_name(source, precision)):
+            source = replace(locate(model), num_layers=num_layers)
+    else:
+        source = replace(locate(model), num_layers=num_layers)
+    folder = entry(_entry_name(source, precision), lambda out: _convert(source, out, precision))
+    facts: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    base = Base(source.name, facts["fingerprint"], facts["hidden_size"], facts["vocab_size"])
+    return Converted(folder, base, facts["max_len"], tuple(facts["eos_token_ids"]))
+
+
+def _convert(source: Source, out: Path, precision: str) -> None:
+    """Run the converter as a process of its own; its stages are shown, its warnings are kept for the error message."""
+    missing = [name for name in ("torch", "transformers", "nncf", "gguf") if find_spec(name) is None]
+    if missing:
+        raise OutpaceError(f"converting a model needs {', '.join(missing)}: pip install 'outpace[convert]'")
+    command = [sys.executable, "-m", "outpace.models.convert", str(source.path), str(out), precision]
+    command += [str(source.num_layers)] if source.num_layers else []
+    error = ""
+    part = f"the first {source.num_layers} layers of " if source.num_layers else ""
+    with stages(f"converting {part}{source.name} to {precision} (once)") as show, (out / "log").open("w+") as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            try:
+                for line in process.stdout or ():
+                    message = json.loads(line) if line.startswith("{") else {}
+                    error = message.get("error", error)
+                    if "stage" in message:
+                        show(message["stage"])
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            log.seek(0)
+            last = [text.strip() for text in log.read().splitlines() if text.strip()][-1:]
+            raise BadInputError(f"cannot convert {source.name}: {error or ''.join(last) or f'exit code {process.returncode}'}")
+    (out / "log").unlink()

@@ -1,0 +1,74 @@
+"""A model given by name or as a live object becomes a target and a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from outpace.config import EngineConfig
+from outpace.errors import BadInputError
+from outpace.models.find import converted, locate
+from outpace.models.tokenizer import Tokenizer
+from outpace.targets import create_target
+from outpace.targets.base import TargetModel
+
+
+def load(
+    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
+) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
+    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object, or of its first layers."""
+    if threads is not None and threads < 1:
+        raise BadInputError(f"threads must be at least 1, not {threads}")
+    target = kind_of(model, target)
+    if target == "hf":
+        return _load_hf(model, tokenizer, precision, threads, config, num_layers)
+    if not isinstance(model, (str, Path)):
+        raise BadInputError(f"a live model object needs target hf, not {target!r}")
+    if target != "openvino":
+        raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
+    precision = "int8" if precision == "auto" else precision
+    found = converted(str(model), precision, num_layers)
+    facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
+    options = {**facts, "precision": precision, "threads": threads}
+    built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
+    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
+    return found.name, built, text, frozenset(found.eos_token_ids), precision
+
+
+def kind_of(model: Any, target: str) -> str:
+    """What target `auto` means for this model."""
+    if target != "auto":
+        return target
+    return "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
+
+
+def _load_hf(
+    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
+) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
+    from outpace.models import transformers_io
+
+    name = "live model"
+    if isinstance(model, (str, Path)):
+        source = locate(str(model))
+        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads)
+        tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
+    else:
+        live = model
+    if tokenizer is None:
+        raise BadInputError("pass the tokenizer that belongs to the live model: LLM(model, tokenizer=…)")
+    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
+    if num_layers:
+        live = transformers_io.first_layers(live, num_layers)
+    built = create_target("hf", live, max_len=config.max_model_len)
+    return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
+
+
+def _has_cuda() -> bool:
+    """Is an NVIDIA device in use by torch? Looks at the driver first, so that machines without one never import torch."""
+    if not Path("/proc/driver/nvidia/version").exists():
+        return False
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())

@@ -1,0 +1,127 @@
+"""One request: its tokens, its settings and its state while it is decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from outpace.arrays import Array
+from outpace.params import SamplingParams
+from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one engine step gave one request; token ids are already cut at the first stop or length limit.
+
+    `sources[i]`: the drafter that guessed token i, "" if it is the model's own (recovered or bonus). `verdict` is the draft, pending
+    tokens in front, and the path taken through it; None when the step failed.
+    """
+
+    request: Request
+    token_ids: list[int]
+    sources: list[str]
+    finish_reason: str | None
+    verdict: Verdict | None = None
+
+
+@dataclass
+class RequestStats:
+    """Counters of one request, with vLLM's definitions: rates are derived, acceptance length counts the bonus token."""
+
+    num_steps: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_cached_prompt_tokens: int = 0
+    num_rejected_prediction_tokens: int = 0  # written by the drafter `prediction`
+    draft_seconds: float = 0.0
+    added_at: float = field(default_factory=time.perf_counter)
+    prefill_started_at: float = 0.0
+    decode_started_at: float = 0.0
+    finished_at: float = 0.0
+
+    @property
+    def prefill_seconds(self) -> float:
+        return max(0.0, self.decode_started_at - self.prefill_started_at)
+
+    @property
+    def decode_seconds(self) -> float:
+        return max(0.0, self.finished_at - self.decode_started_at)
+
+
+class Sampler(Protocol):
+    """How one request draws tokens (implemented in sampling.py). `path` = draft tokens between the last committed token and the row."""
+
+    def draw(self, row: Array, path: Sequence[int], position: int) -> int: ...
+    def probabilities(self, row: Array, path: Sequence[int]) -> Array: ...
+    def uniform(self, position: int, draw: int) -> float: ...
+    def commit(self, token_ids: Sequence[int]) -> None: ...
+    def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft: ...
+
+
+@dataclass(eq=False)
+class Request:
+    """One sequence being decoded. Invariant: the last token of `token_ids` has no K/V yet, all before it have once prefilled.
+
+    `pending` are tokens that the last pass predicted on rows whose bits may differ from plain decoding's; they are not committed
+    but lead the next draft. Drafters guess what follows `context`.
+
+    `speculation` says how this request guesses and checks (a `controller.Speculation`); requests of one batch may differ.
+    `memory_scope`: what drafters learn from this request may only serve requests of the same scope (a tenant, an API key).
+    `prediction`: tokens the caller expects in the answer; drafters may look there, the model never sees them.
+    `stop_check(token_id)` is told every committed token and answers whether a stop string is now complete.
+    """
+
+    id: str
+    token_ids: list[int]
+    params: SamplingParams
+    sampler: Sampler
+    speculation: Any
+    stop_token_ids: frozenset[int] = frozenset()
+    stop_check: Callable[[int], bool] | None = None
+    num_prompt_tokens: int = 0
+    slot: Any = None
+    pending: list[int] = field(default_factory=list)
+    pending_sources: list[str] = field(default_factory=list)  # the drafter that guessed each of them, "" for the model's own
+    finish_reason: str | None = None
+    error: Exception | None = None
+    sources: list[str] = field(default_factory=list)  # of every output token, as in StepOutput
+    memory_scope: str = ""
+    prediction: Sequence[int] = ()
+    proposal: Draft = EMPTY_DRAFT  # all that was guessed in this step, before the controller chose
+    logprobs: list[dict[int, float]] | None = None
+    stats: RequestStats = field(default_factory=RequestStats)
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.token_ids)
+        if self.params.logprobs is not None:
+            self.logprobs = []
+
+    @property
+    def context(self) -> list[int]:
+        """The text as far as it is known, pending tokens included: what drafters continue. Not to be changed."""
+        return [*self.token_ids, *self.pending] if self.pending else self.token_ids
+
+    @property
+    def from_draft(self) -> list[bool]:
+        """Which output tokens were guesses that held."""
+        return [bool(source) for source in self.sources]
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_tokens_left(self) -> int:
+        return self.params.max_tokens - self.num_output_tokens
+
+    @property
+    def is_prefilling(self) -> bool:
+        return bool(self.slot.num_cached < len(self.token_ids) - 1)

@@ -1,0 +1,155 @@
+"""From logits to a token: the only file that warps probabilities, and the only source of randomness.
+
+The noise is a pure function of (seed, absolute position): one uniform number per position, turned into a token by the
+inverse CDF in token order. How often a row is looked at, with which drafter or in which batch, cannot change the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.params import SamplingParams
+from outpace.request import Request
+from outpace.sampling.processors import Processor
+from outpace.tree.draft import Draft
+
+_MASK = (1 << 64) - 1
+_BLOCK = 256  # the CDF is searched block by block: one sum a block, then one cumulative sum inside the block that is hit
+
+
+def uniform(seed: int, position: int, draw: int = 0) -> float:
+    """A number in [0, 1) from (seed, position, draw): splitmix64 (Steele et al. 2014), chained once per argument."""
+    x = 0
+    for part in (seed, position, draw):
+        x = (x + part + 0x9E3779B97F4A7C15) & _MASK
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+        x ^= x >> 31
+    return (x >> 11) * 2.0**-53
+
+
+def inverse_cdf(weights: Array, u: float) -> int:
+    """The index where the cumulative weight passes u * total; weights [n] >= 0, not all zero; zero weights are never chosen."""
+    n = len(weights)
+    starts = np.arange(0, n, _BLOCK)
+    sums = np.add.reduceat(weights, starts, dtype=np.float64)
+    ends = np.cumsum(sums)
+    goal = u * ends[-1]
+    block = min(int(np.searchsorted(ends, goal, side="right")), len(ends) - 1)
+    before = ends[block] - sums[block]
+    inside = np.cumsum(weights[block * _BLOCK : (block + 1) * _BLOCK], dtype=np.float64)
+    index = block * _BLOCK + int(np.searchsorted(inside, goal - before, side="right"))
+    if index >= n or weights[index] == 0:  # rounding at the end of a block: the last possible token before it
+        index = int(np.flatnonzero(weights[: min(index, n - 1) + 1])[-1])
+    return index
+
+
+def _largest(row: Array, k: int) -> Array:
+    """Indices of the k largest values, in ascending index order; equal values at the edge: lowest index first."""
+    candidates = np.arange(len(row)) if k > len(row) // 64 else _above_block_maxima(row, k)
+    values = row[candidates]
+    edge = np.partition(values, len(values) - k)[len(values) - k]
+    above = candidates[values > edge]
+    return np.sort(np.concatenate([above, candidates[values == edge][: k - len(above)]]))
+
+
+def _above_block_maxima(row: Array, k: int) -> Array:
+    """Indices of a few values that include the k largest: the k-th largest of the maxima of blocks of 64 bounds them from below."""
+    whole = len(row) // 64 * 64
+    maxima = row[:whole].reshape(-1, 64).max(axis=1)
+    return np.flatnonzero(row >= np.partition(maxima, len(maxima) - k)[len(maxima) - k])
+
+
+def _nucleus(row: Array, top_p: float) -> Array:
+    """Indices of the smallest set of tokens whose probability reaches top_p, ascending; row [n] = logits / temperature, best 0."""
+    goal = top_p * float(np.exp(row).sum(dtype=np.float64)) * (1 - 1e-12)
+    for size in (64, 512, 4096, len(row)):  # a full sort only where the distribution is flat
+        size = min(size, len(row))
+        values = np.sort(row[_largest(row, size)] if size < len(row) else row)[::-1]
+        reached = np.cumsum(np.exp(values), dtype=np.float64)
+        if reached[-1] >= goal or size == len(row):
+            break
+    return _largest(row, min(int(np.searchsorted(reached, goal, side="left")) + 1, size))
+
+
+class RequestSampler:
+    """Draws the tokens of one request. `path` is the draft tokens between the last committed token and the row."""
+
+    def __init__(self, params: SamplingParams, seed: int, processors: Sequence[Processor] = ()):
+        self.params, self.seed, self.processors = params, seed, list(processors)
+        self.is_cut = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+
+    def uniform(self, position: int, draw: int) -> float:
+        """Further noise for verifiers that need more than one number a position."""
+        return uniform(self.seed, position, draw)
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        for processor in self.processors:
+            processor.commit(token_ids)
+
+    def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
+        """The draft after every processor has said what it knows (see Processor.shape); unchanged when nothing may be guessed."""
+        for processor in self.processors if budget > 0 else ():
+            draft = processor.shape(draft, request, budget, limit)
+        return draft
+
+    def process(self, row: Array, path: Sequence[int]) -> Array:
+        """Logits after the processors; the row itself when there are none, a copy otherwise."""
+        if not self.processors:
+            return row
+        row = row.copy()
+        for processor in self.processors:
+            processor.apply(row, path)
+        return row
+
+    def draw(self, row: Array, path: Sequence[int], position: int) -> int:
+        """The token plain decoding would choose at this absolute position after this path; row [V] raw logits."""
+        row = self.process(row, path)
+        if self.params.is_greedy:
+            return int(row.argmax())
+        ids, weights = self._weights(row)
+        index = inverse_cdf(weights, uniform(self.seed, position))
+        return index if ids is None else int(ids[index])
+
+    def probabilities(self, row: Array, path: Sequence[int]) -> Array:
+        """The distribution [V] float64 that draw() draws from; one-hot at temperature 0."""
+        row = self.process(row, path)
+        out = np.zeros(len(row))
+        if self.params.is_greedy:
+            out[row.argmax()] = 1.0
+            return out
+        ids, weights = self._weights(row)
+        weights = weights / weights.sum(dtype=np.float64)
+        if ids is None:
+            return np.asarray(weights, np.float64)
+        out[ids] = weights
+        return out
+
+    def _weights(self, row: Array) -> tuple[Array | None, Array]:
+        """(token ids or None for all, unnormalised probabilities) after temperature, then top_k, top_p, min_p (transformers' order)."""
+        params = self.params
+        top = row.max()
+        row = (row - top) * np.float32(1.0 / params.temperature)
+        if not self.is_cut:
+            return None, np.exp(row)
+        ids = _largest(row, params.top_k) if 0 < params.top_k < len(row) else np.arange(len(row))
+        row = row[ids]
+        if params.top_p < 1.0:
+            kept = _nucleus(row, params.top_p)
+            ids, row = ids[kept], row[kept]
+        if params.min_p > 0.0:
+            kept = row >= np.log(params.min_p)  # the best token has log weight 0
+            ids, row = ids[kept], row[kept]
+        return ids, np.exp(row)
+
+
+def logprobs_of(row: Array, token: int, num_top: int) -> dict[int, float]:
+    """Log-probabilities of the chosen token and of the `num_top` best, from the model's raw logits [V] (vLLM's default)."""
+    top = row.max()
+    log_total = float(top) + float(np.log(np.exp(row - top).sum(dtype=np.float64)))
+    best = _largest(row, min(num_top, len(row))) if num_top else np.empty(0, np.int64)
+    best = best[np.argsort(-row[best], kind="stable")]
+    return {int(t): float(row[t]) - log_total for t in [token, *best.tolist()]}

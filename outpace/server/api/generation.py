@@ -1,0 +1,257 @@
+"""From a checked request to its answer, whole or as a stream; what chat and text completion have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from outpace import __version__
+from outpace.drafters.prediction import prediction_usage
+from outpace.llm import LLM
+from outpace.outputs import RequestOutput, StreamPiece
+from outpace.params import SamplingParams, StructuredOutput
+from outpace.server.api.protocol import SamplingRequest
+from outpace.server.api.trace import trace_of
+from outpace.server.api.wire import DONE, EventStream, as_json, disconnected, json_response
+from outpace.server.api_errors import ApiError
+from outpace.server.policy import Policy, Wish, shown
+from outpace.server.prometheus import ServerMetrics
+from outpace.server.settings import ServerSettings
+from outpace.server.worker import Event, Ticket, Work, Worker
+
+logger = logging.getLogger("outpace")
+Usage = Callable[[Sequence[RequestOutput]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The parts that every endpoint uses; `app.state.server`."""
+
+    llm: LLM
+    settings: ServerSettings
+    worker: Worker
+    metrics: ServerMetrics
+    policy: Policy
+
+    @property
+    def fingerprint(self) -> str:
+        """The same where the same seed gives the same text: drafters are not in it, because the text does not depend on them."""
+        return "fp_" + hashlib.sha256(f"{self.llm.name} {self.llm.precision} {__version__}".encode()).hexdigest()[:12]
+
+    def check_model(self, name: str | None) -> None:
+        """404 unless the request names the model that runs here (or "default")."""
+        if name not in (None, "default", self.llm.name):
+            raise ApiError(
+                404, f"there is no model {name!r} here; this server runs {self.llm.name!r}", param="model", code="model_not_found"
+            )
+
+
+class Form(ABC):
+    """How one endpoint writes its answers. Made for one request; a stream asks for its pieces in order."""
+
+    prefix: str  # of the answer's id
+    kind: str  # the `object` of a whole answer
+    chunk_kind: str
+
+    @abstractmethod
+    def choice(self, index: int, output: RequestOutput) -> dict[str, Any]:
+        """A finished answer."""
+
+    @abstractmethod
+    def delta(self, index: int, piece: StreamPiece, is_first: bool) -> dict[str, Any]:
+        """What a step added to an answer."""
+
+
+def sampling_params(
+    body: SamplingRequest, max_tokens: int, logprobs: int | None, structured: StructuredOutput | None = None
+) -> SamplingParams:
+    """The engine's parameters of a request, with OpenAI's defaults. Raises BadInputError."""
+    given: dict[str, Any] = {
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+        "min_p": body.min_p,
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "repetition_penalty": body.repetition_penalty,
+        "min_tokens": body.min_tokens,
+        "ignore_eos": body.ignore_eos,
+        "stop": body.stop,
+        "stop_token_ids": body.stop_token_ids,
+        "structured": structured,
+    }
+    return SamplingParams(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        seed=secrets.randbits(32) if body.seed is None else body.seed,
+        logit_bias=None if body.logit_bias is None else {int(token): bias for token, bias in body.logit_bias.items()},
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def room_for(server: Server, num_prompt_tokens: int, wanted: int | None, default: int, param: str = "max_tokens") -> int:
+    """How many tokens the answer may have. Raises ApiError (400) with the numbers when prompt or answer do not fit."""
+    room = server.llm.engine.max_len - num_prompt_tokens
+    if room < 1:
+        message = f"the prompt has {num_prompt_tokens} tokens; with an answer of at least 1 token, at most {server.llm.engine.max_len} fit"
+        raise ApiError(400, message, code="context_length_exceeded")
+    if wanted is not None and wanted > room:
+        message = f"{num_prompt_tokens} prompt tokens and {wanted} new ones do not fit into {server.llm.engine.max_len}"
+        raise ApiError(400, message, param=param, code="context_length_exceeded")
+    return min(default, room) if wanted is None else wanted
+
+
+async def respond(
+    server: Server,
+    request: Request,
+    body: SamplingRequest,
+    form: Form,
+    prompts: Sequence[tuple[list[int], SamplingParams]],
+    prediction: list[int] | None = None,
+) -> Response:
+    """Run the prompts and answer in the endpoint's form. `prediction`: tokens the client expects in the answer."""
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options needs stream: true", param="stream_options")
+    wish = server.policy.read(body.speculative)
+    if wish.trace and not body.stream:
+        raise ApiError(400, "speculative.trace needs stream: true", param="speculative.trace")
+    if server.settings.log_prompts:
+        for token_ids, _ in prompts:
+            logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
+    works = [Work(token_ids, params, wish.config, body.n or 1, prediction) for token_ids, params in prompts]
+    ticket = await server.worker.submit(works, getattr(request.state, "memory_scope", ""))
+    frame = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
+    frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
+    if body.stream:
+        has_usage = body.stream_options is not None and body.stream_options.include_usage
+        usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None
+        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, wish, usage)
+        return EventStream(answer.lines(), ticket.close)
+    outputs = await _collect(ticket, request)
+    if outputs is None:
+        return Response(status_code=499)  # nobody is there to read it
+    choices = [form.choice(index, output) for index, output in enumerate(outputs)]
+    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, wish)}
+    return json_response({**frame, "choices": choices, **tail})
+
+
+async def _collect(ticket: Ticket, request: Request) -> list[RequestOutput] | None:
+    """The finished answers in order; None when the client has gone first, whose slots are then free."""
+    outputs: dict[int, RequestOutput] = {}
+
+    async def gather() -> None:
+        async for event in ticket.events():
+            if event.piece.output is not None:
+                outputs[event.index] = event.piece.output
+
+    reader, watcher = asyncio.ensure_future(gather()), asyncio.ensure_future(disconnected(request.receive))
+    try:
+        await asyncio.wait((reader, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not reader.done():
+            return None
+        reader.result()
+        return [outputs[index] for index in range(ticket.num_choices)]
+    finally:
+        ticket.close()
+        reader.cancel()
+        watcher.cancel()
+        await asyncio.gather(reader, watcher, return_exceptions=True)
+
+
+class _Stream:
+    """The chunks of one answer. With a trace there is a chunk for every step, else one for every step that has something to say."""
+
+    def __init__(self, server: Server, ticket: Ticket, form: Form, frame: dict[str, Any], wish: Wish, usage: Usage | None):
+        self.server, self.ticket, self.form, self.frame, self.wish, self.usage = server, ticket, form, frame, wish, usage
+        self.outputs: dict[int, RequestOutput] = {}
+
+    async def lines(self) -> AsyncIterator[str]:
+        """The data of each event; a failure is the last of them."""
+        try:
+            async for event in self.ticket.events():
+                if event.piece.output is not None:
+                    self.outputs[event.index] = event.piece.output
+                if self._says_something(event):
+                    yield as_json(self._chunk(event))
+            if self.usage:
+                yield as_json({**self.frame, "choices": [], "usage": self.usage(self._in_order()), **self._summary()})
+        except ApiError as error:
+            yield as_json(error.body())
+        yield DONE
+
+    def _says_something(self, event: Event) -> bool:
+        piece = event.piece
+        return bool(self.wish.trace or event.step == 0 or piece.text or piece.output or piece.logprobs)
+
+    def _chunk(self, event: Event) -> dict[str, Any]:
+        chunk = {**self.frame, "choices": [self.form.delta(event.index, event.piece, event.step == 0)]}
+        if self.usage:
+            chunk["usage"] = None
+        elif len(self.outputs) == self.ticket.num_choices:
+            chunk |= self._summary()
+        if self.wish.trace:
+            chunk["trace"] = trace_of(self.server.llm.tokenizer, event)
+        return chunk
+
+    def _in_order(self) -> list[RequestOutput]:
+        return [self.outputs[index] for index in sorted(self.outputs)]
+
+    def _summary(self) -> dict[str, Any]:
+        return {"speculative": speculative_of(self._in_order(), self.wish)}
+
+
+def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool) -> dict[str, Any]:
+    """Token counts; a prompt with several answers counts once. `outputs` come `count` to a prompt.
+
+    With a prediction there are also its tokens that were accepted, and rejected, summed over the answers.
+    """
+    prompts = outputs[::count]
+    num_prompt = sum(len(output.prompt_token_ids) for output in prompts)
+    num_completion = sum(len(output.token_ids) for output in outputs)
+    num_cached = sum(output.stats.num_cached_prompt_tokens for output in prompts)
+    usage = {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": num_completion,
+        "total_tokens": num_prompt + num_completion,
+        "prompt_tokens_details": {"cached_tokens": num_cached},
+    }
+    if not has_prediction:
+        return usage
+    counts = [prediction_usage(output) for output in outputs]
+    details = {
+        "accepted_prediction_tokens": sum(accepted for accepted, _ in counts),
+        "rejected_prediction_tokens": sum(rejected for _, rejected in counts),
+    }
+    return usage | {"completion_tokens_details": details}
+
+
+def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, Any] | list[dict[str, Any]]:
+    """What guessing was used and what it gave: one object, or one for each choice where there are several."""
+    blocks = []
+    for output in outputs:
+        stats = output.stats
+        block = {
+            "drafter": shown(output.drafter),
+            "verifier": wish.config.verifier,
+            "seed": output.seed,
+            "num_steps": stats.num_steps,
+            "num_drafts": stats.num_drafts,
+            "num_draft_tokens": stats.num_draft_tokens,
+            "num_accepted_tokens": stats.num_accepted_tokens,
+            "mean_acceptance_length": round(output.mean_acceptance_length, 4),
+            "tokens_per_second": round(output.tokens_per_second, 2),
+        }
+        blocks.append(block | {"sources": [shown(source) for source in output.sources]} if wish.sources else block)
+    return blocks[0] if len(blocks) == 1 else blocks

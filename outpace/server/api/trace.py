@@ -1,0 +1,46 @@
+"""What the page is told about every step: the tokens it gave, and the draft with the path that was accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outpace.models.tokenizer import Tokenizer
+from outpace.server.policy import shown
+from outpace.server.worker import Event
+
+
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """One token as text; parts of a character come out as the replacement sign."""
+    return tokenizer.token_bytes(token_id).decode("utf-8", "replace")
+
+
+def trace_of(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
+    """The `trace` field of a chunk: {step, milliseconds, tokens, draft}; `accepted` are the draft's nodes that held, from the root down.
+
+    `source` is "" for the model's own token, else the drafter's name, "a+b" when both guessed it. Probes are left out.
+    """
+    sources = [source for step in event.piece.steps for source in step.sources]
+    tokens = [{"text": text, "source": shown(source)} for text, source in zip(event.piece.pieces, sources, strict=True)]
+    return {
+        "step": event.step,
+        "milliseconds": round(event.milliseconds, 3),
+        "tokens": tokens,
+        "draft": _draft(tokenizer, event),
+    }
+
+
+def _draft(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
+    step = event.piece.steps[-1]
+    verdict = step.verdict
+    if verdict is None:
+        return {"tokens": [], "parents": [], "chances": [], "sources": [], "accepted": []}
+    draft = verdict.draft
+    size = len(draft) - draft.num_probes
+    chances = [None] * size if draft.chances is None else [round(float(chance), 6) for chance in draft.chances[:size]]
+    return {
+        "tokens": [token_text(tokenizer, token) for token in draft.token_ids[:size]],
+        "parents": [int(parent) for parent in draft.parents[:size]],
+        "chances": chances,
+        "sources": [shown(source) for source in draft.sources[:size]] if draft.sources else [shown(step.request.speculation.name)] * size,
+        "accepted": [int(node) for node in verdict.path],
+    }

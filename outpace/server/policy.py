@@ -1,0 +1,138 @@
+"""The `speculative` field of a request, and which drafters a stranger may name.
+
+A spec can name code to import, files to read, models to load, and tables that fill the memory. So from the network only drafters that
+need no argument are taken, joined by +, each once, also in `auto:…`, with the options in OPTIONS. Whatever else the operator has named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from outpace.config import SpeculativeConfig
+from outpace.drafters import AUTO
+from outpace.drafters.spec import catalogue, check_specs, is_adaptive, parse_specs, ready_drafters, usage
+from outpace.server.api.protocol import SpeculativeRequest
+from outpace.server.api_errors import ApiError
+from outpace.targets.identity import Base
+from outpace.verifiers import VERIFIERS
+
+MAX_PARTS = 4
+OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger may set: numbers up to this one, or one of these words
+    "blind": {"tokens": ("random", "frequent"), "seed": 64},
+    "prompt_lookup": {"max_ngram": 16, "min_ngram": 16, "choose": ("recent", "frequent"), "branches": 64},
+    "suffix": {"threshold": 1},  # not memory, scopes, file: they keep text, and touch files
+    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes, the size of its tables; not table: it reads files
+    "lookahead": {"window": 32, "ngram": 32, "guesses": 64},
+    "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
+    "prediction": {"max_suffix": 16},
+    "medusa": {"shape": ("best", "fixed"), "threshold": 1},  # not path: it reads files
+    "eagle": {"max_depth": 8, "branches": 8, "threshold": 1},  # not path: it reads files
+}
+_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
+_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begins that tells a place on this machine
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request wants: the settings, and what it wants to be told."""
+
+    config: SpeculativeConfig
+    trace: bool = False
+    sources: bool = False
+
+
+class Policy:
+    """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are. `base` is the
+    model that is served: trained helpers for it that come with outpace are open too."""
+
+    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True, base: Base | None = None):
+        for spec in allowed:
+            check_specs(spec)  # what is wrong is told at the start
+        self.default = default
+        self.names = [name for name in ready_drafters(base) if has_auto or name != AUTO]
+        self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
+        self.verifiers = {*VERIFIERS, default.verifier}
+
+    def read(self, value: bool | str | SpeculativeRequest | None) -> Wish:
+        """The wish behind the field's value. Raises ApiError (400) for anything not allowed."""
+        if value is None or value is True:
+            return Wish(self.default)
+        if value is False:
+            return Wish(replace(self.default, method="none", num_draft_tokens=None))
+        if isinstance(value, str):
+            value = SpeculativeRequest(method=value)
+        changes: dict[str, Any] = {}
+        if value.method is not None:
+            self._check(value.method)
+            changes = {"method": value.method, "num_draft_tokens": None}
+        if value.num_draft_tokens is not None:
+            changes["num_draft_tokens"] = value.num_draft_tokens
+        if value.verifier is not None:
+            if value.verifier not in self.verifiers:
+                raise _refused(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
+            changes["verifier"] = value.verifier
+        return Wish(replace(self.default, **changes), value.trace, value.sources)
+
+    def listing(self) -> list[dict[str, Any]]:
+        """name, usage, description, options (with defaults) of every drafter that a request may name."""
+        return [
+            {
+                "name": name,
+                "usage": usage(name),
+                "description": text,
+                "options": {key: value for key, value in options.items() if key in OPTIONS.get(name, {})},
+            }
+            for name, text, options in catalogue()
+            if name in self.names
+        ]
+
+    def _check(self, method: str) -> None:
+        if method in self.allowed:
+            return
+        body = method
+        if is_adaptive(method):
+            if AUTO not in self.names:
+                raise _refused("auto is not ready here: call llm.speculation('auto') before the server is made")
+            body = method.strip().partition(":")[2]
+        parts = body.split("+") if body or not is_adaptive(method) else []
+        if len(parts) > MAX_PARTS:
+            raise _refused(f"at most {MAX_PARTS} drafters can be combined")
+        if len({part.partition(":")[0] for part in parts}) < len(parts):
+            raise _refused("a drafter can be named only once")
+        for part in parts:
+            if part not in self.allowed:
+                self._check_part(part)
+
+    def _check_part(self, part: str) -> None:
+        name, *options = part.split(":")
+        if name not in self.names or is_adaptive(name):
+            raise _refused(f"{name[:40]!r} is not open to requests; known: {', '.join(self.names)}, and what the server was started with")
+        known = OPTIONS.get(name, {})
+        for option in options:
+            key, _, value = option.partition("=")
+            if key not in known or not _is_within(value, known[key]):
+                takes = "; ".join(_in_words(*item) for item in known.items()) or "no options"
+                raise _refused(f"{name} with {option!r} is not open to requests; they may set {takes}")
+
+
+def _is_within(text: str, limit: float | tuple[str, ...]) -> bool:
+    if isinstance(limit, tuple):
+        return text in limit
+    return bool(_NUMBER.fullmatch(text)) and float(text) <= limit
+
+
+def _in_words(key: str, limit: float | tuple[str, ...]) -> str:
+    return f"{key} ({', '.join(limit)})" if isinstance(limit, tuple) else f"{key} (up to {limit})"
+
+
+def shown(spec: str) -> str:
+    """A spec, or the source of a token, as clients may see it: without files and folders of this machine."""
+    parts = [[piece for piece in part.split(":") if not _PATH.match(piece)] for part in spec.split("+")]
+    return "+".join(":".join(part) for part in parts)
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(400, message, param="speculative")

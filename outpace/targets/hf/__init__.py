@@ -1,0 +1,1 @@
+"""The torch target: live transformers models."""

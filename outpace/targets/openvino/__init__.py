@@ -1,0 +1,1 @@
+"""The CPU target: converted models with paged attention."""

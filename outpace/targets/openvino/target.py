@@ -1,0 +1,326 @@
+"""The CPU target: a converted model with paged attention. Same tokens in, same bits out, however the work is cut.
+
+Ragged batches, chunked prefill and token trees are one call: every sequence has a block table, a number of cached rows
+and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width, beside
+any other sequence, if K/V are bf16 or f32 and every sequence has at least 2 rows in the pass. A sequence with 1 row takes
+another attention kernel (logits then differ by up to 1), so it is padded with a row nobody sees; some CPUs need wider passes,
+which is measured at the start. In a tree the rows of a chain
+that starts at the first row keep those bits too; rows of side branches do not always (their keys stand elsewhere, and sums
+are taken in another order), hence `exact_trees=False`: the engine checks them once more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from outpace.arrays import Array
+from outpace.errors import OutpaceError
+from outpace.targets.base import Capabilities, Embeddings, LMHead, TargetModel, TargetOutput
+from outpace.targets.identity import Base
+from outpace.targets.low_rank import LowRank
+from outpace.targets.openvino import graphs
+from outpace.targets.openvino.blocks import ROOT, BlockPool
+from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse
+from outpace.targets.openvino.split_batch import joined, pieces
+from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
+from outpace.targets.vectors import NUM_VECTORS, VectorTable
+from outpace.tree.segment import Segment, Slot, TreeBatch
+
+logger = logging.getLogger("outpace")
+
+BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
+MIN_ROWS = 2  # of a sequence in a pass, and of the logits
+STEADY_ROWS = 64  # passes up to this width are padded to a steady one
+KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
+WIDE = (64, 128, 256, 512)  # tried at the start, narrow ones first: passes whose rows have the bits of narrow ones; with AVX2 up to some 90
+ANY_WIDTH = 1 << 30  # of a pass that need not be cut
+EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at the start: the narrowest that gives the bits of the widest is the least width
+QUANTIZATION_GROUP = "64"  # activations that share a scale where weights are int8
+_STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
+
+
+class OpenVINOTarget(TargetModel):
+    """`path` is a converted model (models/convert.py). bf16 computes and caches in bf16, int8 and f32 in f32.
+
+    With `hidden`, the hidden states that the LM head reads come back too: no time could be measured for it, and logits keep their bits.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vocab_size: int,
+        max_len: int,
+        precision: str = "int8",
+        threads: int | None = None,
+        kv_cache_tokens: int | None = None,
+        hidden: bool = True,
+        base: Base | None = None,
+    ):
+        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
+        self.path, self.base, self.threads = path, base, threads
+        memory = anonymous_ranges()
+        has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
+        self.settings = _settings(kv_type, threads)
+        self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
+        self.request, vector_size = self._compiled()
+        self.vectors = self._create_vectors(vector_size)
+        self.kv_tensors: dict[str, Any] = {}  # the inputs of the model that are K/V memory
+        self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
+        self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
+        self.recent_rows: deque[int] = deque(maxlen=8)
+        self.recent_slots: list[Slot] = []
+        self.min_rows, self.pass_rows = MIN_ROWS, ANY_WIDTH
+        self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
+        self._settle(memory)
+        self.min_rows = self._find_min_rows()
+        self.pass_rows = self._find_pass_rows()
+
+    def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
+        """(an infer request of the model, the width of vectors in place of tokens or 0 where it takes none)."""
+        core = ov.Core()
+        try:
+            model = graphs.paged(core.read_model(self.path), self.capabilities.hidden)
+            size = add_vectors(model, self.capabilities.vocab_size, low_rank)
+            return core.compile_model(model, "CPU", self.settings).create_infer_request(), size
+        except RuntimeError as error:
+            raise OutpaceError(f"OpenVINO cannot load {self.path}: {str(error).strip().splitlines()[-1]}") from error
+
+    def _create_vectors(self, size: int) -> VectorTable | None:
+        """The table that rows of helpers' vectors read, in place; None for a model without."""
+        if not size:
+            return None
+        self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
+        table = VectorTable(self.capabilities.vocab_size, size)
+        self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
+        return table
+
+    def _settle(self, memory: set[Range]) -> None:
+        """Run once, so that the weights reach their final form, and move them to huge pages."""
+        slot = self.allocate(MIN_ROWS)
+        self.forward([Segment(slot, [0])])
+        self.free(slot)
+        collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_rows])
+
+    def _find_min_rows(self) -> int:
+        """The narrowest pass that gives the bits of wide ones: 2 rows in f32. With bf16 on AMX, up to 4 rows take another kernel."""
+        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_WIDTHS))]
+        slot = self.allocate(len(tokens))
+        *rows, widest = (self.forward([Segment(slot, tokens[:width])]).logits[:MIN_ROWS].copy() for width in EXACT_WIDTHS)
+        self.free(slot)
+        self.recent_rows.clear()
+        found = [width for width, logits in zip(EXACT_WIDTHS, rows, strict=False) if np.array_equal(logits, widest)]
+        if not found:
+            logger.warning("on this CPU logits depend on the width of a pass: texts may differ between drafters; try --precision f32")
+        return min(found, default=MIN_ROWS)
+
+    def _find_pass_rows(self) -> int:
+        """The widest pass that gives the bits of narrow ones; wider batches are run in pieces."""
+        widths = [width for width in WIDE if width <= min(self.max_rows // 2, self.capabilities.max_len)]
+        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_ROWS, *widths]))]
+        slot, other = self.allocate(MIN_ROWS), self.allocate(len(tokens))
+        narrow = self.forward([Segment(slot, tokens[:MIN_ROWS])]).logits.copy()
+
+        def is_exact(width: int) -> bool:
+            beside = Segment(other, tokens[: width - MIN_ROWS], wants_output=False)
+            return np.array_equal(self.forward([Segment(slot, tokens[:MIN_ROWS]), beside]).logits, narrow)
+
+        exact = list(itertools.takewhile(is_exact, widths))
+        self.free(slot)
+        self.free(other)
+        self.recent_rows.clear()
+        return ANY_WIDTH if exact == widths else max([WIDE[0], *exact])
+
+    def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
+        """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
+        ports: dict[tuple[int, ...], list[str]] = {}
+        for port in self.request.model_inputs:
+            if port.any_name.startswith(("key_cache", "value_cache")):
+                shape = tuple(d.get_length() for d in list(port.partial_shape)[1:])
+                ports.setdefault(shape, []).append(port.any_name)
+        itemsize = np.dtype(_STORAGE[kv_type]).itemsize
+        bytes_per_block = sum(len(names) * int(np.prod(shape)) * itemsize for shape, names in ports.items())
+        num_tokens = kv_cache_tokens or max(2 * self.capabilities.max_len, KV_CACHE_BYTES // bytes_per_block * BLOCK_SIZE)
+        self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE)
+        self.max_rows = self.pool.num_blocks * BLOCK_SIZE - MIN_ROWS
+        arrays = []
+        for shape, names in ports.items():
+            rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
+            for name, tensor in zip(names, rows, strict=True):
+                self.kv_tensors[name] = ov.Tensor(tensor, ov.Shape(tensor.shape), getattr(ov.Type, kv_type))
+                self.request.set_tensor(name, self.kv_tensors[name])
+            arrays.append(rows)
+        return arrays
+
+    @property
+    def kv_usage(self) -> float:
+        return 1.0 - len(self.pool.free) / self.pool.num_blocks
+
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+        num_blocks = -(-(num_tokens + MIN_ROWS) // BLOCK_SIZE)
+        shared, identities = self.pool.find(prompt_token_ids[:-1])
+        blocks = self.pool.take(shared, num_blocks - len(shared))
+        index = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
+        self.slots[index] = list(identities)
+        return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
+
+    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+        if sum(map(len, batch)) <= self.pass_rows:
+            return self._run(batch, width)
+        return joined(self._run(piece, width) for piece in pieces(batch, self.pass_rows))
+
+    def _run(self, batch: TreeBatch, width: int) -> TargetOutput:
+        """One pass."""
+        num_rows = sum(len(segment) for segment in batch if segment.wants_output)
+        inputs = _pack(self._padded(batch, width), [len(segment) for segment in batch])
+        if not self.capabilities.hidden:
+            del inputs["hidden_rows"]
+        for name, value in inputs.items():
+            self._set(name, value)
+        self.request.start_async()  # infer() would copy all outputs
+        self.request.wait()
+        logits = self.request.get_output_tensor(0).data[:num_rows, 0]
+        if not self.capabilities.hidden:
+            return TargetOutput(logits)
+        hidden = self.request.get_output_tensor(1).data[:, 0]
+        num_prompt_rows = sum(len(segment) for segment in batch if segment.wants_hidden)
+        prompt_hidden = hidden[-num_prompt_rows:] if num_prompt_rows else None
+        return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
+
+    def _padded(self, batch: TreeBatch, width: int) -> TreeBatch:
+        """The batch with rows nobody sees, up to `width` or, if that is 0, the widest of the last few passes: a pass of another width
+        than the one before takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
+        num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
+        if num_rows > STEADY_ROWS:
+            return batch
+        slots = [segment.slot for segment in batch]
+        if slots != self.recent_slots or width:  # others are running: what they need is not known yet
+            self.recent_slots = slots
+            self.recent_rows.clear()
+        self.recent_rows.append(max(num_rows, width))
+        first = batch[0]
+        length = max(len(first), MIN_ROWS) + max(self.min_rows, *self.recent_rows) - num_rows
+        if length in (len(first), MIN_ROWS) or first.slot.num_cached + length > first.slot.capacity:
+            return batch
+        parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
+        padding = length - len(first)
+        padded = replace(first, token_ids=[*first.token_ids, *[first.token_ids[0]] * padding], parents=[*parents, *[-1] * padding])
+        return [padded, *batch[1:]]
+
+    def _set(self, name: str, value: Array) -> None:
+        """Give the model an input: in place while its shape stays the same."""
+        bound = self.feed.get(name)
+        if bound is not None and bound.shape == value.shape:
+            bound[...] = value
+        else:
+            self.feed[name] = value = np.array(value)
+            self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
+
+    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+        base = slot.num_cached
+        moved = [(node, place) for place, node in enumerate(nodes) if node != place]
+        if moved:
+            table = np.array(slot.blocks)
+            source, place = (base + np.array(column) for column in zip(*moved, strict=True))
+            for rows in self.kv_rows:
+                block, offset = table[source // BLOCK_SIZE], source % BLOCK_SIZE
+                rows[:, table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = rows[:, block, :, offset]
+        slot.token_ids.extend(token_ids)
+        identities = self.slots[slot.index]
+        while (len(identities) + 1) * BLOCK_SIZE <= slot.num_cached:
+            start = len(identities) * BLOCK_SIZE
+            before = identities[-1] if identities else ROOT
+            tokens = slot.token_ids[start : start + BLOCK_SIZE]
+            identities.append(self.pool.remember(slot.blocks[len(identities)], before, tokens))
+
+    def free(self, slot: Slot) -> None:
+        del self.slots[slot.index]
+        self.pool.release(slot.blocks)
+
+    def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
+        if self.vectors is None:
+            return super().add_vectors(vectors, low_rank)
+        if low_rank and self.vectors.low_rank is None:
+            self._add_low_rank(self.vectors, low_rank)
+        return self.vectors.add(vectors, low_rank)
+
+    def _add_low_rank(self, table: VectorTable, low_rank: LowRank) -> None:
+        """Compile the model anew, with these weights in it; K/V and everything else stays. Without them a model has no such places."""
+        memory = anonymous_ranges()
+        self.request, _ = self._compiled(low_rank)
+        self.feed.clear()
+        for name, tensor in self.kv_tensors.items():
+            self.request.set_tensor(name, tensor)
+        self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
+        self.request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
+        self._settle(memory)
+
+    def lm_head(self) -> LMHead:
+        """A model of its own, read from the same file, with the weights as they are there."""
+        return LMHead("openvino", graphs.lm_head(ov.Core().read_model(self.path)), self.capabilities.vocab_size, self.threads)
+
+    def embeddings(self) -> Embeddings:
+        """A model of its own, read from the same file, with the weights as they are there."""
+        return Embeddings(graphs.embeddings(ov.Core().read_model(self.path)))
+
+
+def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
+    """Compute in the type of the K/V cache. In f32, int8 weights meet activations quantised row by row, so a row's bits are its own."""
+    settings = {"KV_CACHE_PRECISION": kv_type, "INFERENCE_PRECISION_HINT": kv_type, "PERFORMANCE_HINT": "LATENCY"}
+    settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = QUANTIZATION_GROUP
+    return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
+
+
+def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
+    """The inputs of the paged model for these segments, of whose first `num_outputs` rows logits or hidden states are wanted.
+    A lone row is followed by a copy of itself that it cannot see. Lists, and one array for each input: it runs in every step."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    begins, table_begins, mask_begins = [0], [0], [0]
+    blocks: list[int] = []
+    logit_rows: list[int] = []
+    prompt_rows: list[int] = []  # of which only hidden states are wanted
+    masks: list[Array] = []
+    longest = 0
+    for segment, num_wanted in zip(batch, num_outputs, strict=True):
+        alone = len(segment) == 1
+        rows = Segment(segment.slot, [*segment.token_ids] * MIN_ROWS, [-1] * MIN_ROWS) if alone else segment
+        start, past, count = len(token_ids), rows.slot.num_cached, len(rows)
+        if segment.wants_output:
+            logit_rows += range(start, start + num_wanted)
+        if segment.wants_hidden:
+            prompt_rows += range(start, start + num_wanted)
+        token_ids += rows.token_ids
+        positions += rows.position_ids
+        masks.append(rows.mask.reshape(-1))
+        blocks += rows.slot.blocks[: -(-(past + count) // BLOCK_SIZE)]
+        begins.append(len(token_ids))
+        table_begins.append(len(blocks))
+        mask_begins.append(mask_begins[-1] + count * count)
+        longest = max(longest, past + count)
+    past_lens = [segment.slot.num_cached for segment in batch]
+    if len(logit_rows) < MIN_ROWS:
+        logit_rows = [*logit_rows, *range(MIN_ROWS)][:MIN_ROWS]
+    return {
+        "input_ids": np.array(token_ids, np.int64),
+        "position_ids": np.array(positions, np.int64),
+        "past_lens": np.array(past_lens, np.int32),
+        "subsequence_begins": np.array(begins, np.int32),
+        "block_indices": np.array(blocks, np.int32),
+        "block_indices_begins": np.array(table_begins, np.int32),
+        "max_context_len": np.array(longest, np.int32),
+        "qq_bias": masks[0] if len(masks) == 1 else np.concatenate(masks),
+        "qq_bias_begins": np.array(mask_begins, np.int32),
+        "logit_rows": np.array(logit_rows, np.int32),
+        "hidden_rows": np.array([*logit_rows, *prompt_rows], np.int32),
+    }

@@ -1,0 +1,104 @@
+"""Proof on the user's own model that speculation changes no token, and that this proof can fail.
+
+Three parts: (1) every drafter against plain decoding on real prompts, greedy and sampled; (2) the distribution of every
+lossless verifier on a toy model whose probabilities are known exactly; (3) a verifier that cheats, which (1) and (2) must catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from outpace.bench.workloads import Workload
+from outpace.controller.base import FixedController
+from outpace.controller.strategy import Speculation
+from outpace.drafters.base import DrafterContext
+from outpace.drafters.spec import create_drafter
+from outpace.llm import LLM, Speculative
+from outpace.outputs import RequestOutput
+from outpace.params import SamplingParams
+from outpace.progress import track
+from outpace.testing import AcceptEverythingVerifier, SampledDrafter, distribution_test
+from outpace.verifiers import VERIFIERS, create_verifier
+
+SEED = 20_26
+TEMPERATURES = (0.0, 0.8)
+CHEAT = "cheating verifier"
+BUILT_IN = (
+    "Summarize: The train to Brighton leaves at 9:15. The train to Brighton stops at Gatwick. The train to Brighton arrives at 10:20.",
+    "Translate to French: Good morning, my friend. Good morning, my dear friend.",
+    "A shop sells pens at 3 dollars each. Anna buys 4 pens and Ben buys 6 pens. How much do they pay together?",
+    "Repeat this sentence three times: The quick brown fox jumps over the lazy dog.",
+    "Write a short poem about the sea.",
+    "List ten animals, one on each line, with a number before each.",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the proof. `detail` says what was seen."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def built_in_workloads() -> list[Workload]:
+    """A few prompts for users who give none."""
+    return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
+
+
+def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int = 64) -> dict[str, Any]:
+    """Run the proof. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
+    checks = [*_identity(llm, workloads, drafters, max_tokens), *_distributions()]
+    return {"model": llm.name, "passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int) -> list[Check]:
+    """Token identity for every drafter and temperature, and the cheat that must differ."""
+    cheat = Speculation(CHEAT, create_drafter("blind", DrafterContext(llm.target)), AcceptEverythingVerifier(), FixedController(3))
+    candidates: dict[str, Speculative] = {**drafters, CHEAT: cheat}
+    for setting in drafters.values():
+        llm.speculation(setting)
+    differences: dict[tuple[str, float], list[str]] = {(name, t): [] for name in candidates for t in TEMPERATURES}
+    cases = [(workload, t) for workload in workloads for t in TEMPERATURES]
+    for workload, temperature in track(cases, len(cases), "prompts"):
+        params = SamplingParams(temperature=temperature, seed=SEED, max_tokens=max_tokens, logprobs=2)
+        plain = llm.chat(workload.messages, params, speculative="none")[0]
+        for name, candidate in candidates.items():
+            output = llm.chat(workload.messages, params, speculative=candidate)[0]
+            if output.token_ids != plain.token_ids or output.logprobs != plain.logprobs:
+                differences[name, temperature].append(f"prompt {workload.id}: {first_difference(plain, output)}")
+    checks = []
+    for (name, temperature), found in differences.items():
+        same = len(workloads) - len(found)
+        detail = f"{same} of {len(workloads)} prompts identical to plain decoding" + (f"; {found[0]}" if found else "")
+        if name == CHEAT:
+            checks.append(Check(f"negative control caught, temperature {temperature:g}", bool(found), detail))
+        else:
+            checks.append(Check(f"{name}, temperature {temperature:g}", not found, detail))
+    return checks
+
+
+def first_difference(plain: RequestOutput, other: RequestOutput) -> str:
+    """Where two answers part, and how close the two best tokens were there: a tiny gap is a numerical tie, a large one a bug."""
+    pairs = zip(plain.token_ids, other.token_ids, strict=False)
+    index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(plain.token_ids), len(other.token_ids)))
+    if index >= len(plain.token_ids) or plain.logprobs is None:
+        return f"same tokens, other log-probabilities, {len(plain.token_ids)} and {len(other.token_ids)} tokens"
+    best = sorted(plain.logprobs[index].values(), reverse=True)
+    return f"first difference at token {index}, where the two best logits are {best[0] - best[1]:.4g} apart"
+
+
+def _distributions() -> list[Check]:
+    """Every lossless verifier on the toy model, with guesses drawn from a wrong distribution; then the cheat."""
+    checks = []
+    for name in VERIFIERS:
+        verifier = create_verifier(name)
+        if verifier.lossless:
+            result = distribution_test(verifier, SampledDrafter)
+            checks.append(Check(f"distribution of {name} (toy model)", result.passed, str(result)))
+    result = distribution_test(AcceptEverythingVerifier(), SampledDrafter)
+    checks.append(Check("negative control caught (toy model)", not result.passed, str(result)))
+    return checks

@@ -1,0 +1,125 @@
+"""From the ranks of the right tokens in the heads' lists: accuracies, the best tree, and the acceptance length to expect.
+
+ranks [n, K] int: where the token that head k should have guessed stands in its list, NUM_RANKS if it is not in it, -1 behind the end of
+the text.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.drafters.base import grow
+
+NUM_RANKS = 10  # guesses of each head that count
+PRIOR = 8.0  # rows that the marginal accuracy counts for, where joint hits are few
+
+Path = tuple[int, ...]
+
+
+def accuracies(ranks: Array) -> list[list[float]]:
+    """[K][NUM_RANKS]: how often the right token is among the first 1, 2, … guesses of each head."""
+    rows = []
+    for head in ranks.T:
+        known = head[head >= 0]
+        rows.append([float((known < top).mean()) if len(known) else 0.0 for top in range(1, NUM_RANKS + 1)])
+    return rows
+
+
+def best_tree(ranks: Array, num_nodes: int, prior: float = PRIOR) -> list[list[int]]:
+    """The `num_nodes` paths that are right most often, best first, as ranks within each head's list: the tree of that size with the longest
+    expected acceptance (each node adds the chance of its path, and no path is likelier than its parent).
+
+    A path's chance is counted on rows where all of it is known. Where few rows are left, a head's overall accuracy counts as `prior` rows.
+    """
+    overall = _marginals(ranks)
+    tree: list[list[int]] = []
+    heap: list[tuple[float, Path, Array]] = [
+        (-chance, (rank,), rows) for rank, chance, rows in _children(ranks, np.arange(len(ranks)), 0, overall, prior)
+    ]
+    heapify(heap)
+    while heap and len(tree) < num_nodes:
+        negative, path, rows = heappop(heap)
+        tree.append(list(path))
+        if len(path) < ranks.shape[1]:
+            for rank, chance, inside in _children(ranks, rows, len(path), overall, prior):
+                heappush(heap, (negative * chance, (*path, rank), inside))
+    return tree
+
+
+def _marginals(ranks: Array) -> Array:
+    """[K, NUM_RANKS]: how often each head's guess of each rank is right."""
+    known = np.maximum((ranks >= 0).sum(axis=0), 1)
+    return np.stack([(ranks == rank).sum(axis=0) / known for rank in range(NUM_RANKS)], axis=1)
+
+
+def _children(ranks: Array, rows: Array, depth: int, overall: Array, prior: float) -> Iterator[tuple[int, float, Array]]:
+    """(rank, chance given the path so far, rows where it is right as well) of the next level; `rows` are those where the path is right."""
+    next_ranks = ranks[rows, depth]
+    num_known = int((next_ranks >= 0).sum())
+    for rank in range(NUM_RANKS):
+        inside = rows[next_ranks == rank]
+        chance = (len(inside) + prior * overall[depth, rank]) / max(num_known + prior, 1e-9)
+        if chance > 0:
+            yield rank, float(chance), inside
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Tokens and steps of decoding some texts."""
+
+    num_tokens: int
+    num_steps: int
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens a step, the model's own token included."""
+        return self.num_tokens / max(1, self.num_steps)
+
+
+def walk(starts: Sequence[int], longest: Callable[[int], int]) -> Acceptance:
+    """Decode texts on paper. Text i has the rows starts[i] to starts[i + 1] - 1, one for each of its tokens; `longest(row)` is the number
+    of right guesses in a draft from that row. The first step has no hidden state to draft from, so it gives one token.
+    The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; this is not counted here.
+    """
+    num_tokens = num_steps = 0
+    for begin, end in itertools.pairwise(starts):
+        row = begin
+        num_steps += 1
+        while row < end - 1:
+            row += 1 + longest(row)
+            num_steps += 1
+        num_tokens += end - begin
+    return Acceptance(num_tokens, num_steps)
+
+
+def with_tree(ranks: Array, tree: Sequence[Sequence[int]]) -> Callable[[int], int]:
+    """The number of right guesses of one and the same tree at a row."""
+    paths = {tuple(path) for path in tree}
+
+    def longest(row: int) -> int:
+        depth = 0
+        while depth < ranks.shape[1] and tuple(ranks[row, : depth + 1].tolist()) in paths:
+            depth += 1
+        return depth
+
+    return longest
+
+
+def with_likeliest(ranks: Array, chances: Array, num_nodes: int, threshold: float) -> Callable[[int], int]:
+    """The number of right guesses of the likeliest paths of each row; chances [n, K, NUM_RANKS] are what the heads say of their guesses."""
+
+    def longest(row: int) -> int:
+        levels = [list(enumerate(level)) for level in chances[row].tolist()]
+        draft = grow(lambda path: levels[len(path)] if len(path) < len(levels) else (), num_nodes, threshold)
+        children, node, depth = draft.children(), -1, 0
+        while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[row, depth]))) is not None:
+            node, depth = child, depth + 1
+        return depth
+
+    return longest

@@ -1,0 +1,1 @@
+"""Training data: texts, the model's own answers, captured hidden states."""

@@ -1,0 +1,69 @@
+"""The student of a distillation: the first layers of a model as a model of its own, and its folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from outpace.errors import OutpaceError
+from outpace.heads.draft_record import DraftRecord
+from outpace.heads.format import CONFIG
+from outpace.models.find import Source, locate
+from outpace.models.transformers_io import first_layers, load_model, load_tokenizer
+from outpace.training.base_model import LMHeadWeights
+
+
+@dataclass(frozen=True)
+class Student:
+    """A live transformers model in float32 with frozen embeddings and LM head, the same as its teacher's; `head` is that LM head."""
+
+    source: Source
+    live: Any
+    head: LMHeadWeights
+
+    @classmethod
+    def of(cls, model: str, num_layers: int) -> Student:
+        """The first layers of a model. Raises BadInputError for a model that cannot be had or has fewer."""
+        source = locate(model)
+        teacher = load_model(source.path, torch.float32)
+        head = LMHeadWeights.of_live(teacher, source.name)
+        live = first_layers(teacher, num_layers)
+        for module in (live.get_input_embeddings(), live.get_output_embeddings()):
+            module.requires_grad_(False)
+        return cls(source, live, head)
+
+    def round(self) -> None:
+        """Round the weights to bfloat16, as they are saved."""
+        for parameter in self.live.parameters():
+            parameter.data.copy_(parameter.data.bfloat16())
+
+    def _whole(self) -> Any:
+        """The same weights in bfloat16 in a model made anew: the live one is a part of another, which may have been quantised."""
+        whole = type(self.live)._from_config(self.live.config, dtype=torch.bfloat16)
+        whole.load_state_dict(self.live.state_dict())
+        whole.generation_config = self.live.generation_config
+        return whole
+
+    def save(self, folder: Path, record: DraftRecord) -> None:
+        """Write model, tokenizer and record into a folder, which may have other files. A crash leaves the old model, none or the new one.
+
+        Raises OutpaceError for a folder that cannot be written to.
+        """
+        temporary = folder / f".model+{os.getpid()}.tmp"
+        try:
+            temporary.mkdir(parents=True)
+            load_tokenizer(self.source.path).save_pretrained(temporary)
+            self._whole().save_pretrained(temporary)
+            record.save(temporary)
+            (folder / CONFIG).unlink(missing_ok=True)  # without it there is no model
+            for file in sorted(temporary.iterdir(), key=lambda file: file.name == CONFIG):
+                file.replace(folder / file.name)
+        except OSError as error:
+            raise OutpaceError(f"cannot write the model to {folder}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Training of a feature-level head."""

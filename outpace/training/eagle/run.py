@@ -1,0 +1,98 @@
+"""`outpace train eagle`: from data to a folder with a feature-level head, and what it is worth."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from outpace.arrays import Array
+from outpace.drafters.base import DrafterContext
+from outpace.drafters.spec import create_drafter
+from outpace.heads.format import Helper
+from outpace.training.acceptance import accuracies
+from outpace.training.base_model import ModelParts
+from outpace.training.data.shards import Rows
+from outpace.training.eagle.task import EagleSettings, EagleTask
+from outpace.training.held_out import NOT_OWN, accuracy_table, are_own
+from outpace.training.loop import LoopSettings, train
+from outpace.training.processes import processes
+from outpace.training.record import check_tensorboard, draw_curves
+from outpace.training.replay import replay
+from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, split_texts
+from outpace.training.start import Start
+
+MEASURED_TEXTS = 64  # held-out ones
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a head is worth on held-out texts: accuracies [rounds][10], top-1 to top-10 when it guesses 1, 2, … tokens ahead, and the
+    acceptance length in tokens a step of the drafter as it comes, None for texts that the model did not write itself."""
+
+    num_texts: int
+    num_rows: int
+    accuracies: list[list[float]]
+    acceptance: float | None = None
+
+
+def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> Helper:
+    """Train a head and save it in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    check_tensorboard(loop.tensorboard)
+    run = Run.of(out, "eagle", source, [settings, loop], resume)
+    rows = rows_of(source, run)
+    parts = ModelParts.of(source.model)
+    check_rows(rows, parts.head.base, source.data)
+    start = Start.of(loop.start_from, "eagle", parts.head.base)
+    run.begin()
+    chosen, apart = split_texts(rows)
+    vocab_ids = start.vocab_ids(rows, settings.num_draft_vocab)
+    head = parts.head.frozen(vocab_ids, processes().device)
+    with torch.random.fork_rng():
+        torch.manual_seed(loop.seed)
+        task = EagleTask(rows, chosen, apart, parts, head, settings)
+    start.load_into(task.module)
+    num_steps = train(task, loop, out)
+    draw_curves(out)
+    sizes = {name: value for name, value in asdict(parts.sizes).items() if name != "hidden_size"}
+    shape: dict[str, Any] = {**sizes, "num_draft_vocab": None if vocab_ids is None else len(vocab_ids), "temperatures": task.calibrate()}
+    texts = apart[:MEASURED_TEXTS]
+    worth = measure(task, texts)
+    record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
+    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)})
+    with tempfile.TemporaryDirectory() as folder:
+        helper.save_pretrained(Path(folder))
+        worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))
+    helper.training["held_out"] = asdict(worth)
+    helper.save_pretrained(out)
+    return helper
+
+
+def measure(task: EagleTask, texts: Array) -> Worth:
+    """What the head is worth on these texts."""
+    ranks = task.guesses(texts)
+    shares = [[round(share, 4) for share in accuracies(found[:, None])[0]] for found in ranks]
+    return Worth(len(texts), len(ranks[0]), shares)
+
+
+def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float | None:
+    """Tokens a step that the model decodes these texts with; None for texts that it did not write itself."""
+    whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
+    if not are_own(rows, whole):
+        return None
+    llm = open_llm(source)
+    built = create_drafter(drafter, DrafterContext(llm.target))
+    return round(replay(llm.target, built, rows, texts.tolist(), built.num_draft_tokens).mean_length, 4)
+
+
+def tables(helper: Helper) -> list[Any]:
+    """The figures of a training for people: how often the right token is among the first guesses."""
+    worth = Worth(**helper.training["held_out"])
+    table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "tokens ahead", worth.accuracies)
+    if worth.acceptance is None:
+        return [table, NOT_OWN]
+    return [table, f"Mean acceptance length to expect: {worth.acceptance:.2f} tokens a step"]

@@ -1,0 +1,105 @@
+"""`outpace train medusa`: from data to a folder with heads, their tree and what they are worth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.heads.format import Helper
+from outpace.training.acceptance import accuracies, best_tree, walk, with_likeliest, with_tree
+from outpace.training.base_model import LMHeadWeights
+from outpace.training.data.shards import Rows
+from outpace.training.held_out import NOT_OWN, accuracy_table, are_own
+from outpace.training.loop import LoopSettings, train
+from outpace.training.medusa.module import MedusaSettings
+from outpace.training.medusa.task import MedusaTask
+from outpace.training.processes import processes
+from outpace.training.record import check_tensorboard, draw_curves
+from outpace.training.stages import Run, Source, check_rows, rows_of, split
+from outpace.training.start import Start
+
+TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
+DRAFT_NODES = 10  # of a step, in the acceptance length that is predicted
+DRAFT_THRESHOLD = 0.02  # the medusa drafter's own
+MAX_HELD_OUT_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What heads are worth on held-out texts. accuracies [K][10]: top-1 to top-10; acceptance lengths in tokens a step, None for texts that
+    the model did not write itself."""
+
+    num_texts: int
+    num_rows: int
+    accuracies: list[list[float]]
+    acceptance_fixed: float | None
+    acceptance_best: float | None
+
+
+def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> Helper:
+    """Train heads and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    check_tensorboard(loop.tensorboard)
+    run = Run.of(out, "medusa", source, [settings, loop], resume)
+    rows = rows_of(source, run)
+    head = LMHeadWeights.of(source.model)
+    check_rows(rows, head.base, source.data)
+    start = Start.of(loop.start_from, "medusa", head.base)
+    run.begin()
+    chosen, held_out = split(rows)
+    vocab_ids = start.vocab_ids(rows, settings.num_draft_vocab)
+    task = MedusaTask(rows, chosen, np.concatenate(held_out), head.frozen(vocab_ids, processes().device), settings)
+    start.load_into(task.module)
+    num_steps = train(task, loop, out)
+    draw_curves(out)
+    temperatures = task.calibrate()
+    tree, worth = measure(task, rows, held_out)
+    size = None if vocab_ids is None else len(vocab_ids)
+    shape: dict[str, Any] = {
+        "num_heads": settings.num_heads,
+        "num_layers": settings.num_layers,
+        "num_draft_vocab": size,
+        "temperatures": temperatures,
+    }
+    record = {
+        "num_texts": len(rows.ids),
+        "num_tokens": rows.num_answer_tokens,
+        "num_steps": num_steps,
+        **asdict(loop),
+        **start.record,
+        "held_out": asdict(worth),
+    }
+    helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
+    helper.save_pretrained(out)
+    return helper
+
+
+def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[list[list[int]], Worth]:
+    """(the calibrated tree, what the heads are worth) on the first held-out texts."""
+    ends = np.cumsum([len(text) for text in held_out])
+    texts = held_out[: max(1, int((ends <= MAX_HELD_OUT_ROWS).sum()))]
+    whole = np.concatenate(texts)
+    ranks, chances = task.guesses(whole)
+    tree = best_tree(ranks, TREE_NODES)
+    starts = [0, *itertools.accumulate(len(text) for text in texts)]
+    fixed = best = None
+    if are_own(rows, whole):
+        fixed = round(walk(starts, with_tree(ranks, tree[:DRAFT_NODES])).mean_length, 4)
+        best = round(walk(starts, with_likeliest(ranks, chances, DRAFT_NODES, DRAFT_THRESHOLD)).mean_length, 4)
+    shares = [[round(share, 4) for share in head] for head in accuracies(ranks)]
+    return tree, Worth(len(texts), len(whole), shares, fixed, best)
+
+
+def tables(helper: Helper) -> list[Any]:
+    """The figures of a training for people: accuracies of each head, and the acceptance length to expect."""
+    worth = Worth(**helper.training["held_out"])
+    table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "head", worth.accuracies)
+    if worth.acceptance_best is None:
+        return [table, NOT_OWN]
+    lengths = f"{worth.acceptance_best:.2f} tokens a step, with the fixed tree {worth.acceptance_fixed:.2f}"
+    return [table, f"Mean acceptance length to expect, {DRAFT_NODES} guesses a step: {lengths}"]

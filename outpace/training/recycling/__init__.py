@@ -1,0 +1,1 @@
+"""Counting of a successor table."""

@@ -1,0 +1,51 @@
+"""`outpace train recycling`: from data to a folder with a successor table, and what it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from outpace.heads.format import Helper
+from outpace.training.base_model import LMHeadWeights
+from outpace.training.data.texts import held_out
+from outpace.training.recycling.table import Hits, RecyclingSettings, row_keys, successors_of
+from outpace.training.stages import Run, Source, check_rows, rows_of
+
+
+def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resume: bool = False) -> Helper:
+    """Make a table and save it in `out`. Raises BadInputError before that for whatever does not fit."""
+    run = Run.of(out, "recycling", source, [settings], resume)
+    rows = rows_of(source, run)
+    base = LMHeadWeights.of(source.model).base
+    check_rows(rows, base, source.data)
+    run.begin()
+    apart = held_out(rows.ids)
+    is_answer = np.arange(len(rows)) >= np.repeat(rows.answers, np.diff(rows.starts))
+    is_apart = np.repeat([name in apart for name in rows.ids], np.diff(rows.starts))
+    is_counted, is_apart = is_answer & ~is_apart, is_answer & is_apart
+    singles, pairs = row_keys(rows)
+    table = successors_of(rows, np.where(is_counted, singles, -1), np.where(is_counted, pairs, -1), settings.num_pairs)
+    hits = {name: asdict(Hits.of(table, keys[is_apart], rows.tokens[is_apart])) for name, keys in (("singles", singles), ("pairs", pairs))}
+    record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_rows": int(is_counted.sum())}
+    held = {"num_texts": len(apart), "num_rows": int(is_apart.sum()), **hits}
+    helper = table.to_helper(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
+    helper.save_pretrained(out)
+    return helper
+
+
+def tables(helper: Helper) -> list[Any]:
+    """The figures of a table for people: what it holds, and how often it knows the next token of held-out texts."""
+    from rich.table import Table
+
+    training, settings = helper.training, helper.settings
+    held = training["held_out"]
+    table = Table(title=f"From {training['num_rows']:,} rows, measured on {held['num_rows']:,} held-out rows")
+    for name in ("after", "entries", "known", "of these: top 1", f"top {settings['width']}"):
+        table.add_column(name, justify="left" if name == "after" else "right")
+    for name, label in (("singles", "a token"), ("pairs", "a pair")):
+        shares = (f"{held[name][share]:.1%}" for share in ("known", "top_1", "top_all"))
+        table.add_row(label, f"{settings[f'num_{name}']:,}", *shares)
+    return [table]

@@ -1,0 +1,1 @@
+"""Draft trees, and the batch of trees that one forward pass runs."""

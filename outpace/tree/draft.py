@@ -1,0 +1,165 @@
+"""Draft trees and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from outpace.arrays import Array
+from outpace.errors import OutpaceError
+
+UNKNOWN_CHANCE = 0.5  # of a guess whose drafter gives no chance
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Guesses for the next tokens, as a tree. Parents come before children; parent -1 is the last committed token.
+
+    `probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
+    The last `num_probes` nodes are never accepted: their outputs only reach `Drafter.observe`.
+    `chances` [N]: how likely the drafter thinks each node is, given that its parent is right; None where it has no idea.
+    `sources` [N]: the drafters that guessed each node, as "a" or "a+b"; None: the drafter the request runs with.
+    """
+
+    token_ids: Sequence[int] = ()
+    parents: Sequence[int] = ()
+    probs: Array | None = None
+    num_probes: int = 0
+    chances: Sequence[float] | None = None
+    sources: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @classmethod
+    def chain(cls, token_ids: Sequence[int]) -> Draft:
+        """A draft without branches."""
+        return cls(token_ids, range(-1, len(token_ids) - 1))
+
+    @property
+    def is_chain(self) -> bool:
+        return all(p == i - 1 for i, p in enumerate(self.parents))
+
+    def children(self) -> dict[int, dict[int, int]]:
+        """parent node -> {token: node}, without the probes; of equal siblings the first counts."""
+        table: dict[int, dict[int, int]] = {}
+        for node in range(len(self.token_ids) - self.num_probes):
+            table.setdefault(self.parents[node], {}).setdefault(self.token_ids[node], node)
+        return table
+
+
+EMPTY_DRAFT = Draft()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier decided on a draft: the accepted nodes from the root down, and the model's own next token
+    (the recovered token after a rejection, the bonus token after full acceptance)."""
+
+    draft: Draft
+    path: list[int]
+    next_token: int
+
+
+def depths(parents: Sequence[int]) -> list[int]:
+    """Depth of each node, 0 for those with parent -1."""
+    out: list[int] = []
+    for parent in parents:
+        out.append(0 if parent < 0 else out[parent] + 1)
+    return out
+
+
+def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> None:
+    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes (probes not counted).
+
+    Only probes may have the ids of vectors, `num_vectors` of them behind the vocabulary.
+    """
+    n = len(draft)
+    if n != len(draft.parents):
+        raise OutpaceError(f"draft has {n} tokens but {len(draft.parents)} parents")
+    if not 0 <= draft.num_probes <= n or n - draft.num_probes > budget:
+        raise OutpaceError(f"draft has {n} nodes, {draft.num_probes} of them probes, for a budget of {budget}")
+    if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
+        raise OutpaceError("draft lists a child before its parent")
+    guesses, probes = draft.token_ids[: n - draft.num_probes], draft.token_ids[n - draft.num_probes :]
+    if n and not (min(draft.token_ids) >= 0 and max(guesses, default=0) < vocab_size and max(probes, default=0) < vocab_size + num_vectors):
+        raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
+    if draft.probs is not None and draft.probs.shape != (n, vocab_size):
+        raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")
+
+
+def select(draft: Draft, nodes: Sequence[int], num_probes: int = 0) -> Draft:
+    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_probes` of them are probes."""
+    place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
+    return Draft(
+        [draft.token_ids[node] for node in nodes],
+        [place[draft.parents[node]] for node in nodes],
+        None if draft.probs is None else draft.probs[list(nodes)],
+        num_probes,
+        None if draft.chances is None else [draft.chances[node] for node in nodes],
+        None if draft.sources is None else [draft.sources[node] for node in nodes],
+    )
+
+
+def shallow(draft: Draft, depth: int) -> Draft:
+    """The draft without guesses deeper than `depth` tokens and what hangs off them; probes off the others stay, however deep."""
+    num_nodes = len(draft) - draft.num_probes
+    if num_nodes <= depth:
+        return draft
+    kept: set[int] = {-1}
+    for node, level in enumerate(depths(draft.parents)):
+        if draft.parents[node] in kept and (level < depth or node >= num_nodes):
+            kept.add(node)
+    nodes = sorted(kept)[1:]
+    return draft if len(nodes) == len(draft) else select(draft, nodes, sum(node >= num_nodes for node in nodes))
+
+
+def first_chain(draft: Draft) -> Draft:
+    """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
+    nodes: list[int] = []
+    for node in range(len(draft) - draft.num_probes):
+        if draft.parents[node] == (nodes[-1] if nodes else -1):
+            nodes.append(node)
+    if not nodes:
+        return EMPTY_DRAFT
+    return select(draft, nodes)
+
+
+def chain_first(draft: Draft) -> Draft:
+    """The same tree with the path of first children at the front, where its rows stand in a chain."""
+    front = {-1}
+    last = -1
+    for node in range(len(draft) - draft.num_probes):
+        if draft.parents[node] == last:
+            last = node
+            front.add(node)
+    order = sorted(range(len(draft)), key=lambda node: (node not in front, node))
+    return select(draft, order, draft.num_probes)
+
+
+def graft(stem: Sequence[int], draft: Draft) -> Draft:
+    """The draft moved to the end of a chain of certain guesses; without `probs`, which the stem has none of."""
+    if not stem:
+        return draft
+    top = len(stem)
+    parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
+    chances = None if draft.chances is None else [1.0] * top + list(draft.chances)
+    sources = None if draft.sources is None else [""] * top + list(draft.sources)
+    return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes, chances, sources)
+
+
+def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
+    """Where the nodes of `part` stand in `draft`, which `graft` (behind node `root`), `merge` and `chain_first` made of it and others.
+
+    None for nodes that found no room. A node is found by the tokens of its path, so what is found has the outputs that were asked for.
+    """
+    places: dict[tuple[int, int, bool], list[int]] = {}
+    for node in reversed(range(len(draft))):
+        places.setdefault((draft.parents[node], draft.token_ids[node], node >= len(draft) - draft.num_probes), []).append(node)
+    found: list[int | None] = []
+    for node, parent in enumerate(part.parents):
+        at = root if parent < 0 else found[parent]
+        is_probe = node >= len(part) - part.num_probes
+        here = [] if at is None else places.get((at, part.token_ids[node], is_probe), [])
+        found.append((here.pop() if is_probe else here[-1]) if here else None)  # equal probes are not merged, equal guesses are
+    return found

@@ -1,0 +1,84 @@
+"""The batch of token trees that one forward pass runs: slots, segments, positions and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.tree.draft import Draft, depths
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence's place in a target's K/V cache: `token_ids` are the tokens whose K/V is stored, in order."""
+
+    index: int
+    capacity: int  # rows it may hold, drafts included
+    token_ids: list[int]
+    blocks: list[int]
+
+    @property
+    def num_cached(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The rows of one sequence in a pass. `parents[i] < i`; -1 hangs off the cached prefix; None means a chain.
+
+    `wants_output` is False for prefill, whose logits nobody reads; `wants_hidden`: its hidden states are read all the same.
+    """
+
+    slot: Slot
+    token_ids: Sequence[int]
+    parents: Sequence[int] | None = None
+    wants_output: bool = True
+    wants_hidden: bool = False
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def position_ids(self) -> list[int]:
+        """Absolute positions [n]: the depth in the tree counts, not the row."""
+        start = self.slot.num_cached
+        if self.parents is None:
+            return list(range(start, start + len(self)))
+        return [start + depth for depth in depths(self.parents)]
+
+    @property
+    def mask(self) -> Array:
+        """[n, n] uint8, 1 where the row may see the column."""
+        return causal_mask(len(self)) if self.parents is None else ancestor_mask(self.parents)
+
+
+TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in this order
+
+
+@lru_cache(maxsize=128)
+def causal_mask(n: int) -> Array:
+    """[n, n] uint8 lower triangle; shared, never written."""
+    mask = np.tril(np.ones((n, n), np.uint8))
+    mask.flags.writeable = False
+    return mask
+
+
+def ancestor_mask(parents: Sequence[int]) -> Array:
+    """[n, n] uint8: row i sees itself and its ancestors."""
+    n = len(parents)
+    mask = np.eye(n, dtype=np.uint8)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            mask[node] |= mask[parent]
+    return mask
+
+
+def decode_segment(slot: Slot, root_token: int, draft: Draft) -> Segment:
+    """The last committed token as row 0, then the draft's nodes: draft node i is row i + 1."""
+    if draft.is_chain:
+        return Segment(slot, [root_token, *draft.token_ids])
+    return Segment(slot, [root_token, *draft.token_ids], [-1, *(parent + 1 for parent in draft.parents)])

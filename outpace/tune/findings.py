@@ -1,0 +1,120 @@
+"""What tuning found, as one JSON document, as tables for people, and as a file of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+
+import outpace
+from outpace.bench.runner import machine
+from outpace.config import FILE_VERSION, SpeculativeConfig
+from outpace.engine.metrics import mean_acceptance_length
+from outpace.llm import LLM
+from outpace.params import SamplingParams
+from outpace.tune.candidates import label
+from outpace.tune.intervals import Estimate, Sample, speedup
+from outpace.tune.search import Outcome
+from outpace.tune.verdict import Tried, Verdict, by_category
+
+
+def document(llm: LLM, params: SamplingParams, time_limit: float, outcome: Outcome, advice: Verdict) -> dict[str, Any]:
+    """Everything, JSON-ready; "config" is the content of the file of settings."""
+    names = ("temperature", "top_p", "seed", "max_tokens")
+    settings = {"outpace": outpace.__version__, "precision": llm.precision, "time_limit": time_limit}
+    found = {
+        "model": llm.name,
+        "machine": machine(),
+        "settings": {**settings, **{name: getattr(params, name) for name in names}},
+        "seconds": round(outcome.seconds, 2),
+        "is_interrupted": outcome.is_interrupted,
+        "failed_prompts": outcome.failed_prompts,
+        "results": [row for entry in outcome.tried for row in _rows(entry)],
+        "verdict": advice.text,
+    }
+    return {**found, "config": _config(found, advice)}
+
+
+def _rows(entry: Tried) -> list[dict[str, Any]]:
+    """The total ("all") and one row for each category."""
+    categories = dict.fromkeys(sample.category for sample in entry.samples)
+    status = {"failure": entry.failure or None, "dropped": entry.dropped or None}
+    groups = {"all": entry.samples} | {name: [s for s in entry.samples if s.category == name] for name in categories}
+    return [{**_settings(entry.config), "category": name, **_figures(samples), **status} for name, samples in groups.items()]
+
+
+def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    num_tokens = sum(sample.num_tokens for sample in samples)
+    return {
+        "num_prompts": len(samples),
+        "num_tokens": num_tokens,
+        "mean_acceptance_length": round(mean_acceptance_length(num_tokens, sum(sample.num_steps for sample in samples)), 3),
+        **_interval(speedup(samples)),
+        "num_identical": sum(sample.is_identical for sample in samples),
+    }
+
+
+def _interval(estimate: Estimate | None) -> dict[str, float | None]:
+    if estimate is None:
+        return {"speedup": None, "low": None, "high": None}
+    values = {"speedup": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {name: None if value is None else round(value, 3) for name, value in values.items()}
+
+
+def _settings(config: SpeculativeConfig) -> dict[str, Any]:
+    count = {} if config.num_draft_tokens is None else {"num_draft_tokens": config.num_draft_tokens}
+    check = {} if config.verifier == "exact" else {"verifier": config.verifier}
+    return {"method": config.method, **count, **check}
+
+
+def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
+    """The file: settings that every command reads, and under "measured" where they come from, which no command reads."""
+    chosen = advice.closest if advice.closest and advice.closest.config == advice.config else None
+    measured = {
+        "model": found["model"],
+        "cpu": found["machine"]["cpu"],
+        "cores": found["machine"]["cores"],
+        "date": datetime.now(UTC).date().isoformat(),
+        **found["settings"],
+        "num_prompts": len(chosen.samples) if chosen else max((row["num_prompts"] for row in found["results"]), default=0),
+        **_interval(chosen.speedup if chosen else Estimate(1.0, None, None, 0)),
+        "categories": {name: _interval(each) for name, each in by_category(chosen.samples).items()} if chosen else {},
+        "verdict": advice.text,
+    }
+    return {"version": FILE_VERSION, **_settings(advice.config), "measured": measured}
+
+
+def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Table]:
+    """All ways that were tried, the fastest first; then the categories of the chosen one (or of the closest)."""
+    settings = found["settings"]
+    title = f"{found['model']} {settings['precision']}, temperature {settings['temperature']:g}, {outcome.seconds:.0f} s of tuning"
+    overall = Table(title=title, caption="speedup of decoding against plain decoding, total times; 95% interval over prompts")
+    for heading in ("method", "guesses", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
+        overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")
+    for entry in sorted(outcome.tried, key=_order):
+        chosen = entry is advice.closest and entry.config == advice.config
+        reason = "chosen" if chosen else entry.failure or entry.dropped or ("" if entry.samples else "no time left")
+        count = "own" if entry.config.num_draft_tokens is None else str(entry.config.num_draft_tokens)
+        overall.add_row(entry.config.method, count, *_cells(_figures(entry.samples)), reason, style="bold green" if chosen else None)
+    if advice.closest is None or len(by_category(advice.closest.samples)) < 2:
+        return [overall]
+    categories = Table(title=label(advice.closest.config))
+    for heading in ("category", "prompts", "tokens/step", "speedup", "95%", "identical"):
+        categories.add_column(heading, justify="left" if heading == "category" else "right")
+    for row in _rows(advice.closest):
+        categories.add_row(row["category"], *_cells(row))
+    return [overall, categories]
+
+
+def _order(entry: Tried) -> tuple[bool, float]:
+    return bool(entry.dropped or entry.failure), -(found.value if (found := entry.speedup) else 0.0)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """prompts, tokens a step, speedup, interval, identical."""
+    value, low, high = row["speedup"], row["low"], row["high"]
+    interval = "" if low is None else f"{low:.2f} to {high:.2f}"
+    figures = [str(row["num_prompts"]), f"{row['mean_acceptance_length']:.2f}", "" if value is None else f"{value:.2f}", interval]
+    return [*figures, f"{row['num_identical']}/{row['num_prompts']}"]

@@ -1,0 +1,374 @@
+"""Trained helpers on disk: written whole, read with care, refused for another model; and the imports of other layouts."""
+
+import json
+import struct
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from helper_tools import random_medusa
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
+from outpace.errors import BadInputError, OutpaceError
+from outpace.heads import shipped
+from outpace.heads.format import Helper
+from outpace.heads.medusa.imports import load_medusa
+from outpace.heads.medusa.weights import medusa_weights
+from outpace.heads.runtime import build_heads
+from outpace.targets.base import LMHead
+from outpace.targets.identity import Base, base_of, fingerprint_of
+
+BASE = Base("tiny", "0123456789abcdef", 8, 20)
+TREE = [[0], [0, 0], [1], [0, 0, 0], [0, 1]]
+
+
+# ---- the format
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("reduced", [None, 6])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_what_is_written_is_read(tmp_path, own, reduced, layers):
+    helper = random_medusa(BASE, 3, layers, own, reduced, tree=TREE, training={"steps": 7})
+    helper.save_pretrained(tmp_path / "new" / "folder")
+    found = Helper.from_pretrained(tmp_path / "new" / "folder")
+    assert (found.kind, found.base, found.settings, found.tree, found.training) == ("medusa", BASE, helper.settings, TREE, {"steps": 7})
+    assert found.tensors.keys() == helper.tensors.keys()
+    for name, tensor in found.tensors.items():
+        np.testing.assert_array_equal(tensor, helper.tensors[name])
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    weights = medusa_weights(found)
+    assert weights.weights.shape == (layers, 3, 8, 8)
+    assert (weights.num_heads, weights.hidden_size) == (3, 8)
+    assert (weights.lm_heads is not None, weights.vocab_ids is not None) == (own, reduced is not None)
+
+
+def test_floats_become_float16_and_integers_stay(tmp_path):
+    tensors = {"a": np.ones((2, 3), np.float32).T, "ids": np.array([5, 4])}
+    Helper("eagle", BASE, {}, tensors).save_pretrained(tmp_path)
+    found = Helper.from_pretrained(tmp_path).tensors
+    assert (found["a"].dtype, found["a"].shape, found["ids"].dtype) == (np.float16, (3, 2), np.int64)
+
+
+@pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
+def test_what_float16_cannot_hold_leaves_the_old_helper(tmp_path, value):
+    random_medusa(BASE).save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(BadInputError, match="float16"):
+        Helper("medusa", BASE, {}, {"a": np.array([value])}).save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
+    random_medusa(BASE).save_pretrained(tmp_path)
+    (tmp_path / "notes").write_text("kept")
+
+    def interrupted(*_):
+        raise OSError(28, "No space left on device")
+
+    for name in ("outpace.heads.format.save_file", "outpace.heads.format._flush", "pathlib.Path.rename"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, interrupted)
+            with pytest.raises(OutpaceError, match="No space left"):
+                random_medusa(BASE, heads=2).save_pretrained(tmp_path)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names in ({"config.json", "model.safetensors", "notes"}, {"model.safetensors", "notes"})
+        if "config.json" in names:
+            assert Helper.from_pretrained(tmp_path).settings["num_heads"] == 3
+        else:
+            with pytest.raises(BadInputError, match="there is no helper in"):
+                Helper.from_pretrained(tmp_path)
+
+
+def change(folder, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"kind": "oracle"}, "kind 'oracle'"),
+        ({"base": None}, "base must have name"),
+        ({"base": {"name": "x", "fingerprint": 3, "hidden_size": 1, "vocab_size": 1}}, "base must have name"),
+        ({"settings": []}, "settings and training must be objects"),
+        ({"tree": "x"}, "tree must be a list"),
+        ({"tree": [[0]] * 300}, "at most 256 paths"),
+        ({"tree": [[]]}, "no path of a tree"),
+        ({"tree": [[0], [0, "1"]]}, "no path of a tree"),
+        ({"tree": [[0, 0], [0]]}, "before its parent"),
+        ({"tree": [[0], [0]]}, "or twice"),
+    ],
+)
+def test_damaged_configs_are_refused(tmp_path, fields, message):
+    random_medusa(BASE).save_pretrained(tmp_path)
+    change(tmp_path, **fields)
+    with pytest.raises(BadInputError, match=message) as caught:
+        Helper.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, "x" * (1 << 20) + "y", "\0"])
+def test_no_config_at_all_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInputError, match=r"config\.json"):
+        Helper.from_pretrained(tmp_path)
+
+
+@given(st.data())
+def test_damaged_weights_are_refused_or_read(tmp_path_factory, data):
+    """Any cut fails; any changed byte fails or gives numbers of the right shapes."""
+    folder = tmp_path_factory.mktemp("helper")
+    helper = random_medusa(BASE, 1)
+    helper.save_pretrained(folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    if data.draw(st.booleans()):
+        (folder / "model.safetensors").write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+        with pytest.raises(BadInputError, match="cannot read"):
+            Helper.from_pretrained(folder)
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        (folder / "model.safetensors").write_bytes(content)
+        with suppress(BadInputError):
+            assert medusa_weights(Helper.from_pretrained(folder)).weights.shape == (1, 1, 8, 8)
+
+
+def test_a_huge_header_is_refused(tmp_path):
+    random_medusa(BASE).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    with pytest.raises(BadInputError, match="cannot read"):
+        Helper.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Base("other", BASE.fingerprint, 9, 20), "hidden_size 8, but other has 9"),
+        (Base("other", BASE.fingerprint, 8, 21), "vocab_size 20, but other has 21"),
+        (Base("other", "f" * 16, 8, 20), r"tiny \(0123456789abcdef\), but this model is other with other weights \(ffff"),
+    ],
+)
+def test_helpers_of_other_models_are_refused(tmp_path, other, message):
+    random_medusa(BASE).save_pretrained(tmp_path)
+    load_medusa(tmp_path, Base("renamed", BASE.fingerprint, 8, 20))  # a name is only a name
+    for read in (load_medusa, Helper.from_pretrained):
+        with pytest.raises(BadInputError, match=f"does not fit: .*{message}"):
+            read(tmp_path, other)
+    assert Helper.from_pretrained(str(tmp_path)).base == BASE
+
+
+def test_shipped_helpers_are_found_by_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    random_medusa(BASE).save_pretrained(tmp_path / "medusa-tiny")
+    assert shipped.shipped("medusa", BASE) == tmp_path / "medusa-tiny"
+    assert shipped.shipped("eagle", BASE) is None
+    assert shipped.shipped("medusa", Base("tiny", "f" * 16, 8, 20)) is None
+    assert shipped.shipped("medusa", None) is None
+
+
+# ---- medusa's tensors
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "message"),
+    [
+        ({"num_heads": 4}, {}, r"heads\.3\.blocks\.0\.weight must be \[8, 8\], not missing"),
+        ({"num_heads": 2}, {}, "have no use for: heads.2"),
+        ({"num_layers": 2}, {}, r"blocks\.1\.weight"),
+        ({"num_heads": 0}, {}, "num_heads must be an integer from 1"),
+        ({"num_heads": 10**9}, {}, "num_heads must be an integer from 1"),
+        ({"num_layers": "1"}, {}, "num_layers"),
+        ({"num_draft_vocab": 5}, {}, "vocab_ids must be 5 token ids .* missing"),
+        ({"num_draft_vocab": 3}, {"vocab_ids": np.array([1, 2])}, "vocab_ids must be 3"),
+        ({"num_draft_vocab": 2}, {"vocab_ids": np.array([1, 20])}, "different tokens of the vocabulary of 20"),
+        ({"num_draft_vocab": 2}, {"vocab_ids": np.array([1, 1])}, "different tokens"),
+        ({}, {"vocab_ids": np.array([1, 2])}, "vocab_ids"),
+        ({}, {"heads.0.blocks.0.bias": np.zeros(7)}, r"blocks\.0\.bias must be \[8\], not \[7\]"),
+        ({}, {"heads.0.lm_head.weight": np.zeros((20, 8))}, r"heads\.1\.lm_head"),
+        ({"temperatures": [1, 2]}, {}, "temperatures must be 3 numbers"),
+        ({"temperatures": [1, 0, 1]}, {}, "temperatures"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(settings, tensors, message):
+    helper = random_medusa(BASE)
+    helper.settings.update(settings)
+    helper.tensors.update(tensors)
+    with pytest.raises(BadInputError, match=message) as caught:
+        medusa_weights(helper)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_medusa_is_medusa():
+    with pytest.raises(BadInputError, match="kind 'eagle'"):
+        medusa_weights(Helper("eagle", BASE, {}, {}))
+
+
+# ---- which model is it
+
+
+def tiny(seed: int = 0, dtype=torch.float32):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 20}
+    return LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)).to(dtype)
+
+
+def test_a_fingerprint_names_the_weights_alone(tmp_path):
+    model = tiny()
+    base = base_of(model, "tiny")
+    assert (base.hidden_size, base.vocab_size, len(base.fingerprint)) == (8, 20, 16)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert base_of(loaded, "other name").fingerprint == base.fingerprint
+    assert base_of(tiny(1), "tiny").fingerprint != base.fingerprint
+    model.model.norm.weight.data[3] += 0.01
+    assert base_of(model, "tiny").fingerprint != base.fingerprint
+
+
+def test_a_fingerprint_of_parameters_that_are_not_there():
+    meta = torch.nn.Linear(3, 4, device="meta")
+    assert fingerprint_of(meta.named_parameters()) == fingerprint_of(reversed(list(meta.named_parameters())))
+    assert fingerprint_of(meta.named_parameters()) != fingerprint_of(torch.nn.Linear(3, 5, device="meta").named_parameters())
+
+
+# ---- other layouts
+
+
+def originals(layers: int = 1, heads: int = 2, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The state of the original's heads: residual blocks, then a linear layer without bias."""
+    torch.manual_seed(0)
+    state = {}
+    for head in range(heads):
+        for layer in range(layers):
+            state[f"{prefix}{head}.{layer}.linear.weight"], state[f"{prefix}{head}.{layer}.linear.bias"] = torch.randn(8, 8), torch.randn(8)
+        state[f"{prefix}{head}.{layers}.weight"] = torch.randn(20, 8)
+    return state
+
+
+def reference(state, head: int, layers: int, hidden: np.ndarray) -> np.ndarray:
+    """Probabilities of one head as the original computes them."""
+    x = torch.from_numpy(hidden)
+    for layer in range(layers):
+        x = x + torch.nn.functional.silu(state[f"{head}.{layer}.linear.weight"] @ x + state[f"{head}.{layer}.linear.bias"])
+    return torch.softmax(state[f"{head}.{layers}.weight"] @ x, 0).numpy()
+
+
+def guesses(helper: Helper, hidden: np.ndarray, top: int = 20):
+    heads = build_heads(medusa_weights(helper), LMHead("numpy", np.zeros((20, 8), np.float32), 20), top)
+    return [found[0] for found in heads(hidden[None])]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("medusa_lm_head.pt", None), ("medusa_lm_head.safetensors", torch.float16), ("model.safetensors", torch.bfloat16)]
+)
+def test_original_heads_are_imported(tmp_path, layers, name, dtype):
+    state = originals(layers)
+    state = state if dtype is None else {key: tensor.to(dtype) for key, tensor in state.items()}
+    torch.save(state, tmp_path / name) if dtype is None else save_torch(state, tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps({"medusa_num_heads": 2, "medusa_num_layers": layers, "base_model_name_or_path": "x"}))
+    helper = load_medusa(tmp_path, BASE)
+    assert (helper.base, helper.settings["num_heads"]) == (BASE, 2)
+    hidden = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    tokens, chances = guesses(helper, hidden)
+    for head in range(2):
+        want = reference({key: tensor.float() for key, tensor in state.items()}, head, layers, hidden)
+        np.testing.assert_allclose(chances[head], want[tokens[head]], rtol=1e-4)
+        assert (np.diff(chances[head]) <= 0).all()
+
+
+def vllm_form(state, layers: int = 1) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        head, layer, *rest = name.split(".")
+        renamed[f"blocks.{head}.layers.{layer}.{rest[1]}" if rest[0] == "linear" else f"lm_heads.{head}.weight"] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "medusa_heads."])
+@pytest.mark.parametrize("bias", [True, False])
+def test_heads_of_vllm_are_imported(tmp_path, prefix, bias):
+    """Without medusa_fc_bias vLLM leaves biases out, so heads that ran there are what they were."""
+    state = originals()
+    save_torch({prefix + name: tensor for name, tensor in vllm_form(state).items()}, tmp_path / "model.safetensors")
+    config = {"model_type": "medusa", "num_heads": 2, "num_hidden_layers": 1, "medusa_fc_bias": bias, "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    hidden = np.ones(8, np.float32)
+    tokens, chances = guesses(load_medusa(tmp_path, BASE), hidden)
+    state = state if bias else {name: tensor * (not name.endswith("bias")) for name, tensor in state.items()}
+    np.testing.assert_allclose(chances[1], reference(state, 1, 1, hidden)[tokens[1]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_reduced_vocabularies_of_vllm_are_imported(tmp_path, is_cut):
+    kept, state = torch.tensor([3, 19, 0, 7]), originals()
+    whole = vllm_form(state)
+    whole = {name: tensor[kept].contiguous() if is_cut and "lm_heads" in name else tensor for name, tensor in whole.items()}
+    save_torch({**whole, "token_map": kept}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": 2, "num_hidden_layers": 1, "medusa_fc_bias": True}))
+    helper = load_medusa(tmp_path, BASE)
+    assert helper.settings["num_draft_vocab"] == 4
+    hidden = np.ones(8, np.float32)
+    tokens, chances = guesses(helper, hidden, 4)
+    assert sorted(tokens[0].tolist()) == [0, 3, 7, 19]
+    want = reference(state, 0, 1, hidden)
+    np.testing.assert_allclose(chances[0], want[tokens[0]] / want[kept.numpy()].sum(), rtol=1e-4)
+
+
+def test_one_lm_head_for_all_heads_is_imported(tmp_path):
+    state = vllm_form(originals())
+    del state["lm_heads.1.weight"]
+    save_torch(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": 2, "num_hidden_layers": 1, "original_lm_head": True}))
+    tensors = load_medusa(tmp_path, BASE).tensors
+    np.testing.assert_array_equal(tensors["heads.1.lm_head.weight"], tensors["heads.0.lm_head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "message"),
+    [
+        ({"medusa_num_heads": 2}, {}, "no number medusa_num_layers"),
+        ({"medusa_num_heads": 2, "medusa_num_layers": 1}, {"fc.weight": np.zeros((2, 2))}, "'fc.weight' belongs to no layout"),
+        ({"medusa_num_heads": 2, "medusa_num_layers": 1}, {"0.0.linear.weight": np.zeros((9, 9))}, r"must be \[8, 8\], not \[9, 9\]"),
+        ({"medusa_num_heads": 2, "medusa_num_layers": 1}, {"0.0.linear.weight": np.zeros((8, 8), np.int8)}, "type 'I8' cannot be read"),
+    ],
+)
+def test_imports_that_do_not_fit_are_refused(tmp_path, config, tensors, message):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(
+        {name: tensor.astype(np.float32) if tensor.dtype == float else tensor for name, tensor in tensors.items()},
+        tmp_path / "model.safetensors",
+    )
+    with pytest.raises(BadInputError, match=message) as caught:
+        load_medusa(tmp_path, BASE)
+    assert "\n" not in str(caught.value)
+
+
+class Evil:
+    """Unpickling it would run a command."""
+
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize("content", [Evil(), {"0.0.linear.weight": Evil()}, [1, 2], {"a": 3}])
+def test_pickles_with_anything_but_tensors_are_refused(tmp_path, content, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"medusa_num_heads": 1, "medusa_num_layers": 1}))
+    torch.save(content, tmp_path / "medusa_lm_head.pt")
+    with pytest.raises(BadInputError, match="cannot read"):
+        load_medusa(tmp_path, BASE)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"medusa_num_heads": 1, "medusa_num_layers": 1}))
+    with pytest.raises(BadInputError, match="there are no weights, none of medusa_lm_head"):
+        load_medusa(tmp_path, BASE)
+    with pytest.raises(BadInputError, match="there is no helper in"):
+        load_medusa(tmp_path / "nowhere", BASE)

@@ -1,0 +1,512 @@
+"""The server's endpoints and their refusals, in-process on a toy model: what each field does, or that it is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from server_tools import is_empty
+
+from outpace import __version__
+from outpace.errors import BadInputError
+from outpace.params import SamplingParams
+from outpace.server import ServerSettings, create_app
+from outpace.server.auth import read_keys
+
+HELLO = [{"role": "user", "content": "abc abc abc"}]
+
+
+@pytest.fixture
+def server(make_toy) -> Iterator[TestClient]:
+    llm = make_toy(toy={"seed": 1})
+    with TestClient(create_app(llm)) as client:
+        client.llm, client.twin = llm, make_toy()  # the first one belongs to the server
+        yield client
+    assert is_empty(llm)
+
+
+def ask(client: TestClient, **fields):
+    return client.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 20, "temperature": 0, **fields})
+
+
+def complete(client: TestClient, **fields):
+    return client.post("/v1/completions", json={"prompt": "abc abc", "temperature": 0, **fields})
+
+
+def chunks(response) -> list[dict]:
+    """The data of a stream, whose last one is [DONE]."""
+    events = response.text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+def refusal(response, status: int = 400) -> dict:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert "/work" not in response.text
+    assert "Traceback" not in response.text
+    return error
+
+
+# ---- answers
+
+
+def test_a_chat_is_what_the_library_says(server):
+    answer = ask(server, seed=7, temperature=0.8).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["id"].startswith("chatcmpl-")
+    (choice,) = answer["choices"]
+    assert (choice["index"], choice["message"]["role"], choice["logprobs"]) == (0, "assistant", None)
+    used = answer["speculative"]
+    assert (used["drafter"], used["verifier"], used["seed"]) == ("prompt_lookup", "exact", 7)
+    assert used["mean_acceptance_length"] == round(answer["usage"]["completion_tokens"] / used["num_steps"], 4)
+    assert answer["usage"]["prompt_tokens"] == len("abc abc abc")
+    want = server.twin.chat(HELLO, SamplingParams(temperature=0.8, seed=7, max_tokens=20))[0]
+    assert choice["message"]["content"] == want.text
+    assert choice["finish_reason"] == want.finish_reason
+
+
+@pytest.mark.parametrize("speculative", [None, True, "suffix", "prompt_lookup:max_ngram=2+recycling", {"num_draft_tokens": 3}])
+def test_the_text_is_the_same_with_any_drafter(server, speculative):
+    plain = ask(server, seed=3, temperature=0.8, max_tokens=80, speculative=False).json()
+    fast = ask(server, seed=3, temperature=0.8, max_tokens=80, speculative=speculative).json()
+    assert plain["choices"] == fast["choices"]
+    assert plain["speculative"]["drafter"] == "none"
+    assert plain["speculative"]["num_drafts"] == 0 < fast["speculative"]["num_drafts"]
+    assert plain["system_fingerprint"] == fast["system_fingerprint"]
+
+
+def test_the_drafter_is_the_requests_own(server):
+    settings = {"method": "suffix", "num_draft_tokens": 2, "verifier": "rejection", "sources": True}
+    answer = ask(server, speculative=settings, max_tokens=60).json()
+    used = answer["speculative"]
+    assert (used["drafter"], used["verifier"]) == ("suffix", "rejection")
+    assert used["num_draft_tokens"] <= 2 * used["num_drafts"]
+    assert len(used["sources"]) == answer["usage"]["completion_tokens"]
+    assert set(used["sources"]) == {"", "suffix"}
+
+
+def test_a_stream_is_the_answer_in_pieces(server):
+    whole = ask(server, seed=1, temperature=1, max_tokens=60).json()
+    response = ask(server, seed=1, temperature=1, max_tokens=60, stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    pieces = chunks(response)
+    assert pieces[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert all("role" not in piece["choices"][0]["delta"] for piece in pieces[1:])
+    assert "".join(piece["choices"][0]["delta"]["content"] for piece in pieces) == whole["choices"][0]["message"]["content"]
+    assert [piece["choices"][0]["finish_reason"] for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert pieces[-1]["speculative"]["num_steps"] == whole["speculative"]["num_steps"]
+    assert not any("usage" in piece for piece in pieces)
+
+
+def test_usage_in_a_stream(server):
+    whole = ask(server)
+    *pieces, last = chunks(ask(server, stream=True, stream_options={"include_usage": True}))
+    assert (last["choices"], last["usage"]) == ([], whole.json()["usage"])
+    assert all(piece["usage"] is None for piece in pieces)
+    assert last["speculative"]["drafter"] == "prompt_lookup"
+
+
+def test_several_answers_have_seeds_of_their_own(server):
+    answer = ask(server, n=3, seed=11, temperature=1).json()
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert texts == [ask(server, seed=11 + i, temperature=1).json()["choices"][0]["message"]["content"] for i in range(3)]
+    assert len(set(texts)) > 1
+    assert [used["seed"] for used in answer["speculative"]] == [11, 12, 13]
+    assert answer["usage"]["prompt_tokens"] == len("abc abc abc")
+    pieces = chunks(ask(server, n=3, seed=11, temperature=1, stream=True))
+    streamed = ["".join(p["choices"][0]["delta"]["content"] for p in pieces if p["choices"][0]["index"] == i) for i in range(3)]
+    assert streamed == texts
+    assert len(pieces[-1]["speculative"]) == 3
+
+
+def test_a_stop_string_cuts_and_never_leaks(server):
+    text = ask(server, max_tokens=60).json()["choices"][0]["message"]["content"]
+    stop = text[10:13]
+    answer = ask(server, max_tokens=60, stop=stop).json()
+    want = text[: text.index(stop)]
+    assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == (want, "stop")
+    pieces = chunks(ask(server, max_tokens=60, stop=[stop], stream=True))
+    assert "".join(piece["choices"][0]["delta"]["content"] for piece in pieces) == want
+    assert answer["usage"]["completion_tokens"] == text.index(stop) + len(stop)
+
+
+def test_logprobs_are_those_of_plain_decoding(server):
+    plain = ask(server, logprobs=True, top_logprobs=3, speculative=False).json()["choices"][0]
+    fast = ask(server, logprobs=True, top_logprobs=3).json()["choices"][0]
+    assert plain["logprobs"] == fast["logprobs"]
+    content = fast["logprobs"]["content"]
+    assert "".join(entry["token"] for entry in content) == fast["message"]["content"]
+    for entry in content:
+        assert bytes(entry["bytes"]).decode() == entry["token"]
+        assert entry["logprob"] == entry["top_logprobs"][0]["logprob"] < 0  # greedy: the best is chosen
+        assert [top["logprob"] for top in entry["top_logprobs"]] == sorted((t["logprob"] for t in entry["top_logprobs"]), reverse=True)
+    assert len({len(entry["top_logprobs"]) for entry in content}) == 1
+    pieces = chunks(ask(server, logprobs=True, top_logprobs=3, stream=True))
+    streamed = [entry for piece in pieces for entry in piece["choices"][0]["logprobs"]["content"]]
+    assert streamed == content
+    bare = ask(server, logprobs=True).json()["choices"][0]["logprobs"]["content"]
+    assert [entry["top_logprobs"] for entry in bare] == [[]] * len(bare)
+
+
+def test_sampling_fields_are_applied(server):
+    token = server.llm.tokenizer.encode("q")[0]
+    assert ask(server, logit_bias={str(token): 100}).json()["choices"][0]["message"]["content"] == "q" * 20
+    greedy = ask(server).json()["choices"][0]["message"]["content"]
+    for fields in ({"top_k": 1}, {"min_p": 1}, {"top_p": 1e-9}):
+        assert ask(server, temperature=2, **fields).json()["choices"][0]["message"]["content"] == greedy
+    for fields in ({"presence_penalty": 2}, {"frequency_penalty": 2}, {"repetition_penalty": 5}):
+        penalised = ask(server, max_tokens=60, **fields).json()["choices"][0]["message"]["content"]
+        params = SamplingParams(max_tokens=60, **fields)
+        assert penalised == server.twin.chat(HELLO, params)[0].text != server.twin.chat(HELLO, SamplingParams(max_tokens=60))[0].text
+    assert ask(server, max_tokens=None, max_completion_tokens=3).json()["usage"]["completion_tokens"] == 3
+    texts = {ask(server, temperature=None).json()["choices"][0]["message"]["content"] for _ in range(8)}
+    assert len(texts) > 2  # OpenAI's default temperature is 1, and seeds differ
+
+
+def test_content_parts_and_roles(server):
+    parts = [
+        {"role": "developer", "content": "a"},
+        {"role": "user", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+    ]
+    tokens = server.post("/tokenize", json={"messages": parts}).json()
+    assert server.llm.tokenizer.decode(tokens["tokens"]) == "a\n\nb\nc"
+    assert ask(server, messages=parts).status_code == 200
+
+
+def test_harmless_fields_change_nothing(server):
+    harmless = {
+        "user": "me",
+        "metadata": {"a": "b"},
+        "store": False,
+        "service_tier": "auto",
+        "modalities": ["text"],
+        "stop": None,
+        "n": None,
+    }
+    assert ask(server, **harmless).json()["choices"] == ask(server).json()["choices"]
+
+
+def test_completions(server):
+    answer = complete(server).json()
+    assert (answer["object"], answer["usage"]["completion_tokens"]) == ("text_completion", 16)
+    ids = server.llm.tokenizer.encode("abc abc")
+    many = complete(server, prompt=[ids, ids, [1, 2]], n=2).json()
+    assert [choice["index"] for choice in many["choices"]] == list(range(6))
+    assert [choice["text"] for choice in many["choices"][:4]] == [answer["choices"][0]["text"]] * 4
+    assert many["usage"]["prompt_tokens"] == 2 * len(ids) + 2
+    assert complete(server, echo=True).json()["choices"][0]["text"] == "abc abc" + answer["choices"][0]["text"]
+    pieces = chunks(complete(server, stream=True, echo=True))
+    assert "".join(piece["choices"][0]["text"] for piece in pieces) == "abc abc" + answer["choices"][0]["text"]
+    logprobs = complete(server, logprobs=2).json()["choices"][0]["logprobs"]
+    assert "".join(logprobs["tokens"]) == answer["choices"][0]["text"]
+    assert logprobs["text_offset"] == list(range(16))
+    assert [max(top.values()) for top in logprobs["top_logprobs"]] == logprobs["token_logprobs"]
+
+
+def test_the_trace_tells_every_step(server):
+    pieces = chunks(ask(server, max_tokens=60, speculative={"method": "prompt_lookup+suffix", "trace": True}, stream=True))
+    assert [piece["trace"]["step"] for piece in pieces] == list(range(pieces[-1]["speculative"]["num_steps"]))
+    shown, num_accepted = "", 0
+    for piece in pieces:
+        trace, draft = piece["trace"], piece["trace"]["draft"]
+        assert trace["milliseconds"] > 0
+        assert len(draft["tokens"]) == len(draft["parents"]) == len(draft["chances"]) == len(draft["sources"])
+        assert all(-1 <= parent < node for node, parent in enumerate(draft["parents"]))
+        held = [draft["tokens"][node] for node in draft["accepted"]]
+        given = [token["text"] for token in trace["tokens"]]
+        assert [token["source"] for token in trace["tokens"]] == [*(draft["sources"][node] for node in draft["accepted"]), ""][: len(given)]
+        assert given[: len(held)] == held[: len(given)]
+        num_accepted += min(len(held), len(given))
+        shown += "".join(given)
+    assert shown == "".join(piece["choices"][0]["delta"]["content"] for piece in pieces)
+    assert num_accepted == pieces[-1]["speculative"]["num_accepted_tokens"] > 0
+    assert {source for piece in pieces for source in piece["trace"]["draft"]["sources"]} <= {
+        "prompt_lookup",
+        "suffix",
+        "prompt_lookup+suffix",
+    }
+
+
+def test_small_endpoints(server):
+    (model,) = server.get("/v1/models").json()["data"]
+    assert (model["id"], model["object"], model["max_model_len"]) == ("toy", "model", 400)
+    assert server.get("/v1/models/toy").json() == server.get("/v1/models/default").json() == model
+    assert refusal(server.get("/v1/models/gpt-4"), 404)["code"] == "model_not_found"
+    assert server.get("/health").json() == {"status": "ok"}
+    assert server.get("/version").json() == {"version": __version__}
+    tokens = server.post("/tokenize", json={"prompt": "abc", "return_token_strs": True}).json()
+    assert tokens == {"count": 3, "max_model_len": 400, "tokens": [0, 1, 2], "token_strs": ["a", "b", "c"]}
+    assert server.get("/").headers["content-type"] == "text/html; charset=utf-8"
+    assert server.get("/static/index.html").status_code == 200
+    for path in ("/", "/static/index.html", "/static/js/main.js"):
+        assert server.get(path).headers["cache-control"] == "no-cache"
+    script = server.get("/static/js/main.js")
+    unchanged = server.get("/static/js/main.js", headers={"If-None-Match": script.headers["etag"]})
+    assert (unchanged.status_code, unchanged.headers["cache-control"]) == (304, "no-cache")
+    rule = re.search(r'Content-Security-Policy" content="([^"]*)"', server.get("/").text).group(1)
+    assert server.get("/").headers["content-security-policy"] == f"{rule}; frame-ancestors 'none'"
+    assert "/v1/chat/completions" in server.get("/openapi.json").json()["paths"]
+
+
+def test_metrics_have_vllms_names(server):
+    answer = ask(server, max_tokens=60).json()
+    text = server.get("/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    used = answer["speculative"]
+    for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens"):
+        assert float(values[f"outpace:spec_decode_{name}_total"]) == used[name] > 0
+    per_position = [
+        float(value) for name, value in values.items() if name.startswith("outpace:spec_decode_num_accepted_tokens_per_pos_total{")
+    ]
+    assert sum(per_position) == used["num_accepted_tokens"]
+    assert 'outpace:spec_decode_num_accepted_tokens_per_pos_total{position="0"}' in values
+    assert float(values["outpace:num_requests_running"]) == float(values["outpace:num_requests_waiting"]) == 0
+    assert float(values["outpace:time_to_first_token_seconds_count"]) == float(values["outpace:request_queue_time_seconds_count"]) == 1
+    assert float(values["outpace:time_per_output_token_seconds_count"]) == answer["usage"]["completion_tokens"] - 1
+    assert 0 <= float(values["outpace:kv_cache_usage_perc"]) <= 1
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"frobnicate": 1}, "frobnicate"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": True}, "n"),
+        ({"seed": -1}, "seed"),
+        ({"stop": [""]}, "stop.0"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"stop": "a" * 257}, "stop"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+        ({"logit_bias": {"999": 1}}, None),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1000}, "max_tokens"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "cat", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
+        ({"messages": [{"role": "user", "content": "a" * 400}]}, None),
+        ({"messages": [{"role": "user", "content": ""}]}, None),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"store": True}, "store"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"prediction": 5}, "prediction"),
+        ({"speculative": {"methd": "none"}}, "speculative.methd"),
+        ({"speculative": {"num_draft_tokens": 65}}, "speculative.num_draft_tokens"),
+        ({"speculative": {"verifier": "lucky"}}, "speculative"),
+        ({"speculative": {"trace": True}}, "speculative.trace"),
+        ({"speculative": "os:system"}, "speculative"),
+        ({"speculative": "suffix+os:system"}, "speculative"),
+        ({"speculative": "auto:os:system"}, "speculative"),
+        ({"speculative": "auto:suffix:path=/etc/passwd"}, "speculative"),
+        ({"speculative": "suffix:/etc/passwd"}, "speculative"),
+        ({"speculative": "suffix:path=/etc/passwd"}, "speculative"),
+        ({"speculative": "suffix:path=corpus"}, "speculative"),
+        ({"speculative": "recycling:successors=1000000"}, "speculative"),
+        ({"speculative": "suffix:threshold=5"}, "speculative"),
+        ({"speculative": "suffix:threshold=0"}, None),
+        ({"speculative": "suffix:sharpness=5"}, "speculative"),
+        ({"speculative": "+".join(["suffix"] * 5)}, "speculative"),
+        ({"speculative": ""}, "speculative"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused(server, fields, param):
+    error = refusal(ask(server, **fields))
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+@pytest.mark.parametrize("fields", [{"frobnicate": 1}, {"speculative": "suffix:threshold=5"}, {"logit_bias": {"999": 1}}])
+def test_a_stream_is_refused_before_it_starts(server, fields):
+    refusal(ask(server, **fields, stream=True))
+
+
+def test_the_messages_have_the_numbers(server):
+    assert "400 tokens" in refusal(ask(server, messages=[{"role": "user", "content": "a" * 400}]))["message"]
+    assert refusal(ask(server, max_tokens=1000))["message"] == "11 prompt tokens and 1000 new ones do not fit into 400"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"best_of": 2}, {"echo": True, "logprobs": 1}, {"suffix": "x"}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [999]}]
+)
+def test_what_a_completion_refuses(server, fields):
+    refusal(complete(server, **fields))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"messages": "\xff"}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b"[" * 100_000,
+        b"\x00",
+        b"9" * 5000,
+    ],
+)
+def test_broken_bodies(server, body):
+    refusal(server.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}))
+
+
+def test_a_body_that_is_not_json(server):
+    assert "Content-Type" in refusal(server.post("/v1/chat/completions", content=b"{}"))["message"]
+
+
+def test_unknown_places_and_methods(server):
+    assert "/v1/nothing" in refusal(server.get("/v1/nothing"), 404)["message"]
+    refusal(server.get("/v1/chat/completions"), 405)
+    refusal(server.get("/static/../conftest.py"), 404)
+    refusal(server.get("/static/nothing.js"), 404)
+    assert refusal(ask(server, model="gpt-4"), 404)["code"] == "model_not_found"
+
+
+def test_bodies_have_a_limit(toy_llm):
+    with TestClient(create_app(toy_llm, ServerSettings(max_body_bytes=1000))) as client:
+        assert ask(client).status_code == 200
+        refusal(ask(client, user="a" * 500, metadata={"a": "b" * 500}), 413)
+
+        def drip() -> Iterator[bytes]:  # without a Content-Length
+            yield b'{"messages": ['
+            for _ in range(100):
+                yield b" " * 100
+
+        refusal(client.post("/v1/chat/completions", content=drip(), headers={"Content-Type": "application/json"}), 413)
+
+
+def test_specs_the_server_was_started_with_are_allowed(make_toy):
+    llm = make_toy("outpace.drafters.suffix.drafter:SuffixDrafter")
+    with TestClient(create_app(llm, ServerSettings(allowed_drafters=("outpace.drafters.blind:BlindDrafter:tokens=frequent",)))) as client:
+        for spec in ("outpace.drafters.suffix.drafter:SuffixDrafter", "outpace.drafters.blind:BlindDrafter:tokens=frequent", "suffix"):
+            assert ask(client, speculative=spec).json()["speculative"]["drafter"] == spec
+        refusal(ask(client, speculative="outpace.drafters.blind:BlindDrafter"))
+
+
+# ---- keys, origins, mounting
+
+
+def test_keys(toy_llm, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# two tenants\nfirst-key\n\nsecond-key\n", "utf-8")
+    scopes = []
+    submit = toy_llm.submit
+    toy_llm.submit = lambda *args, **options: scopes.append(options["memory_scope"]) or submit(*args, **options)
+    with TestClient(create_app(toy_llm, ServerSettings(api_keys=read_keys(path)))) as client:
+        for key in (
+            None,
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer wrong",
+            "Bearer first-key2",
+            "first-key",
+            "Basic first-key",
+            "Bearer f\xfc".encode("latin-1"),
+        ):
+            error = refusal(client.post("/v1/chat/completions", headers={"Authorization": key} if key else {}, content=b"{"), 401)
+            assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+        for key in ("first-key", "second-key", "first-key"):
+            client.headers["Authorization"] = f"Bearer {key}"
+            assert ask(client).status_code == 200
+        del client.headers["Authorization"]
+        assert [client.get(path).status_code for path in ("/health", "/version", "/", "/static/index.html")] == [200] * 4
+        assert [client.get(path).status_code for path in ("/metrics", "/v1/models", "/openapi.json", "/v1/outpace/drafters")] == [401] * 4
+    assert scopes[0] == scopes[2] != scopes[1]
+    assert not any("key" in scope for scope in scopes)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "two words\n", "k\xe9y\n"])
+def test_wrong_key_files(tmp_path, text):
+    path = tmp_path / "keys"
+    path.write_text(text, "utf-8")
+    with pytest.raises(BadInputError):
+        read_keys(path)
+    with pytest.raises(BadInputError, match="cannot read"):
+        read_keys(tmp_path / "none")
+
+
+def test_other_origins_are_refused_unless_named(toy_llm):
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    with TestClient(create_app(toy_llm)) as client:
+        refusal(client.options("/v1/chat/completions", headers=preflight), 405)
+        assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://a.example"}).headers
+    settings = ServerSettings(cors_origins=("https://a.example",), api_keys=("k",))
+    with TestClient(create_app(toy_llm, settings)) as client:
+        assert client.options("/v1/chat/completions", headers=preflight).headers["access-control-allow-origin"] == "https://a.example"
+        assert client.options("/v1/chat/completions", headers={**preflight, "Origin": "https://b.example"}).status_code == 400
+
+
+def test_mounted_in_another_application(toy_llm):
+    parent = FastAPI()
+    mounted = create_app(toy_llm, ServerSettings(api_keys=("k",)))
+    parent.mount("/llm", mounted)
+    with TestClient(parent, headers={"Authorization": "Bearer k"}) as client:
+        answer = client.post("/llm/v1/chat/completions", json={"messages": HELLO, "max_tokens": 4, "temperature": 0})
+        assert answer.json()["usage"]["completion_tokens"] == 4
+        assert client.get("/llm/").status_code == client.get("/llm/static/index.html").status_code == 200
+        assert client.get("/llm/health", headers={"Authorization": ""}).status_code == 200
+        refusal(client.get("/llm/v1/models", headers={"Authorization": ""}), 401)
+    mounted.state.server.worker.stop()
+    assert is_empty(toy_llm)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"max_queue": -1}, {"request_timeout": 0}, {"request_timeout": float("nan")}, {"default_max_tokens": 0}, {"api_keys": ("",)}]
+)
+def test_settings_are_checked(fields):
+    with pytest.raises(BadInputError):
+        ServerSettings(**fields)
+
+
+TEMPLATE = """{% if tools %}{{ tools[0].function.name }} {% endif %}{% for message in messages %}{{ message.content }}
+{%- if message.tool_calls %}calls {{ message.tool_calls[0].function.name }}{% endif %} {% endfor %}"""
+
+
+def test_tools_reach_a_chat_template_that_knows_them(make_toy):
+    llm = make_toy()
+    llm.tokenizer.chat_template = TEMPLATE
+    prompts = []
+    submit = llm.submit
+    llm.submit = lambda token_ids, *args, **options: prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather"}}]}
+    with TestClient(create_app(llm)) as client:
+        assert ask(client, tools=tools).status_code == 200
+        assert ask(client, tools=tools, tool_choice="none").status_code == 200
+        assert ask(client, messages=[*HELLO, call, {"role": "tool", "content": "sun"}]).status_code == 200
+        assert (
+            refusal(ask(client, messages=[{"role": "tool", "content": "sun", "tool_call_id": "a"}]))["param"] == "messages.0.tool_call_id"
+        )
+    assert prompts == ["weather abc abc abc ", "abc abc abc ", "abc abc abc calls weather sun "]
+
+
+def test_one_answer_with_a_bug_behind_the_engine(server, monkeypatch):
+    """An error while a step's tokens become text ends that request with 500, and only that."""
+    from outpace.llm import Job
+
+    take = Job.take
+    monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.params.max_tokens == 19 else take(job))
+    assert refusal(ask(server, max_tokens=19), 500)["message"] == "the request failed inside the server"
+    assert ask(server).status_code == 200

@@ -1,0 +1,72 @@
+"""`outpace serve`: what it refuses before it loads a model, and what it says when it starts."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from outpace.cli import app
+from outpace.server import listen as run
+
+
+@pytest.fixture
+def started(make_toy, monkeypatch) -> list:
+    """Collects what would be served; nothing is."""
+    calls: list = []
+    monkeypatch.setattr(run, "run", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["serve", "--port", "0", *arguments])
+
+
+def test_it_says_where(started, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("one\ntwo\n", "utf-8")
+    result = invoke(
+        "--api-key-file", str(keys), "--max-num-seqs", "3", "--max-queue", "5", "--drafter", "suffix", "--cors", "https://a.example"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "outpace serves toy at http://127.0.0.1:" in result.stderr
+    assert "(drafter suffix)" in result.stderr
+    assert "warning" not in result.stderr
+    server = started[0][0].state.server
+    assert server.settings.api_keys == ("one", "two")
+    assert (server.llm.engine.config.max_num_seqs, server.settings.max_queue) == (3, 5)
+
+
+def test_auto_is_measured_before_it_listens(started):
+    result = invoke("--drafter", "auto")
+    assert result.exit_code == 0, result.stderr
+    assert 0 <= result.stderr.index("measuring the cost of a pass (once)") < result.stderr.index("outpace serves toy")
+    assert "(drafter auto)" in result.stderr
+    server = started[0][0].state.server
+    assert [config.method for config in server.llm.speculations.kept] == ["auto", "auto:prediction+suffix+recycling"]
+
+
+def test_an_open_server_is_warned_about(started):
+    assert "warning: everybody who can reach 0.0.0.0 may use this server" in invoke("--host", "0.0.0.0").stderr
+    assert "warning" not in invoke("--host", "localhost").stderr
+
+
+def test_what_is_refused_in_one_line(started, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = invoke("--port", str(taken.getsockname()[1]))
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert "cannot listen on 127.0.0.1" in result.stderr
+    for arguments, word in (
+        (["--api-key-file", str(tmp_path / "none")], "cannot read the keys"),
+        (["--drafter", "magic"], "unknown drafter 'magic'"),
+        (["--config", str(tmp_path / "none.json")], "cannot read"),
+        (["--allow-drafter", "magic"], "unknown drafter 'magic'"),
+        (["--max-num-seqs", "0"], "max-num-seqs"),
+        (["--request-timeout", "nan"], "request-timeout"),
+    ):
+        result = invoke(*arguments)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+        assert word in result.stderr
+    assert invoke("--host", "nowhere.invalid").exit_code == 1
+    assert not started

@@ -1,0 +1,47 @@
+"""Tiny random models, saved as transformers would and converted in a moment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from outpace.models.find import converted
+from outpace.targets.openvino.target import OpenVINOTarget
+
+FAMILIES = ["llama", "qwen3"]
+
+
+def tiny_folder(family: str, folder):
+    """A tiny random model with its tokenizer, saved as transformers would; wide initial weights make its logits differ."""
+    torch = pytest.importorskip("torch")
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"vocab_size": 96, "max_position_embeddings": 256, "initializer_range": 0.3, "head_dim": 16, "eos_token_id": 1}
+    kinds = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+    config, model = kinds[family]
+    model(config(**sizes)).save_pretrained(folder)
+    vocab = {f"<{i}>": i for i in range(96)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocab, "<0>")), eos_token="<1>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request, tmp_path_factory):
+    """(family, f32 target, the same model in torch)."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_folder(request.param, tmp_path_factory.mktemp(request.param))
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPACE_HOME", str(home))
+        found = converted(str(folder), "f32")
+    facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
+    target = OpenVINOTarget(found.folder / "model.xml", precision="f32", kv_cache_tokens=4096, **facts)
+    return request.param, target, AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def prompt(length: int, seed: int = 0, vocab_size: int = 96) -> list[int]:
+    return np.random.default_rng(seed).integers(2, vocab_size, length).tolist()
