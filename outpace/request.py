@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from outpace.arrays import Array
 from outpace.params import SamplingParams
-from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict
+from outpace.tree.draft import Draft, Verdict
+from outpace.tree.segment import Slot
+from outpace.tree.unconfirmed import NONE_UNCONFIRMED, Unconfirmed
+
+if TYPE_CHECKING:
+    from outpace.controller.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class RequestStats:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_cached_prompt_tokens: int = 0
+    drafter_error: str | None = None  # why the request went on without its drafter
     num_rejected_prediction_tokens: int = 0  # written by the drafter `prediction`
     draft_seconds: float = 0.0
     added_at: float = field(default_factory=time.perf_counter)
@@ -64,50 +70,46 @@ class Sampler(Protocol):
 
 @dataclass(eq=False)
 class Request:
-    """One sequence being decoded. Invariant: the last token of `token_ids` has no K/V yet, all before it have once prefilled.
+    """One sequence being decoded. Invariant: after the prompt has been run, all tokens but the last have K/V in `slot`.
 
-    `pending` are tokens that the last pass predicted on rows whose bits may differ from plain decoding's; they are not committed
-    but lead the next draft. Drafters guess what follows `context`.
-
-    `speculation` says how this request guesses and checks (a `controller.Speculation`); requests of one batch may differ.
-    `memory_scope`: what drafters learn from this request may only serve requests of the same scope (a tenant, an API key).
+    `unconfirmed` are tokens that were predicted but have to be verified again: they lead the next draft. Drafters draft what follows
+    `context`. `strategy` says how this request drafts and verifies; requests of one batch may differ.
+    `cache_salt`: what drafters learn from this request may only serve requests of the same scope (a tenant, an API key).
     `prediction`: tokens the caller expects in the answer; drafters may look there, the model never sees them.
     `stop_check(token_id)` is told every committed token and answers whether a stop string is now complete.
     """
 
     id: str
     token_ids: list[int]
-    params: SamplingParams
+    sampling_params: SamplingParams
     sampler: Sampler
-    speculation: Any
+    strategy: Strategy
     stop_token_ids: frozenset[int] = frozenset()
     stop_check: Callable[[int], bool] | None = None
     num_prompt_tokens: int = 0
-    slot: Any = None
-    pending: list[int] = field(default_factory=list)
-    pending_sources: list[str] = field(default_factory=list)  # the drafter that guessed each of them, "" for the model's own
+    slot: Slot | None = None
+    unconfirmed: Unconfirmed = NONE_UNCONFIRMED
     finish_reason: str | None = None
     error: Exception | None = None
     sources: list[str] = field(default_factory=list)  # of every output token, as in StepOutput
-    memory_scope: str = ""
+    cache_salt: str = ""
     prediction: Sequence[int] = ()
-    proposal: Draft = EMPTY_DRAFT  # all that was guessed in this step, before the controller chose
     logprobs: list[dict[int, float]] | None = None
     stats: RequestStats = field(default_factory=RequestStats)
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
-        if self.params.logprobs is not None:
+        if self.sampling_params.logprobs is not None:
             self.logprobs = []
 
     @property
     def context(self) -> list[int]:
-        """The text as far as it is known, pending tokens included: what drafters continue. Not to be changed."""
-        return [*self.token_ids, *self.pending] if self.pending else self.token_ids
+        """The text as far as it is known, unconfirmed tokens included: what drafters continue. Do not change it."""
+        return [*self.token_ids, *self.unconfirmed.token_ids] if self.unconfirmed else self.token_ids
 
     @property
     def from_draft(self) -> list[bool]:
-        """Which output tokens were guesses that held."""
+        """Which output tokens were accepted draft tokens."""
         return [bool(source) for source in self.sources]
 
     @property
@@ -120,8 +122,13 @@ class Request:
 
     @property
     def num_tokens_left(self) -> int:
-        return self.params.max_tokens - self.num_output_tokens
+        return self.sampling_params.max_tokens - self.num_output_tokens
+
+    @property
+    def num_cached(self) -> int:
+        """Tokens with K/V."""
+        return 0 if self.slot is None else self.slot.num_cached
 
     @property
     def is_prefilling(self) -> bool:
-        return bool(self.slot.num_cached < len(self.token_ids) - 1)
+        return self.num_cached < len(self.token_ids) - 1

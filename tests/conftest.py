@@ -26,7 +26,7 @@ def llm() -> LLM:
 def make_toy(monkeypatch) -> Callable[..., LLM]:
     """Builds an LLM over a toy target: a token is a character, and loading it costs nothing.
 
-    While this fixture lives every LLM is such a one, those of the command line too. `make_toy(drafter, **options)` takes the
+    While this fixture lives every LLM is such a one, those of the command line too. `make_toy(speculative_config, **options)` takes the
     options of LLM, and those of ToyTarget in a dict `toy`.
     """
     options: dict[str, Any] = {}
@@ -34,9 +34,9 @@ def make_toy(monkeypatch) -> Callable[..., LLM]:
     def load(*_: Any) -> tuple[Any, ...]:
         return toy_parts(**options)
 
-    def build(drafter: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
+    def build(speculative_config: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
         options.update(toy or {})
-        return LLM("toy", drafter, **settings)
+        return LLM("toy", speculative_config, **settings)
 
     monkeypatch.setattr("outpace.llm.load", load)
     return build

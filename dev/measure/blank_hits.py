@@ -17,7 +17,7 @@ import numpy as np
 from outpace import LLM, SamplingParams
 from outpace.bench.workloads import read_prompts
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.blanks.kinds import text_blanks
 from outpace.request import Request
@@ -47,12 +47,12 @@ class Prober(Drafter):
         for blanks in self.kinds.values():
             parents += [-1, *range(len(token_ids), len(token_ids) + self.count - 1)]
             token_ids += blanks.token_ids(request.context[-1], self.count)
-        return Draft(token_ids, parents, num_probes=len(token_ids))
+        return Draft(token_ids, parents, num_lookahead=len(token_ids))
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         answer = self.answers[tuple(request.token_ids[: request.num_prompt_tokens])]
         known = request.num_output_tokens  # with the token this step has drawn: answer[known - 1]
-        rows = output.logits[1:].reshape(len(self.kinds), self.count, -1) if verdict.draft.num_probes else []
+        rows = output.logits[1:].reshape(len(self.kinds), self.count, -1) if verdict.draft.num_lookahead else []
         for i in range(self.count):
             if len(rows) and known + i < len(answer):
                 self.seen[i] += 1
@@ -75,11 +75,13 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     options = parser.parse_args()
     llm, workloads, params = LLM(), read_prompts(options.prompts, options.limit), SamplingParams(max_tokens=options.max_tokens)
-    plain = [llm.chat(workload.messages, params, speculative="none")[0] for workload in workloads]
+    plain = [llm.chat(workload.messages, params, speculative_config="none")[0] for workload in workloads]
     answers = {tuple(output.prompt_token_ids): output.token_ids for output in plain}
     prober = Prober(llm, options.kinds, options.count, answers)
-    how = Speculation("prober", prober, create_verifier("exact"), FixedController(1))
-    same = sum(llm.chat(w.messages, params, speculative=how)[0].token_ids == p.token_ids for w, p in zip(workloads, plain, strict=True))
+    how = Strategy("prober", prober, create_verifier("exact"), FixedController(1))
+    same = sum(
+        llm.chat(w.messages, params, speculative_config=how)[0].token_ids == p.token_ids for w, p in zip(workloads, plain, strict=True)
+    )
     columns = [*(f"top {limit}" for limit in WITHIN), "own place", "itself"]
     lines = [f"{same}/{len(plain)} identical; {prober.seen[0]} steps", f"| blank | offset | {' | '.join(columns)} |"]
     for kind in options.kinds:

@@ -37,7 +37,7 @@ def genai_folder(folder: Path) -> Path:
 
 def main(prompts: str, limit: int) -> None:
     """Print tokens/s of decoding for both, and the median of the per-prompt ratios."""
-    llm = LLM(drafter="none")
+    llm = LLM(speculative_config="none")
     with tempfile.TemporaryDirectory() as folder:
         pipeline = openvino_genai.LLMPipeline(str(genai_folder(Path(folder))), "CPU")
     config = openvino_genai.GenerationConfig(max_new_tokens=NUM_TOKENS, do_sample=False, ignore_eos=True, apply_chat_template=False)

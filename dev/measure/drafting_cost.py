@@ -89,7 +89,7 @@ def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> 
     request.token_ids.append(token)
     times.append(time.perf_counter())
     drafter.observe(request, Verdict(draft, [], token), output)
-    drafter.settle()
+    drafter.end_step()
     times.append(time.perf_counter())
     return len(draft), times[1] - times[0], times[2] - times[1], times[4] - times[3]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from outpace import LLM, SamplingParams
 from outpace.bench.workloads import Workload, read_prompts
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter
 from outpace.llm import RequestOutput
 from outpace.request import Request
@@ -42,9 +42,9 @@ class Watched(Drafter):
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         draft, path = verdict.draft, {-1, *verdict.path}
         self.rows.append(1 + len(draft))
-        for node in range(len(draft) - draft.num_probes):
-            if draft.chances and draft.chances[node] < 1.0 and draft.parents[node] in path:  # 1.0: pending tokens
-                bucket = int(10 * draft.chances[node])
+        for node in range(len(draft) - draft.num_lookahead):
+            if draft.confidences and draft.confidences[node] < 1.0 and draft.parents[node] in path:  # 1.0: pending tokens
+                bucket = int(10 * draft.confidences[node])
                 self.tried[bucket] += 1
                 self.right[bucket] += node in path
         self.inner.observe(request, verdict, output)
@@ -60,9 +60,9 @@ class Watched(Drafter):
 def run(llm: LLM, workloads: Sequence[Workload], params: SamplingParams, spec: str) -> tuple[list[RequestOutput], Watched]:
     """The answers to all prompts, one after the other."""
     name, _, count = spec.partition("@")
-    drafter = Watched(llm.speculation(name).drafter)
-    how = Speculation(spec, drafter, create_verifier("exact"), FixedController(int(count) if count else drafter.num_draft_tokens))
-    return [llm.chat(workload.messages, params, speculative=how)[0] for workload in workloads], drafter
+    drafter = Watched(llm.strategy(name).drafter)
+    how = Strategy(spec, drafter, create_verifier("exact"), FixedController(int(count) if count else drafter.num_draft_tokens))
+    return [llm.chat(workload.messages, params, speculative_config=how)[0] for workload in workloads], drafter
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def speed(row: dict[str, Any]) -> str:
 
 def length(row: dict[str, Any]) -> str:
     """Tokens a step."""
-    return f"{row['mean_acceptance_length']:.2f}"
+    return f"{row['tokens_per_step']:.2f}"
 
 
 def identical(row: dict[str, Any]) -> str:
@@ -265,8 +265,9 @@ def page() -> str:
     document = load("greedy")
     machine, cost = document["machine"], document["verify_cost"]
     parts = [
-        "# Results\n\nWritten by `python dev/measure/results.py` from the documents in `docs/results/`; `make results PROMPTS=question_even.jsonl` "
-        "measures what is missing there. The prompts are the even questions of Spec-Bench, 8 of each category.",
+        "# Results\n\nWritten by `python dev/measure/results.py` from the documents in `docs/results/`; "
+        "`make results PROMPTS=question_even.jsonl` measures what is missing there. "
+        "The prompts are the even questions of Spec-Bench, 8 of each category.",
         f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
         f"{machine['openvino']}. Drafters are interleaved prompt by prompt; decoding only. The machine is noisy to 15%: trust the ratios.",
         table(

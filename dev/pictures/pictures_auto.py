@@ -1,4 +1,7 @@
-"""Draw docs/drafters/auto.svg: the cost of a pass on this machine and what auto chose in a real run. usage: python dev/pictures/pictures_auto.py"""
+"""Draw docs/drafters/auto.svg: the cost of a forward pass on this machine and what auto chose in a real run.
+
+usage: python dev/pictures/pictures_auto.py
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def main() -> None:
     """Summarise the demonstration's document with auto, note every step, draw."""
     plt.switch_backend("svg")
     plt.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    llm = LLM("default", drafter="auto")
+    llm = LLM("default", speculative_config="auto")
     messages = [{"role": "user", "content": demo.INSTRUCTION + demo.document()}]
     llm.chat(messages, SamplingParams(max_tokens=32))
     controller = explain.start(llm)
@@ -29,7 +32,7 @@ def main() -> None:
     numbers = range(1, len(steps) + 1)
     right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="rows of the pass")
     right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them guesses")
-    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.mean_acceptance_length:.2f} a step")
+    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} a step")
     right.legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(OUT, metadata={"Date": None})

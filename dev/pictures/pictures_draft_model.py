@@ -25,7 +25,7 @@ DEPTH, MAX_TOKENS, SEED = 3, 96, 7
 def measure(llm: LLM, prompts: list[list[int]], spec: str, temperature: float, plain: list[list[int]]) -> tuple[float, int]:
     """(tokens a step over all prompts, answers identical to plain decoding)."""
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=temperature, seed=SEED)
-    outputs = llm.generate(prompts, params, speculative=spec)
+    outputs = llm.generate(prompts, params, speculative_config=spec)
     num_same = sum(output.token_ids == tokens for output, tokens in zip(outputs, plain, strict=True))
     length = sum(len(output.token_ids) for output in outputs) / sum(output.stats.num_steps for output in outputs)
     sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens a step, {num_same} of {len(prompts)} identical\n")
@@ -55,9 +55,9 @@ def main(path: str, limit: str = "12", wanted: str = "8,16,24") -> None:
     lengths, costs = [], []
     for number in layers:
         spec = f"draft_model:self:{number}"
-        costs.append(llm.speculation(spec).drafter.helper.pass_cost)  # type: ignore[attr-defined]
+        costs.append(llm.strategy(spec).drafter.helper.pass_cost)  # type: ignore[attr-defined]
         sys.stdout.write(f"{spec}: a pass costs {costs[-1]:.2f} of the model's\n")
-        lengths.append(measure(llm, prompts, f"{spec}:max_depth={DEPTH}:min_chance=0", 0.0, plain[0.0])[0])
+        lengths.append(measure(llm, prompts, f"{spec}:max_depth={DEPTH}:min_confidence=0", 0.0, plain[0.0])[0])
         measure(llm, prompts, spec, 0.8, plain[0.8])
     draw(layers, 30, lengths, costs)
 

@@ -22,7 +22,7 @@ PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 def main() -> None:
     """The edit of tests/test_prediction.py, answered with the old text as prediction and plainly."""
     llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=240)
-    plain = llm.generate(EDIT, params, speculative=False)[0]
+    plain = llm.generate(EDIT, params, speculative_config=False)[0]
     fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
     if plain.token_ids != fast.token_ids:
         raise SystemExit("the two answers differ")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from outpace import LLM, SamplingParams
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.blanks.drafter import BlanksDrafter, likeliest
 from outpace.drafters.lookahead import LookaheadDrafter
@@ -78,9 +78,9 @@ class WatchedBlanks(BlanksDrafter):
 
 def run(llm: LLM, drafter: Drafter) -> list[int]:
     """The answer to PROMPT."""
-    how = Speculation("watched", drafter, create_verifier("exact"), FixedController(drafter.num_draft_tokens))
+    how = Strategy("watched", drafter, create_verifier("exact"), FixedController(drafter.num_draft_tokens))
     messages = [{"role": "user", "content": PROMPT}]
-    return llm.chat(messages, SamplingParams(max_tokens=160), speculative=how)[0].token_ids
+    return llm.chat(messages, SamplingParams(max_tokens=160), speculative_config=how)[0].token_ids
 
 
 def shown(llm: LLM, token: int) -> str:
@@ -130,7 +130,7 @@ def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> Renderab
     blanks = list(step.draft.token_ids[-len(step.said) :])
     for i, (blank, level) in enumerate(zip(blanks, step.said, strict=True), 1):
         guesses = Text(", ").join(
-            Text(f"{shown(llm, token)} {100 * chance:.0f}%", ACCEPTED if token == right[i] else WRONG) for token, chance in level
+            Text(f"{shown(llm, token)} {100 * confidence:.0f}%", ACCEPTED if token == right[i] else WRONG) for token, confidence in level
         )
         table.add_row(f"blank {i}", f"+{i}", Text(shown(llm, blank), SEED), guesses, Text(shown(llm, right[i]), TEXT))
     return Group(words(llm, step.text[-12:], "dim"), table)
@@ -138,7 +138,7 @@ def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> Renderab
 
 def chains(draft: Draft) -> list[list[int]]:
     """The paths from the root to each leaf, without probes."""
-    nodes = range(len(draft) - draft.num_probes)
+    nodes = range(len(draft) - draft.num_lookahead)
     inner = {draft.parents[node] for node in nodes}
     found = []
     for node in nodes:

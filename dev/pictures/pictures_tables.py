@@ -61,7 +61,7 @@ class Watcher:
 
     def on_propose(self, request: Request, budget: int) -> Draft:
         """Note the text that the guesses continue."""
-        self.context = [] if request.pending else list(request.token_ids)
+        self.context = [] if request.unconfirmed else list(request.token_ids)
         return self.propose(request, budget)
 
     def on_observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
@@ -83,8 +83,8 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
     sources = step.draft.sources or [name] * len(step.draft)
     for node, (token, parent) in enumerate(zip(step.draft.token_ids, step.draft.parents, strict=True)):
         label = Text(word(token), "bold green" if node in accepted else "dim")
-        if step.draft.chances:
-            label.append(f"  {step.draft.chances[node]:.0%}", "none")
+        if step.draft.confidences:
+            label.append(f"  {step.draft.confidences[node]:.0%}", "none")
         label.append(f"  {sources[node]}" if step.draft.sources else "", COLOURS.get(sources[node], "none"))
         label.append("  ✓" if node in accepted else "", "bold green")
         branches[node] = branches[parent].add(label)
@@ -97,8 +97,8 @@ def draw(llm: LLM, name: str) -> None:
     """Run the prompts, choose a step of the last one, save the picture."""
     spec, prompts = PICTURES[name]
     for prompt in prompts:
-        watcher = Watcher(llm.speculation(spec).drafter)
-        llm.chat([{"role": "user", "content": prompt}], SamplingParams(max_tokens=96), speculative=spec)
+        watcher = Watcher(llm.strategy(spec).drafter)
+        llm.chat([{"role": "user", "content": prompt}], SamplingParams(max_tokens=96), speculative_config=spec)
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture(llm, name, max(watcher.steps, key=lambda step: step.interest)))
     console.save_svg(str(OUT / f"{name}.svg"), title=f"{spec}: one step")
@@ -107,7 +107,7 @@ def draw(llm: LLM, name: str) -> None:
 def main() -> None:
     """All pictures."""
     OUT.mkdir(exist_ok=True)
-    llm = LLM(drafter="none")
+    llm = LLM(speculative_config="none")
     for name in sys.argv[1:] or PICTURES:
         draw(llm, name)
 

@@ -2,7 +2,8 @@
 
 usage: python dev/training/train_assets.py DATA WORK
 
-DATA has the folders that dev/training/training_prompts.py reads. WORK keeps the answers, the captured rows (1.5 GB) and the runs. Called again after
+DATA has the folders that dev/training/training_prompts.py reads. WORK keeps the answers, the captured rows (1.5 GB) and the runs.
+Called again after
 whatever stopped it, it skips what is whole and goes on with the rest.
 """
 

@@ -45,7 +45,7 @@ def decoded(llm: LLM, rows: Rows, texts: Sequence[int], spec: str) -> list[Decod
     for number in track(texts, len(texts), spec):
         begin, first, end = (int(places[at]) for places, at in ((rows.starts, number), (rows.answers, number), (rows.starts, number + 1)))
         prompt, params = rows.inputs[begin : first + 1].tolist(), SamplingParams(max_tokens=end - first)
-        (output,) = llm.generate(prompt, params, speculative=spec)
+        (output,) = llm.generate(prompt, params, speculative_config=spec)
         is_same = output.token_ids == rows.tokens[first:end].tolist()
         found.append(Decoded(number, len(output.token_ids), output.stats.num_steps, is_same))
     return found

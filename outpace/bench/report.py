@@ -25,7 +25,7 @@ def tables(document: dict[str, Any]) -> list[Table]:
             str(row["num_prompts"]),
             str(row["num_tokens"]),
             f"{row['tokens_per_second']:.1f}",
-            f"{row['mean_acceptance_length']:.2f}",
+            f"{row['tokens_per_step']:.2f}",
             f"{100 * row['acceptance_rate']:.0f}%",
             f"{row['speedup']:.2f}",
             f"{row['num_identical']}/{row['num_prompts']}",

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import outpace
 from outpace.bench.workloads import Workload
 from outpace.controller.cost import measure_verify_cost
-from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, median
-from outpace.llm import LLM, Speculative
+from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, median, tokens_per_step
+from outpace.llm import LLM, SpeculativeLike
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track
@@ -34,6 +34,7 @@ class Result:
     num_tokens: int
     decode_seconds: float
     tokens_per_second: float
+    tokens_per_step: float
     mean_acceptance_length: float
     acceptance_rate: float
     speedup: float
@@ -52,7 +53,7 @@ class _Cell:
 def run(
     llm: LLM,
     workloads: Sequence[Workload],
-    drafters: Mapping[str, Speculative],
+    drafters: Mapping[str, SpeculativeLike],
     params: SamplingParams,
     repeats: int = 1,
     concurrency: int = 1,
@@ -61,7 +62,7 @@ def run(
     document. Seconds are decoding only; with several prompts at once they start with the prompts in the prefix cache."""
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
-        llm.speculation(setting)  # a wrong name is told before any work
+        llm.strategy(setting)  # a wrong name is told before any work
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[_Cell]] = {name: [] for name in settings}
@@ -80,17 +81,17 @@ def run(
 
 
 def _run_group(
-    llm: LLM, group: Sequence[Workload], settings: Mapping[str, Speculative], params: SamplingParams, repeats: int, index: int
+    llm: LLM, group: Sequence[Workload], settings: Mapping[str, SpeculativeLike], params: SamplingParams, repeats: int, index: int
 ) -> dict[str, list[_Cell]]:
     """Every drafter on some prompts at once, in an order that rotates with group and repeat."""
     messages = [workload.messages for workload in group]
     if len(group) > 1:
-        llm.chat(messages, replace(params, max_tokens=1, min_tokens=0), speculative=BASELINE)
+        llm.chat(messages, replace(params, max_tokens=1, min_tokens=0), speculative_config=BASELINE)
     runs: dict[str, list[list[tuple[RequestOutput, float]]]] = {name: [] for name in settings}
     for repeat in range(repeats):
         for name in rotated(list(settings), index + repeat):
             started = time.perf_counter()
-            outputs = llm.chat(messages, params, speculative=settings[name])
+            outputs = llm.chat(messages, params, speculative_config=settings[name])
             runs[name].append(_timed(outputs, time.perf_counter() - started))
     plain = [output.token_ids for output, _ in runs[BASELINE][0]]
     return {name: [_cell([turn[i] for turn in turns], plain[i]) for i in range(len(group))] for name, turns in runs.items()}
@@ -132,7 +133,10 @@ def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_
                 num_tokens=num_tokens,
                 decode_seconds=round(seconds, 4),
                 tokens_per_second=round(_rate(num_tokens, seconds), 2),
-                mean_acceptance_length=round(mean_acceptance_length(num_tokens, sum(s.num_steps for s in stats)), 3),
+                tokens_per_step=round(tokens_per_step(num_tokens, sum(s.num_steps for s in stats)), 3),
+                mean_acceptance_length=round(
+                    mean_acceptance_length(sum(s.num_accepted_tokens for s in stats), sum(s.num_drafts for s in stats)), 3
+                ),
                 acceptance_rate=round(
                     acceptance_rate(sum(s.num_accepted_tokens for s in stats), sum(s.num_draft_tokens for s in stats)), 4
                 ),

@@ -69,7 +69,7 @@ def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_c
     from outpace.server import ServerSettings, create_app
     from outpace.server.listen import in_thread
 
-    app = create_app(LLM(drafter=setting, **llm_options), ServerSettings(api_keys=keys, max_queue=max_clients))
+    app = create_app(LLM(speculative_config=setting, **llm_options), ServerSettings(api_keys=keys, max_queue=max_clients))
     return stack.enter_context(in_thread(app))
 
 

@@ -36,7 +36,7 @@ def converse(llm: LLM, params: SamplingParams) -> None:
                 continue
             history.append({"role": "assistant", "content": answer})
             if output is not None and sys.stdin.isatty():
-                console.print(f"[{output.tokens_per_second:.0f} tokens/s, {output.mean_acceptance_length:.2f} tokens a step]", style="dim")
+                console.print(f"[{output.tokens_per_second:.0f} tokens/s, {output.tokens_per_step:.2f} tokens a step]", style="dim")
 
 
 def _write(text: str) -> None:

@@ -18,7 +18,7 @@ NUM_SHOWN = 6  # guesses named in a line
 
 def start(llm: LLM) -> AdaptiveController:
     """From now on the controller of the default drafter notes its reasons. Raises BadInputError where there is nothing to explain."""
-    controller = llm.speculation(None).controller
+    controller = llm.strategy(None).controller
     if not isinstance(controller, AdaptiveController):
         raise BadInputError("--explain tells why auto guessed what it did: add --drafter auto")
     controller.steps = []
@@ -31,7 +31,9 @@ def render(llm: LLM, controller: AdaptiveController) -> Group:
     for heading in ("step", "rows", "ms", "tokens/ms", "guesses (drafter, chance)"):
         steps.add_column(heading, justify="left" if heading.startswith("guesses") else "right")
     for number, step in enumerate(controller.steps or [], start=1):
-        steps.add_row(str(number), str(step.width), f"{step.milliseconds:.1f}", f"{step.rate:.3f}", _guesses(step, llm.tokenizer.decode))
+        steps.add_row(
+            str(number), str(step.num_tokens), f"{step.milliseconds:.1f}", f"{step.rate:.3f}", _guesses(step, llm.tokenizer.decode)
+        )
     return Group(_costs(controller.policy.costs), _accounts(controller), steps)
 
 
@@ -39,8 +41,8 @@ def _costs(costs: CostTable) -> Table:
     table = Table(title="cost of a pass, ms (measured once on this machine)")
     for heading in ("rows", "1 sequence", "8 sequences", "1,000 more tokens of context"):
         table.add_column(heading, justify="right")
-    for width, alone, batched, context in zip(costs.widths, costs.alone, costs.batched, costs.per_context_token, strict=True):
-        table.add_row(f"{width:g}", f"{alone:.1f}", f"{batched:.1f}", f"+{1000 * context:.1f}")
+    for num_tokens, alone, batched, context in zip(costs.sizes, costs.alone, costs.batched, costs.per_context_token, strict=True):
+        table.add_row(f"{num_tokens:g}", f"{alone:.1f}", f"{batched:.1f}", f"+{1000 * context:.1f}")
     table.caption = f"another width than the pass before: +{costs.switch:.1f} ms"
     return table
 
@@ -49,7 +51,7 @@ def _accounts(controller: AdaptiveController) -> Table:
     table = Table(title="drafters, lately")
     for heading in ("drafter", "tokens a step", "ms a step", "now"):
         table.add_column(heading, justify="left" if heading == "drafter" else "right")
-    for name, record in controller.worth.records.items():
+    for name, record in controller.drafter_stats.records.items():
         state = f"rests {record.rest} steps: not worth its time" if record.rest else "guesses"
         table.add_row(name, f"{record.gained:.2f}", f"{record.milliseconds:.2f}", state)
     return table
@@ -57,9 +59,9 @@ def _accounts(controller: AdaptiveController) -> Table:
 
 def _guesses(step: Step, decode: Callable[[Sequence[int]], str]) -> Text:
     text = Text("none" if not step.taken else "")
-    for token, source, chance in step.taken[:NUM_SHOWN]:
+    for token, source, confidence in step.taken[:NUM_SHOWN]:
         text.append(f"{decode([token])!r} ", "bold")
-        text.append(f"{source} {chance:.2f}  ", "dim")
+        text.append(f"{source} {confidence:.2f}  ", "dim")
     if len(step.taken) > NUM_SHOWN:
         text.append(f"and {len(step.taken) - NUM_SHOWN} more  ")
     if step.left:

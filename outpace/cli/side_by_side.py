@@ -42,9 +42,9 @@ def run(llm: LLM, max_tokens: int, console: Console) -> tuple[RequestOutput, Req
     shown = ["", ""]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         for side, name in enumerate(("none", None)):
-            for piece in llm.stream(prompt, params, speculative=name):
+            for piece in llm.stream(prompt, params, speculative_config=name):
                 shown[side] += piece.text
-                live.update(_columns(_panel("plain", Text(shown[0])), _panel(llm.speculative.method, Text(shown[1]))))
+                live.update(_columns(_panel("plain", Text(shown[0])), _panel(llm.speculative_config.method, Text(shown[1]))))
                 outputs += [piece.output] if piece.output else []
     return outputs[0], outputs[1]
 
@@ -62,7 +62,7 @@ def _columns(left: RenderableType, right: RenderableType) -> Table:
 
 
 def _speed(output: RequestOutput) -> str:
-    return f"{output.tokens_per_second:.1f} tokens/s, {output.mean_acceptance_length:.2f} tokens a step"
+    return f"{output.tokens_per_second:.1f} tokens/s, {output.tokens_per_step:.2f} tokens a step"
 
 
 def render(plain: RequestOutput, fast: RequestOutput) -> Group:
@@ -82,7 +82,7 @@ def summary(plain: RequestOutput, fast: RequestOutput) -> dict[str, Any]:
             "drafter": output.drafter,
             "tokens": len(output.token_ids),
             "tokens_per_second": round(output.tokens_per_second, 2),
-            "mean_acceptance_length": round(output.mean_acceptance_length, 3),
+            "tokens_per_step": round(output.tokens_per_step, 3),
         }
 
     speedup = fast.tokens_per_second / plain.tokens_per_second if plain.tokens_per_second else 0.0

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
-from outpace.controller.drafter_stats import Worth
-from outpace.controller.num_tokens import MIN_ROWS, WidthPolicy
-from outpace.controller.switch import Guard
+from outpace.controller.drafter_stats import DrafterStats
+from outpace.controller.num_tokens import MIN_ROWS, NumTokensPolicy
+from outpace.controller.switch import Switch
 from outpace.drafters.combined import CombinedDrafter
 from outpace.request import Request
 from outpace.tree.draft import Draft, select
 
-MIN_CHANCE = 0.01  # less is not even given a free row
+MIN_CONFIDENCE = 0.01  # less is not even given a free row
 Candidate = tuple[float, int, int]  # chance of the whole path, index of the request, node
 
 
@@ -28,7 +28,7 @@ Candidate = tuple[float, int, int]  # chance of the whole path, index of the req
 class Step:
     """Why a step guessed what it did, for `--explain`: nodes as (token, drafter, chance of the whole path)."""
 
-    width: int
+    num_tokens: int
     milliseconds: float
     rate: float
     taken: list[tuple[int, str, float]] = field(default_factory=list)
@@ -40,109 +40,111 @@ class AdaptiveController(Controller):
 
     def __init__(self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24):
         self.drafter, self.max_nodes = drafter, max_nodes
-        self.policy, self.calibration, self.worth = WidthPolicy(costs), Calibration(), Worth(drafter.names)
-        self.guard = Guard()
-        self.appetite = float(max_nodes)  # nodes a request took lately, running mean
+        self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.names)
+        self.switch = Switch()
+        self.mean_drafted = float(max_nodes)  # nodes a request took lately, running mean
         self.expected, self.taken = 1.0, 1.0  # milliseconds of a pass by the table and in truth, running means
         self.steps: list[Step] | None = None  # a list collects the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
-        return 0 if self.guard.is_plain else min(self.max_nodes, 2 + int(1.6 * self.appetite))
+        return 0 if self.switch.is_plain else min(self.max_nodes, 2 + int(1.6 * self.mean_drafted))
 
-    def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
+    def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_tokens: int) -> Plan:
         self._question(requests)
         nodes = self._candidates(requests, drafts)
-        own = [1 + len(request.pending) for request in requests]
-        rows, gains = _running(own, nodes, num_other_rows)
+        own = [1 + len(request.unconfirmed) for request in requests]
+        rows, gains = _running(own, nodes, num_other_tokens)
         num_context = sum(len(request.token_ids) for request in requests)
-        width = self.policy.choose(rows, gains, len(requests), num_context, num_other_rows + sum(own))
-        num_taken = bisect_right(rows, width) - 1
+        num_tokens = self.policy.choose(rows, gains, len(requests), num_context, num_other_tokens + sum(own))
+        num_taken = bisect_right(rows, num_tokens) - 1
         least = self.policy.rate * self.policy.costs.idle_row  # a row that is run anyway still costs its logits
         while num_taken and nodes[num_taken - 1][0] < least:
             num_taken -= 1
-        self.expected = self._running_mean(self.expected, self._cost(requests, width))
-        self.appetite += 0.1 * (num_taken / len(requests) - self.appetite)
+        self.expected = self._running_mean(self.expected, self._cost(requests, num_tokens))
+        self.mean_drafted += 0.1 * (num_taken / len(requests) - self.mean_drafted)
         chosen: list[list[int]] = [[] for _ in requests]
         gained: dict[str, float] = {}  # drafters that guessed the same node share it
-        for chance, index, node in nodes[:num_taken]:
+        for confidence, index, node in nodes[:num_taken]:
             chosen[index].append(node)
             names = _source(requests[index], drafts[index], node).split("+")
             for name in names:
-                gained[name] = gained.get(name, 0.0) + chance / len(names)
+                gained[name] = gained.get(name, 0.0) + confidence / len(names)
         self._account(gained)
         if self.steps is not None:
-            self._note(requests, drafts, nodes, num_taken, width)
-        return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], width)
+            self._note(requests, drafts, nodes, num_taken, num_tokens)
+        return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], num_tokens)
 
     def _question(self, requests: Sequence[Request]) -> None:
         """Tell the guard that a step begins."""
-        lengths = {request.id: len(request.token_ids) + len(request.pending) for request in requests}
+        lengths = {request.id: len(request.token_ids) + len(request.unconfirmed) for request in requests}
         num_rows, num_seqs = MIN_ROWS * len(requests), len(requests)
         plain = self.policy.costs.milliseconds(num_rows, num_seqs, sum(lengths.values()), num_rows - num_seqs)
-        self.guard.step(lengths, plain, self.taken / self.expected)
+        self.switch.step(lengths, plain, self.taken / self.expected)
 
-    def passed(self, milliseconds: float) -> None:
+    def record_forward_time(self, milliseconds: float) -> None:
         self.taken = self._running_mean(self.taken, milliseconds)
 
     @staticmethod
     def _running_mean(mean: float, value: float) -> float:
         return 0.95 * mean + 0.05 * value
 
-    def _cost(self, requests: Sequence[Request], width: int) -> float:
-        return self.policy.costs.milliseconds(width, len(requests), sum(len(request.token_ids) for request in requests))
+    def _cost(self, requests: Sequence[Request], num_tokens: int) -> float:
+        return self.policy.costs.milliseconds(num_tokens, len(requests), sum(len(request.token_ids) for request in requests))
 
     def _account(self, gained: Mapping[str, float]) -> None:
-        if self.guard.is_plain:
-            self.drafter.resting = set(self.drafter.names)
+        if self.switch.is_plain:
+            self.drafter.paused = set(self.drafter.names)
             return
         load = self.taken / self.expected  # a busy machine slows drafting and passes alike
-        self.worth.account(gained, self.drafter.milliseconds, self.policy.rate / load)
+        self.drafter_stats.account(gained, self.drafter.milliseconds, self.policy.rate / load)
         self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)
-        self.drafter.resting = self.worth.resting
+        self.drafter.paused = self.drafter_stats.paused
 
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
-        self.calibration.observe(proposal, request.speculation.name, known)
+        self.calibration.observe(proposal, request.strategy.name, known)
 
     def _candidates(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> list[Candidate]:
         """All nodes, best first; a parent always comes before its children."""
         nodes: list[Candidate] = []
         for index, (request, draft) in enumerate(zip(requests, drafts, strict=True)):
-            chances = self.calibration.paths(draft, request.speculation.name)
-            nodes += [(chance, index, node) for node, chance in enumerate(chances) if chance >= MIN_CHANCE]
+            confidences = self.calibration.paths(draft, request.strategy.name)
+            nodes += [(confidence, index, node) for node, confidence in enumerate(confidences) if confidence >= MIN_CONFIDENCE]
         return sorted(nodes, key=lambda entry: (-entry[0], entry[1], entry[2]))
 
-    def _note(self, requests: Sequence[Request], drafts: Sequence[Draft], nodes: Sequence[Candidate], num_taken: int, width: int) -> None:
+    def _note(
+        self, requests: Sequence[Request], drafts: Sequence[Draft], nodes: Sequence[Candidate], num_taken: int, num_tokens: int
+    ) -> None:
         def described(entry: Candidate) -> tuple[int, str, float]:
-            chance, index, node = entry
-            return drafts[index].token_ids[node], _source(requests[index], drafts[index], node), chance
+            confidence, index, node = entry
+            return drafts[index].token_ids[node], _source(requests[index], drafts[index], node), confidence
 
-        cost = self._cost(requests, width)
+        cost = self._cost(requests, num_tokens)
         left = described(nodes[num_taken]) if num_taken < len(nodes) else None
         assert self.steps is not None
-        self.steps.append(Step(width, cost, self.policy.rate, [described(entry) for entry in nodes[:num_taken]], left))
+        self.steps.append(Step(num_tokens, cost, self.policy.rate, [described(entry) for entry in nodes[:num_taken]], left))
 
 
 def _source(request: Request, draft: Draft, node: int) -> str:
-    return draft.sources[node] if draft.sources else request.speculation.name
+    return draft.sources[node] if draft.sources else request.strategy.name
 
 
-def _running(own: Sequence[int], nodes: Sequence[Candidate], num_other_rows: int) -> tuple[list[int], list[float]]:
+def _running(own: Sequence[int], nodes: Sequence[Candidate], num_other_tokens: int) -> tuple[list[int], list[float]]:
     """(rows of the pass, tokens expected) with the first k nodes, k = 0, 1, …; `own` are the rows of each request without nodes."""
     own = list(own)
-    rows, gains = [num_other_rows + sum(max(MIN_ROWS, count) for count in own)], [float(len(own))]
-    for chance, index, _ in nodes:
+    rows, gains = [num_other_tokens + sum(max(MIN_ROWS, count) for count in own)], [float(len(own))]
+    for confidence, index, _ in nodes:
         own[index] += 1
         rows.append(rows[-1] + (own[index] > MIN_ROWS))
-        gains.append(gains[-1] + chance)
+        gains.append(gains[-1] + confidence)
     return rows, gains
 
 
 def _pruned(draft: Draft, nodes: list[int]) -> Draft:
     """The draft of these nodes, best first, and of the probes that hang off them or off the root."""
-    probes = range(len(draft) - draft.num_probes, len(draft))
+    lookahead = range(len(draft) - draft.num_lookahead, len(draft))
     kept = set(nodes)
     riding: list[int] = []
-    for node in probes:
+    for node in lookahead:
         if draft.parents[node] < 0 or draft.parents[node] in kept:
             kept.add(node)
             riding.append(node)

@@ -15,7 +15,7 @@ class Plan:
     """The drafts to run, one a request, and the width to pad the pass to (0: what the target does by itself)."""
 
     drafts: list[Draft]
-    width: int = 0
+    num_tokens: int = 0
 
 
 class Controller(ABC):
@@ -25,11 +25,11 @@ class Controller(ABC):
     def budget(self, request: Request, num_running: int) -> int:
         """Nodes the drafter may propose, before the engine's own limits (tokens left, rows)."""
 
-    def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_rows: int) -> Plan:
-        """What to run of the proposals of all these requests; `num_other_rows` of the pass belong to others."""
+    def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_tokens: int) -> Plan:
+        """What to run of the proposals of all these requests; `num_other_tokens` of the pass belong to others."""
         return Plan(list(drafts))
 
-    def passed(self, milliseconds: float) -> None:
+    def record_forward_time(self, milliseconds: float) -> None:
         """How long the pass took that the last plan went into."""
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
-from outpace.tree.draft import UNKNOWN_CHANCE, Draft
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
 CLAIMS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed chances
 DEPTHS = (1, 2, 4, 8)  # first depth of each group
@@ -19,7 +19,7 @@ class Calibration:
     def __init__(self) -> None:
         self.counts: dict[tuple[str, int, int], list[float]] = {}  # -> [held, trials]
 
-    def chance(self, source: str, claim: float, depth: int) -> float:
+    def confidence(self, source: str, claim: float, depth: int) -> float:
         """The chance that a node holds, given that its parent does; depth 1 is the next token."""
         held, trials = self.counts.get(_key(source, claim, depth), (0.0, 0.0))
         return (held + PRIOR * claim) / (trials + PRIOR)
@@ -36,17 +36,17 @@ class Calibration:
         """The chance of each node that it and all its ancestors hold; 0 for probes. `name`: the drafter where the draft names none."""
         found: list[float] = []
         depths: list[int] = []
-        for node in range(len(draft) - draft.num_probes):
+        for node in range(len(draft) - draft.num_lookahead):
             parent = draft.parents[node]
             depths.append(1 if parent < 0 else depths[parent] + 1)
-            chance = self.chance(draft.sources[node] if draft.sources else name, claim_of(draft, node), depths[node])
-            found.append(chance * (1.0 if parent < 0 else found[parent]))
-        return found + [0.0] * draft.num_probes
+            confidence = self.confidence(draft.sources[node] if draft.sources else name, claim_of(draft, node), depths[node])
+            found.append(confidence * (1.0 if parent < 0 else found[parent]))
+        return found + [0.0] * draft.num_lookahead
 
     def observe(self, draft: Draft, name: str, known: Sequence[int]) -> None:
         """Learn from a whole proposal, run or not: `known` are the tokens that really came."""
         children: dict[int, list[int]] = {}
-        for node in range(len(draft) - draft.num_probes):
+        for node in range(len(draft) - draft.num_lookahead):
             children.setdefault(draft.parents[node], []).append(node)
         at = -1
         for depth, token in enumerate(known, start=1):
@@ -62,7 +62,7 @@ class Calibration:
 
 def claim_of(draft: Draft, node: int) -> float:
     """The chance the drafter gives a node."""
-    return UNKNOWN_CHANCE if draft.chances is None else draft.chances[node]
+    return UNKNOWN_CONFIDENCE if draft.confidences is None else draft.confidences[node]
 
 
 def _key(source: str, claim: float, depth: int) -> tuple[str, int, int]:

@@ -25,7 +25,7 @@ from outpace.tree.segment import Segment, Slot
 
 logger = logging.getLogger("outpace")
 
-WIDTHS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
 RUN, WARM_UP = 12, 4  # passes of one width in a row, and those of them that do not count
@@ -42,13 +42,13 @@ class VerifyCost:
 
 @dataclass(frozen=True)
 class CostTable:
-    """Milliseconds of a pass: `alone` for one sequence with little context, `batched` for BATCH sequences, both by `widths` (rows in all).
+    """Milliseconds of a pass: `alone` for one sequence with little context, `batched` for BATCH sequences, both by `sizes` (rows in all).
 
     `per_context_token` is what a token of context adds, for each width; `switch` what a pass adds that is not as wide as the last;
     `idle_row` what a row costs less that is only padding: nobody wants its logits.
     """
 
-    widths: tuple[float, ...]
+    sizes: tuple[float, ...]
     alone: tuple[float, ...]
     batched: tuple[float, ...]
     per_context_token: tuple[float, ...]
@@ -65,8 +65,8 @@ class CostTable:
     @cached_property
     def _by_rows(self) -> tuple[list[float], ...]:
         """The three curves for 0, 1, 2, … rows up to the widest: straight lines between the widths. Looked up many times a step."""
-        rows = np.arange(int(self.widths[-1]) + 1)
-        return tuple(np.interp(rows, self.widths, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
+        rows = np.arange(int(self.sizes[-1]) + 1)
+        return tuple(np.interp(rows, self.sizes, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
 
     def save(self, path: Path) -> None:
         """Write the table whole or not at all."""
@@ -114,29 +114,31 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
     """Measure all of a CostTable; about 600 passes."""
-    room = target.capabilities.max_len - max(WIDTHS) - 1
-    alone = _times(target, [(width, 1) for width in WIDTHS], min(SHORT, room), repeats)
-    wide = [width for width in WIDTHS if width >= 2 * BATCH]
-    batched = _times(target, [(width, BATCH) for width in (BATCH, *wide)], min(SHORT, room), repeats)  # the first is plain decoding
-    longer = _times(target, [(width, 1) for width in (2, 8, 32)], min(LONG, room), repeats)
+    room = target.capabilities.max_len - max(SIZES) - 1
+    alone = _times(target, [(num_tokens, 1) for num_tokens in SIZES], min(SHORT, room), repeats)
+    wide = [num_tokens for num_tokens in SIZES if num_tokens >= 2 * BATCH]
+    batched = _times(
+        target, [(num_tokens, BATCH) for num_tokens in (BATCH, *wide)], min(SHORT, room), repeats
+    )  # the first is plain decoding
+    longer = _times(target, [(num_tokens, 1) for num_tokens in (2, 8, 32)], min(LONG, room), repeats)
     added = [max(0.0, longer[w, 1] - alone[w, 1]) / max(1, min(LONG, room) - SHORT) for w in (2, 8, 32)]
     return CostTable(
-        widths=WIDTHS,
-        alone=_rising([alone[width, 1] for width in WIDTHS]),
-        batched=_rising(np.interp(WIDTHS, wide, [batched[width, BATCH] for width in wide]).tolist()),
-        per_context_token=tuple(float(value) for value in np.interp(WIDTHS, (2, 8, 32), added)),
+        sizes=SIZES,
+        alone=_rising([alone[num_tokens, 1] for num_tokens in SIZES]),
+        batched=_rising(np.interp(SIZES, wide, [batched[num_tokens, BATCH] for num_tokens in wide]).tolist()),
+        per_context_token=tuple(float(value) for value in np.interp(SIZES, (2, 8, 32), added)),
         switch=_switch_cost(target, min(SHORT, room), repeats, alone),
         idle_row=max(0.0, (batched[2 * BATCH, BATCH] - batched[BATCH, BATCH]) / BATCH),
     )
 
 
 def measure_verify_cost(
-    target: TargetModel, widths: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
+    target: TargetModel, sizes: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
 ) -> list[VerifyCost]:
     """Time of passes of each width behind `context` cached tokens."""
-    context = max(1, min(context, target.capabilities.max_len - max(widths) - 1))
-    times = _times(target, [(width, 1) for width in widths], context, repeats)
-    return [VerifyCost(width, times[width, 1]) for width in widths]
+    context = max(1, min(context, target.capabilities.max_len - max(sizes) - 1))
+    times = _times(target, [(num_tokens, 1) for num_tokens in sizes], context, repeats)
+    return [VerifyCost(num_tokens, times[num_tokens, 1]) for num_tokens in sizes]
 
 
 def _machine() -> str:
@@ -156,13 +158,13 @@ def _tokens(target: TargetModel, count: int) -> list[int]:
     return [3 + i % max(1, target.capabilities.vocab_size - 3) for i in range(count)]
 
 
-def _filled(target: TargetModel, context: int, width: int) -> Slot:
-    """A slot with `context` cached tokens and room for a pass of `width`; equal starts are shared where the target can."""
+def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
+    """A slot with `context` cached tokens and room for a pass of `num_tokens`; equal starts are shared where the target can."""
     tokens = _tokens(target, context + 1)
-    slot = target.allocate(context + width + 1, tokens)
+    slot = target.allocate(context + num_tokens + 1, tokens)
     if part := tokens[slot.num_cached : context]:
         target.forward([Segment(slot, part, wants_output=False)])
-        target.keep(slot, part, range(len(part)))
+        target.accept(slot, part, range(len(part)))
     return slot
 
 
@@ -170,19 +172,19 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
     """Milliseconds of passes of (rows, sequences), lower quartile, for noise only ever adds. Each shape runs several passes in a row, as
     decoding does; the shapes take turns, so that drift hits all alike."""
     num_slots = max(num_seqs for _, num_seqs in shapes)
-    slots = [_filled(target, context, max(width for width, _ in shapes)) for _ in range(num_slots)]
-    tokens = _tokens(target, max(width for width, _ in shapes))
+    slots = [_filled(target, context, max(num_tokens for num_tokens, _ in shapes)) for _ in range(num_slots)]
+    tokens = _tokens(target, max(num_tokens for num_tokens, _ in shapes))
     times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
     try:
         for _ in range(-(-repeats // (RUN - WARM_UP))):
-            for width, num_seqs in shapes:
-                sizes = [width // num_seqs + (i < width % num_seqs) for i in range(num_seqs)]
+            for num_tokens, num_seqs in shapes:
+                sizes = [num_tokens // num_seqs + (i < num_tokens % num_seqs) for i in range(num_seqs)]
                 batch = [Segment(slot, tokens[:size]) for slot, size in zip(slots, sizes, strict=False)]
                 for index in range(RUN):
                     started = time.perf_counter()
-                    target.forward(batch, width)
+                    target.forward(batch, num_tokens)
                     if index >= WARM_UP:  # the first passes of a new width prepare it
-                        times[width, num_seqs].append(1e3 * (time.perf_counter() - started))
+                        times[num_tokens, num_seqs].append(1e3 * (time.perf_counter() - started))
     finally:
         for slot in slots:
             target.free(slot)
@@ -191,15 +193,15 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
 
 def _switch_cost(target: TargetModel, context: int, repeats: int, alone: dict[tuple[int, int], float]) -> float:
     """What a pass costs more when the one before had another width."""
-    widths, slot = (8, 4), _filled(target, context, 8)
+    sizes, slot = (8, 4), _filled(target, context, 8)
     tokens, extra = _tokens(target, 8), []
     try:
         for i in range(2 * repeats + 2):
-            width = widths[i % 2]
+            num_tokens = sizes[i % 2]
             started = time.perf_counter()
-            target.forward([Segment(slot, tokens[:width])], width)
+            target.forward([Segment(slot, tokens[:num_tokens])], num_tokens)
             if i >= 2:
-                extra.append(1e3 * (time.perf_counter() - started) - alone[width, 1])
+                extra.append(1e3 * (time.perf_counter() - started) - alone[num_tokens, 1])
     finally:
         target.free(slot)
     return max(0.0, float(np.quantile(extra, QUARTILE)))

@@ -18,14 +18,14 @@ class _Record:
     next_rest: int = REST
 
 
-class Worth:
-    """Running accounts of all drafters of a combination; `resting` are those to leave out."""
+class DrafterStats:
+    """Running accounts of all drafters of a combination; `paused` are those to leave out."""
 
     def __init__(self, names: Collection[str]):
         self.records = {name: _Record() for name in names}
 
     @property
-    def resting(self) -> set[str]:
+    def paused(self) -> set[str]:
         return {name for name, record in self.records.items() if record.rest > 0}
 
     def account(self, gained: Mapping[str, float], milliseconds: Mapping[str, float], rate: float) -> None:

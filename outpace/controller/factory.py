@@ -9,8 +9,8 @@ from outpace.config import SpeculativeConfig
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import Controller, FixedController
 from outpace.controller.cost import CostTable, cost_of, measure_verify_cost
-from outpace.controller.strategy import Speculation
-from outpace.drafters.base import Drafter, DrafterContext, HelperModel
+from outpace.controller.strategy import Strategy
+from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.combined import CombinedDrafter
 from outpace.drafters.spec import create_drafter, is_adaptive
 from outpace.models.store import home
@@ -22,15 +22,15 @@ MAX_NODES = 24  # that `auto` drafts in a step, where nothing else is said
 MAX_KEPT = 32  # drafters hold tables; a server's clients may name any number of them
 
 
-class Speculations:
+class StrategyFactory:
     """For one target. `load(name, num_layers)` gives the target and tokenizer of a further model; the name "self" is the target's own."""
 
     def __init__(self, target: TargetModel, tokenizer: Tokenizer, load: Callable[[str, int | None], tuple[TargetModel, Tokenizer]]):
         self.target, self.tokenizer, self.load = target, tokenizer, load
-        self.kept: dict[SpeculativeConfig, Speculation] = {}
-        self.helpers: dict[tuple[str, int | None], HelperModel] = {}
+        self.kept: dict[SpeculativeConfig, Strategy] = {}
+        self.helpers: dict[tuple[str, int | None], DraftModel] = {}
 
-    def of(self, config: SpeculativeConfig) -> Speculation:
+    def of(self, config: SpeculativeConfig) -> Strategy:
         """The parts for these settings; the latest MAX_KEPT are kept. Raises BadInputError for wrong ones."""
         found = self.kept.pop(config, None) or self._build(config)
         self.kept[config] = found  # the latest one stands last
@@ -48,19 +48,19 @@ class Speculations:
         """What a pass costs: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
         return cost_of(self.target, home() / "costs")
 
-    def _build(self, config: SpeculativeConfig) -> Speculation:
+    def _build(self, config: SpeculativeConfig) -> Strategy:
         drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self.helper))
-        return Speculation(config.method, drafter, create_verifier(config.verifier), self._controller(config, drafter))
+        return Strategy(config.method, drafter, create_verifier(config.verifier), self._controller(config, drafter))
 
     def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
         if isinstance(drafter, CombinedDrafter) and is_adaptive(config.method):
             return AdaptiveController(self.costs, drafter, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
         return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
 
-    def helper(self, name: str, num_layers: int | None) -> HelperModel:
+    def helper(self, name: str, num_layers: int | None) -> DraftModel:
         """A model that drafts, with what a pass of it costs in passes of the target. Loaded and measured once."""
         if (name, num_layers) not in self.helpers:
             target, tokenizer = self.load(name, num_layers)
             cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))
-            self.helpers[name, num_layers] = HelperModel(target, tokenizer, cost / own)
+            self.helpers[name, num_layers] = DraftModel(target, tokenizer, cost / own)
         return self.helpers[name, num_layers]

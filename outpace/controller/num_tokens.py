@@ -18,7 +18,7 @@ MEMORY = 0.85  # weight of the past in the running means
 HORIZON = 6.0  # steps for which a change is expected to last
 
 
-class WidthPolicy:
+class NumTokensPolicy:
     """Remembers the last width, the rate, and what every width would have been worth lately."""
 
     def __init__(self, costs: CostTable):
@@ -26,8 +26,8 @@ class WidthPolicy:
         self._start(1)
 
     def _start(self, num_seqs: int) -> None:
-        self.num_seqs, self.width = num_seqs, MIN_ROWS * num_seqs
-        plain = self.costs.milliseconds(self.width, num_seqs, num_idle=self.width - num_seqs)
+        self.num_seqs, self.num_tokens = num_seqs, MIN_ROWS * num_seqs
+        plain = self.costs.milliseconds(self.num_tokens, num_seqs, num_idle=self.num_tokens - num_seqs)
         self.tokens, self.spent = float(num_seqs), plain  # running means of a step
         self.usual: dict[int, float] = {}  # width -> running mean of its worth
 
@@ -45,29 +45,29 @@ class WidthPolicy:
             self._start(num_seqs)
         rate, wanted = self.rate, num_wanted or rows[0]
 
-        def outcome(width: int) -> tuple[float, float]:
+        def outcome(num_tokens: int) -> tuple[float, float]:
             """Tokens expected of a pass, and its milliseconds."""
-            num_nodes = bisect_right(rows, width) - 1
-            num_idle = max(0, width - wanted - num_nodes)
-            return gains[num_nodes], self.costs.milliseconds(width, num_seqs, num_context, num_idle)
+            num_nodes = bisect_right(rows, num_tokens) - 1
+            num_idle = max(0, num_tokens - wanted - num_nodes)
+            return gains[num_nodes], self.costs.milliseconds(num_tokens, num_seqs, num_context, num_idle)
 
-        def worth(width: int) -> float:
-            tokens, milliseconds = outcome(width)
+        def worth(num_tokens: int) -> float:
+            tokens, milliseconds = outcome(num_tokens)
             return tokens - rate * milliseconds
 
-        last = max(self.width, rows[0])
-        options = {width for extra in EXTRA_ROWS if (width := MIN_ROWS * num_seqs + extra) >= rows[0]} | {last}
-        now = {width: worth(width) for width in options}
+        last = max(self.num_tokens, rows[0])
+        options = {num_tokens for extra in EXTRA_ROWS if (num_tokens := MIN_ROWS * num_seqs + extra) >= rows[0]} | {last}
+        now = {num_tokens: worth(num_tokens) for num_tokens in options}
         best, advantage, change = last, 0.0, rate * self.costs.switch
-        for width in options:
-            lasting = HORIZON * (self.usual.get(width, now[width]) - self.usual.get(last, now[last]))
-            gain = now[width] - now[last] + max(-2 * change, lasting - change)
-            if width != last and gain > advantage:
-                best, advantage = width, gain
-        for width, value in now.items():
-            self.usual[width] = MEMORY * self.usual.get(width, value) + (1 - MEMORY) * value
-        self._spend(*outcome(best), best != self.width)
-        self.width = best
+        for num_tokens in options:
+            lasting = HORIZON * (self.usual.get(num_tokens, now[num_tokens]) - self.usual.get(last, now[last]))
+            gain = now[num_tokens] - now[last] + max(-2 * change, lasting - change)
+            if num_tokens != last and gain > advantage:
+                best, advantage = num_tokens, gain
+        for num_tokens, value in now.items():
+            self.usual[num_tokens] = MEMORY * self.usual.get(num_tokens, value) + (1 - MEMORY) * value
+        self._spend(*outcome(best), best != self.num_tokens)
+        self.num_tokens = best
         return best
 
     def _spend(self, tokens: float, milliseconds: float, is_change: bool) -> None:

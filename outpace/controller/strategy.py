@@ -10,7 +10,7 @@ from outpace.verifiers.base import Verifier
 
 
 @dataclass(frozen=True)
-class Speculation:
+class Strategy:
     """How a request guesses and checks: parts shared by all requests with the same settings."""
 
     name: str

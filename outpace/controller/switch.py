@@ -44,7 +44,7 @@ class _Tally:
         self.tokens, self.passes, self.num_steps = KEPT * self.tokens, KEPT * self.passes, KEPT * self.num_steps
 
 
-class Guard:
+class Switch:
     """`is_plain`: the next steps shall not guess."""
 
     def __init__(self) -> None:

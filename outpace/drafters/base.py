@@ -19,7 +19,7 @@ from outpace.tree.draft import Draft, Verdict
 
 
 @dataclass(frozen=True)
-class HelperModel:
+class DraftModel:
     """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text), None for that of the target.
 
     `pass_cost`: measured time of one of its passes, in passes of the target; 0 where nobody has measured.
@@ -34,13 +34,13 @@ class HelperModel:
 class DrafterContext:
     """What a drafter may know about the model it guesses for, and the way to further models.
 
-    `load_helper(name, num_layers)` loads a model by name, path or hub id; the name "self" is the target's own model. `num_layers` None
+    `load_draft_model(name, num_layers)` loads a model by name, path or hub id; the name "self" is the target's own model. `num_layers` None
     is the whole model, else its first layers only. It is None where nobody can load models, as in most tests.
     """
 
     target: TargetModel
     tokenizer: Any = None
-    load_helper: Callable[[str, int | None], HelperModel] | None = None
+    load_draft_model: Callable[[str, int | None], DraftModel] | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -48,64 +48,103 @@ class DrafterContext:
 
 
 class Drafter(ABC):
-    """Guesses tokens for many requests at once; keeps its state per request between `begin` and `end`.
+    """Proposes draft tokens for many requests; keeps its state per request between `begin` and `end`.
 
-    A wrong guess costs time, never text. Options arrive as keyword arguments from the spec `name:key=value:key=value`.
+    A wrong draft token costs time, never text. Options arrive as keyword arguments from the spec `name:key=value:key=value`.
+    What only some drafters need is in the mixins below: `PromptObserver`, `SuccessorSource`, `ResetObserver`, `StepObserver`.
     """
 
     requires: Capabilities = Capabilities()
-    helper_kind: str = ""  # the kind of trained helper it cannot do without; some come with outpace, for a few models
-    wants_prompt: bool = False  # is it to be shown the hidden states of the prompt?
-    num_draft_tokens: int = 7  # default budget: with the row of the last committed token, 8 rows a pass
+    heads_kind: str = ""  # the kind of trained heads it needs; some ship with outpace, for a few models
+    num_draft_tokens: int = 7  # default budget: with the last committed token, a forward pass of 8 tokens
 
     def begin(self, request: Request) -> None:
-        """A request starts; its text so far is in `request.context`."""
-        return None
-
-    def num_known(self, request: Request) -> int:
-        """Asked before the request starts: how many tokens at the beginning of its text may the target take from its cache, where they are
-        not run and nobody sees their hidden states? As many as it likes, unless a drafter that `wants_prompt` says otherwise."""
-        return len(request.token_ids)
-
-    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
-        """Where `wants_prompt`: hidden states [n, H] of the prompt's tokens from place `start` on, as they are run, in order. Tokens found
-        in the target's cache, `request.slot.num_cached` at the start, are not run. Valid until the next pass."""
+        """A request starts; its text so far is `request.context`."""
         return None
 
     @abstractmethod
     def propose(self, request: Request, budget: int) -> Draft:
-        """Guess what follows `request.context`: a tree of at most `budget` nodes (probes not counted). Empty = decode plainly."""
+        """Draft what follows `request.context`: a tree of at most `budget` nodes, lookahead tokens not counted. Empty: decode plainly."""
 
-    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        """Likely next tokens after `request.context` and then `path`, best first, about 8 at most, each with its chance given that
-        `path` is right. With it several drafters grow one tree together. Cheap; () where the drafter cannot say."""
-        return ()
+    def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
+        """One draft for each request of a step. Override it if one forward pass of yours serves several requests."""
+        return [self.propose(request, budget) for request, budget in zip(requests, budgets, strict=True)]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
 
         `request.context` has grown already: it ends with the path's tokens and `next_token` (or fewer where a limit cut them).
-        Row 0 of the output belongs to the token that was last before the step, row r to
-        draft node r - 1 (`verdict.draft` may be a rearranged form of what was proposed); `output.token_ids` names them.
+        Row 0 of the output belongs to the token that was last before the step, row r to draft node r - 1; `verdict.draft` may be a
+        rearranged form of what was proposed, and `output.token_ids` names the tokens of the rows. The outputs are valid until the next
+        forward pass: copy what you keep.
         """
         return None
 
-    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        """In place of `observe`, after a step in which a pending token did not hold: `request.context` is no continuation of what was
-        guessed from, but the outputs are as true as ever. By default the request starts afresh."""
-        self.end(request)
-        self.begin(request)
-
-    def settle(self) -> None:
-        """After a step, when all its requests have been observed: what is better done once for all of them. The outputs are still valid."""
-        return None
-
     def end(self, request: Request) -> None:
-        """The request is over, whatever the reason: forget it."""
+        """The request has ended, for whatever reason: forget it."""
         return None
 
 
-def helper_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
+class PromptObserver(Drafter):
+    """A drafter that reads the hidden states of the prompt."""
+
+    wants_prompt: bool = True  # False: this instance does without
+
+    @abstractmethod
+    def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
+        """Hidden states [n, H] of the prompt's tokens from position `start` on, in order, as they are run. Tokens found in the target's
+        cache, `request.slot.num_cached` at the start, are not run. Valid until the next forward pass."""
+
+    def num_reusable_prefix(self, request: Request) -> int:
+        """Length of the prompt prefix whose K/V may be reused, asked before the request starts. Reused tokens are not run, so their hidden
+        states are not shown."""
+        return len(request.token_ids)
+
+
+class SuccessorSource(Drafter):
+    """A drafter that can name the successors of any path, so that several drafters grow one tree together."""
+
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Called once per step, before `successors` is asked about any of these requests: the place for one batched forward pass."""
+        return None
+
+    @abstractmethod
+    def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
+        """Likely next tokens after `request.context` and then `path`, best first, about 8 at most, each with its confidence given that
+        `path` is right. Cheap; () if the drafter has nothing to say."""
+
+
+class ResetObserver(Drafter):
+    """A drafter that learns from a step in which an unconfirmed token was rejected. Others are ended and begun again."""
+
+    @abstractmethod
+    def reset(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        """Called in place of `observe`: `request.context` does not continue what was drafted from, but the outputs are valid."""
+
+
+class StepObserver(Drafter):
+    """A drafter with work that is best done once per step for all requests together."""
+
+    @abstractmethod
+    def end_step(self) -> None:
+        """After a step, when all its requests have been observed. Its outputs are still valid."""
+
+
+def reset(drafter: Drafter, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+    """Tell a drafter that an unconfirmed token was rejected."""
+    if isinstance(drafter, ResetObserver):
+        drafter.reset(request, verdict, output)
+    else:
+        drafter.end(request)
+        drafter.begin(request)
+
+
+def wants_prompt(drafter: Drafter) -> bool:
+    """Whether the hidden states of the prompt are needed."""
+    return isinstance(drafter, PromptObserver) and drafter.wants_prompt
+
+
+def heads_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
     """The folder of a trained helper, `path` or else the one that comes with outpace, and the model that it must fit. Raises BadInputError
     if there is none for this model."""
     base = context.target.base
@@ -119,7 +158,7 @@ def helper_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, 
 
 def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:
     """The last `length` tokens of `request.context` and then `path`, fewer at the start of a text; its cost does not grow with the text."""
-    tokens = [*request.pending, *path]
+    tokens = [*request.unconfirmed.token_ids, *path]
     missing = length - len(tokens)
     return [*request.token_ids[-missing:], *tokens] if missing > 0 else tokens[len(tokens) - length :]
 
@@ -128,7 +167,7 @@ def unseen(request: Request, num_seen: int) -> list[int]:
     """The tokens of `request.context` after the first `num_seen`; its cost does not grow with the text."""
     num_committed = len(request.token_ids)
     new = request.token_ids[num_seen:] if num_seen < num_committed else []
-    return [*new, *request.pending[max(0, num_seen - num_committed) :]]
+    return [*new, *request.unconfirmed.token_ids[max(0, num_seen - num_committed) :]]
 
 
 def grow(successors: Callable[[Sequence[int]], Sequence[tuple[int, float]]], budget: int, threshold: float) -> Draft:
@@ -138,20 +177,20 @@ def grow(successors: Callable[[Sequence[int]], Sequence[tuple[int, float]]], bud
     """
     token_ids: list[int] = []
     parents: list[int] = []
-    chances: list[float] = []
+    confidences: list[float] = []
     heap: list[tuple[float, int, int, float, int, tuple[int, ...]]] = []  # (-chance of the path, number, token, chance, parent, path)
-    number, node, path_chance, path = 0, -1, 1.0, tuple[int, ...]()
+    number, node, path_confidence, path = 0, -1, 1.0, tuple[int, ...]()
     while len(token_ids) < budget:
-        for token, chance in successors(path):
-            if path_chance * chance < threshold:
+        for token, confidence in successors(path):
+            if path_confidence * confidence < threshold:
                 break
-            heappush(heap, (-path_chance * chance, number, token, chance, node, path))
+            heappush(heap, (-path_confidence * confidence, number, token, confidence, node, path))
             number += 1
         if not heap:
             break
-        negative, _, token, chance, parent, above = heappop(heap)
-        node, path_chance, path = len(token_ids), -negative, (*above, token)
+        negative, _, token, confidence, parent, above = heappop(heap)
+        node, path_confidence, path = len(token_ids), -negative, (*above, token)
         token_ids.append(token)
         parents.append(parent)
-        chances.append(chance)
-    return Draft(token_ids, parents, chances=chances)
+        confidences.append(confidence)
+    return Draft(token_ids, parents, confidences=confidences)

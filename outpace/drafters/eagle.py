@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder, tail
+from outpace.drafters.base import DrafterContext, PromptObserver, ResetObserver, SuccessorSource, grow, heads_folder, tail
 from outpace.errors import BadInputError
 from outpace.heads.eagle.cache import EagleCache
 from outpace.heads.eagle.draft_tree import FILL, Tree, TreeShape, fill, grow_trees
 from outpace.heads.eagle.prefix_cache import EagleMemory
 from outpace.heads.eagle.weights import eagle_weights
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.runtime import build_eagle
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
@@ -26,14 +26,13 @@ TOP = 10  # tokens that a row guesses
 MAX_DEPTH, MAX_BRANCHES = 32, 32
 
 
-class EagleDrafter(Drafter):
+class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
     """path: a folder with a head; empty for the one that comes with outpace. max_depth: levels of the tree. branches: nodes that are
     gone on from at each level. threshold: guesses whose path is less likely are neither drafted nor gone on from."""
 
     requires = Capabilities(tree=True, hidden=True)
-    wants_prompt = True
     num_draft_tokens = 10
-    helper_kind = "eagle"
+    heads_kind = "eagle"
 
     def __init__(self, context: DrafterContext, path: str = "", max_depth: int = 5, branches: int = 4, threshold: float = 0.02):
         if not 1 <= max_depth <= MAX_DEPTH or not 1 <= branches <= MAX_BRANCHES:
@@ -46,8 +45,8 @@ class EagleDrafter(Drafter):
         self.texts: dict[str, _Text] = {}
         self.memory = EagleMemory()
 
-    def num_known(self, request: Request) -> int:
-        return self.memory.num_known(request.token_ids)
+    def num_reusable_prefix(self, request: Request) -> int:
+        return self.memory.num_reusable_prefix(request.token_ids)
 
     def begin(self, request: Request) -> None:
         cache = EagleCache(self.weights)
@@ -55,7 +54,7 @@ class EagleDrafter(Drafter):
             self.memory.recall(request.token_ids, request.slot.num_cached, cache)
         self.texts[request.id] = _Text(cache)
 
-    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
+    def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
         text, end = self.texts[request.id], start + 1 + len(hidden)
         self._add(text, start, request.token_ids[start + 1 : end], hidden)
         if end == len(request.token_ids):
@@ -76,7 +75,7 @@ class EagleDrafter(Drafter):
             text.length = _length(request)
             self._add(text, text.length - len(tokens) - 1, [*tokens[1:], last], output.hidden[rows])
 
-    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+    def reset(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self.observe(request, verdict, output)  # what it shows takes the place of what was known from there on
 
     def end(self, request: Request) -> None:
@@ -117,10 +116,10 @@ class _Text:
 
 def _length(request: Request) -> int:
     """Tokens of `request.context`, without making it."""
-    return len(request.token_ids) + len(request.pending)
+    return len(request.token_ids) + len(request.unconfirmed)
 
 
-def _load(context: DrafterContext, path: str) -> Helper:
+def _load(context: DrafterContext, path: str) -> DraftHeads:
     """The head in the folder, or the one that comes with outpace. Raises BadInputError if there is none for this model."""
-    folder, base = helper_folder(context, "eagle", path)
-    return Helper.from_pretrained(folder, base)
+    folder, base = heads_folder(context, "eagle", path)
+    return DraftHeads.from_pretrained(folder, base)

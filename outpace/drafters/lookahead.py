@@ -27,12 +27,12 @@ SEED, NUM_DRAWS = 7, 16  # of the tokens that fill an empty window: the noise's 
 class LookaheadDrafter(Drafter):
     """window: columns of guesses (0: only n-grams of the text). ngram: tokens of an n-gram. guesses: n-grams kept for each token."""
 
-    requires = Capabilities(tree=True, probes=True)
+    requires = Capabilities(tree=True, lookahead=True)
 
     def __init__(self, context: DrafterContext, window: int = 3, ngram: int = 3, guesses: int = 3):
         if window < 0 or ngram < 2 or guesses < 1:
             raise BadInputError(f"lookahead: need window >= 0, ngram >= 2 and guesses >= 1, not {window}, {ngram} and {guesses}")
-        most = EngineConfig.max_draft_rows // 2
+        most = EngineConfig.max_draft_tokens // 2
         if window * (ngram - 1) > most:
             raise BadInputError(f"lookahead: window * (ngram - 1) may be {most} at most, not {window * (ngram - 1)}")
         self.window, self.ngram, self.guesses = window, ngram, guesses
@@ -46,18 +46,21 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
-        room, last = EngineConfig.max_draft_rows - len(request.pending), request.num_prompt_tokens + request.params.max_tokens - 1
-        probes, tops = EMPTY_DRAFT, list[int]()
+        room, last = (
+            EngineConfig.max_draft_tokens - len(request.unconfirmed),
+            request.num_prompt_tokens + request.sampling_params.max_tokens - 1,
+        )
+        lookahead, tops = EMPTY_DRAFT, list[int]()
         if self.window:
             state.window.move(text, request.stop_token_ids)
             if state.window.end <= last and state.window.size < room:  # guesses for later positions would serve nobody
-                probes, tops = state.window.probes()
-        draft = state.pool.draft(text[-1], min(budget, room - len(probes)))
+                lookahead, tops = state.window.lookahead()
+        draft = state.pool.draft(text[-1], min(budget, room - len(lookahead)))
         n = len(draft)
-        parents = [*draft.parents, *(parent + n if parent >= 0 else -1 for parent in probes.parents)]
-        chances = [*(draft.chances or ()), *[0.0] * len(probes)]
-        draft = Draft([*draft.token_ids, *probes.token_ids], parents, None, len(probes), chances)
-        state.asked = _Asked(draft, len(request.pending) - 1, [top + n if top >= 0 else -1 for top in tops])
+        parents = [*draft.parents, *(parent + n if parent >= 0 else -1 for parent in lookahead.parents)]
+        confidences = [*(draft.confidences or ()), *[0.0] * len(lookahead)]
+        draft = Draft([*draft.token_ids, *lookahead.token_ids], parents, None, len(lookahead), confidences)
+        state.asked = _Asked(draft, len(request.unconfirmed) - 1, [top + n if top >= 0 else -1 for top in tops])
         return draft
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
@@ -139,7 +142,7 @@ class Window:
                     row[column] = Cell(seed(text, ends, self.start + level + column), True)
         self.rows[0][0] = Cell(text[-1], False)
 
-    def probes(self) -> tuple[Draft, list[int]]:
+    def lookahead(self) -> tuple[Draft, list[int]]:
         """The window as a tree below the last token, all of it probes, and the newest node of each column (-1: the last token).
 
         Row 0 is a chain; from each of its nodes hangs the rest of the column. So a cell sees the text, row 0 up to its column, and
@@ -155,7 +158,7 @@ class Window:
                 parents.append(parent)
                 parent = len(token_ids) - 1
             tops.append(parent)
-        return Draft(token_ids, parents, num_probes=len(token_ids)), tops
+        return Draft(token_ids, parents, num_lookahead=len(token_ids)), tops
 
     def add(self, token_ids: Sequence[int], following: int) -> list[tuple[int, ...]]:
         """What the model said after the newest cell of each column. Returns the n-grams that are complete with it.
@@ -206,17 +209,17 @@ class NgramPool:
         """A tree of what may follow `token`, grown best first; at the end of an n-gram the pool is asked again."""
         token_ids: list[int] = []
         parents: list[int] = []
-        chances: list[float] = []
+        confidences: list[float] = []
         candidates: list[tuple[float, int, _Candidate]] = []
         number = _push(candidates, 0, self._following(token, {}, 0), 1.0, -1)
         while candidates and len(token_ids) < budget:
-            path_chance, _, best = heapq.heappop(candidates)
+            path_confidence, _, best = heapq.heappop(candidates)
             token_ids.append(best.token)
             parents.append(best.parent)
-            chances.append(best.chance)
+            confidences.append(best.confidence)
             following = self._following(best.token, best.tails, best.depth)
-            number = _push(candidates, number, following, -path_chance, len(token_ids) - 1)
-        return Draft(token_ids, parents, None, 0, chances)
+            number = _push(candidates, number, following, -path_confidence, len(token_ids) - 1)
+        return Draft(token_ids, parents, None, 0, confidences)
 
     def _following(self, token: int, tails: dict[tuple[int, ...], int], depth: int) -> list[_Candidate]:
         """Candidates after `token`, the `depth`-th of these tails, or after the last token of a tail or the text."""
@@ -238,15 +241,15 @@ class _Candidate(NamedTuple):
     """A node that may be drafted: its token, its chance if the parent is right, and the tails it is the `depth`-th token of."""
 
     token: int
-    chance: float
+    confidence: float
     parent: int
     tails: dict[tuple[int, ...], int]
     depth: int
 
 
-def _push(heap: list[tuple[float, int, _Candidate]], number: int, found: Sequence[_Candidate], path_chance: float, parent: int) -> int:
+def _push(heap: list[tuple[float, int, _Candidate]], number: int, found: Sequence[_Candidate], path_confidence: float, parent: int) -> int:
     """Add the children of a node; of equally likely ones those found first come first."""
     for candidate in found:
         number += 1
-        heapq.heappush(heap, (-path_chance * candidate.chance, number, candidate._replace(parent=parent)))
+        heapq.heappush(heap, (-path_confidence * candidate.confidence, number, candidate._replace(parent=parent)))
     return number

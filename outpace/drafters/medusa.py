@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, grow, helper_folder
+from outpace.drafters.base import DrafterContext, SuccessorSource, grow, heads_folder
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import build_heads
@@ -28,13 +28,13 @@ TOP = 10  # tokens a head, where no tree asks for more
 SHAPES = ("best", "fixed")
 
 
-class MedusaDrafter(Drafter):
+class MedusaDrafter(SuccessorSource):
     """path: a folder with heads; empty for those that come with outpace. shape: best (the likeliest paths of each step) or fixed (the tree
     that the heads bring). threshold: guesses less likely than this are not worth their row."""
 
     requires = Capabilities(tree=True, hidden=True)
     num_draft_tokens = 10
-    helper_kind = "medusa"
+    heads_kind = "medusa"
 
     def __init__(self, context: DrafterContext, path: str = "", shape: str = "best", threshold: float = 0.02):
         if shape not in SHAPES:
@@ -83,8 +83,8 @@ class MedusaDrafter(Drafter):
 
     def _run(self, states: Sequence[_State]) -> None:
         """Run the heads once for all requests that have moved on."""
-        tokens, chances = self.heads(np.array([state.hidden for state in states]))
-        for state, *guesses in zip(states, tokens.tolist(), chances.tolist(), strict=True):
+        tokens, confidences = self.heads(np.array([state.hidden for state in states]))
+        for state, *guesses in zip(states, tokens.tolist(), confidences.tolist(), strict=True):
             state.levels = [list(zip(*level, strict=True)) for level in zip(*guesses, strict=True)]
             state.hidden = None
 
@@ -100,7 +100,7 @@ class _State:
 
 def _length(request: Request) -> int:
     """Tokens of `request.context`, without making it."""
-    return len(request.token_ids) + len(request.pending)
+    return len(request.token_ids) + len(request.unconfirmed)
 
 
 def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -> Draft:
@@ -114,9 +114,9 @@ def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -
             places[tuple(path)] = len(guesses)
             parents.append(places[tuple(path[:-1])])
             guesses.append(levels[depth][rank])
-    return Draft([token for token, _ in guesses], parents, chances=[chance for _, chance in guesses])
+    return Draft([token for token, _ in guesses], parents, confidences=[confidence for _, confidence in guesses])
 
 
-def _load(context: DrafterContext, path: str) -> Helper:
+def _load(context: DrafterContext, path: str) -> DraftHeads:
     """The heads in the folder, or those that come with outpace. Raises BadInputError if there are none for this model."""
-    return load_medusa(*helper_folder(context, "medusa", path))
+    return load_medusa(*heads_folder(context, "medusa", path))

@@ -22,7 +22,7 @@ from outpace.tree.draft import EMPTY_DRAFT, Draft, depths
 SOURCE = "prediction"
 FIRST_RUN = 4  # tokens of agreement that a prediction is given in advance: answers often begin as predicted
 SURE_RUN = 3  # tokens in agreement from which on a place counts as sure
-LOST_LENGTH, LOST_CHANCE = 3, 0.25  # of the guesses made where the place is not known
+LOST_LENGTH, LOST_CONFIDENCE = 3, 0.25  # of the guesses made where the place is not known
 PATIENCE = 8  # tokens since the sure place after which the answer seems to be another text: single words say little then
 DRAFTED, MATCHED = 1, 2  # what happened to a token of the prediction
 
@@ -47,14 +47,16 @@ class PredictionDrafter(Drafter):
         if follower is None:
             return EMPTY_DRAFT
         follower.read(_news(request, follower.num_read))
-        budget = min(budget, request.num_tokens_left - 1 - len(request.pending))  # behind the end nothing is proposed, so nothing rejected
+        budget = min(
+            budget, request.num_tokens_left - 1 - len(request.unconfirmed)
+        )  # behind the end nothing is proposed, so nothing rejected
         chains = follower.chains(budget)[: None if self.has_trees else 1]
         for start, length in chains:
             follower.mark(start, length)
         tokens = follower.prediction
         draft = merge_chains([tokens[start : start + length] for start, length in chains], budget)
-        chances = [follower.chance(depth) for depth in depths(draft.parents)]
-        return Draft(draft.token_ids, draft.parents, chances=chances, sources=[SOURCE] * len(draft))
+        confidences = [follower.confidence(depth) for depth in depths(draft.parents)]
+        return Draft(draft.token_ids, draft.parents, confidences=confidences, sources=[SOURCE] * len(draft))
 
     def end(self, request: Request) -> None:
         follower = self.followers.pop(request.id, None)
@@ -138,9 +140,9 @@ class _Follower:
                 budget -= length
         return chains
 
-    def chance(self, depth: int) -> float:
+    def confidence(self, depth: int) -> float:
         """How likely a drafted token is at this depth, given the one before it: agreement so far speaks for more."""
-        return min(0.97, 1.0 - 1.0 / (self.run + depth + 2)) if self.run else LOST_CHANCE
+        return min(0.97, 1.0 - 1.0 / (self.run + depth + 2)) if self.run else LOST_CONFIDENCE
 
     def mark(self, start: int, length: int) -> None:
         """These tokens of the prediction are being drafted."""

@@ -59,8 +59,8 @@ class PromptLookupDrafter(Drafter):
             if len(chains) == self.branches:
                 break
         draft = merge_chains(list(chains.values()), budget)
-        chances = iter(starts)
-        return replace(draft, chances=[next(chances) if parent < 0 else COPY for parent in draft.parents])
+        confidences = iter(starts)
+        return replace(draft, confidences=[next(confidences) if parent < 0 else COPY for parent in draft.parents])
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         tables = self._tables(request)

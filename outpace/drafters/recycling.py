@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, grow, tail
+from outpace.drafters.base import DrafterContext, StepObserver, SuccessorSource, grow, tail
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import shipped
 from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.request import Request
@@ -48,7 +48,7 @@ class SuccessorTable:
         if start is not None:
             slots = self._slots(start.keys)
             self.keys[slots] = start.keys
-            known = np.stack([start.tokens, start.chances], axis=1)[:, :, :width]
+            known = np.stack([start.tokens, start.confidences], axis=1)[:, :, :width]
             self.entries[slots, :, : known.shape[2]] = known
 
     def copy(self) -> SuccessorTable:
@@ -66,18 +66,18 @@ class SuccessorTable:
             slot = self.num_singles + place if is_own else self.num_own + key % self.num_shared
         if self.keys[slot] != key:
             return [], []
-        tokens, chances = self.entries[slot].tolist()
-        num_known = len(chances) - chances.count(0.0)  # a table may be wider than what it began with
-        return [int(token) for token in tokens[:num_known]], chances[:num_known]
+        tokens, confidences = self.entries[slot].tolist()
+        num_reusable_prefix = len(confidences) - confidences.count(0.0)  # a table may be wider than what it began with
+        return [int(token) for token in tokens[:num_reusable_prefix]], confidences[:num_reusable_prefix]
 
-    def update(self, keys: Array, tokens: Array, chances: Array) -> None:
+    def update(self, keys: Array, tokens: Array, confidences: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
         slots = self._slots(keys)
         is_known = (self.keys[slots] == keys)[:, None]
         known_tokens, known_chances = self.entries[slots].swapaxes(0, 1)
         old = np.where(is_known, (1 - NEW) * known_chances, 0)
         same = known_tokens[:, :, None] == tokens[:, None, :]
-        new = np.where(is_known, NEW * chances, chances) + (same * old[:, :, None]).sum(axis=1)
+        new = np.where(is_known, NEW * confidences, confidences) + (same * old[:, :, None]).sum(axis=1)
         old[same.any(axis=2)] = 0
         both = np.stack([np.hstack([tokens, known_tokens]), np.hstack([new, old])], axis=1)
         best = np.argsort(-both[:, 1], axis=1, kind="stable")[:, : tokens.shape[1]]
@@ -101,7 +101,7 @@ class _Seen:
     rows: list[int]
 
 
-class RecyclingDrafter(Drafter):
+class RecyclingDrafter(SuccessorSource, StepObserver):
     """successors: kept for each entry. pairs: slots for pairs of tokens beside those that the table began with. scopes: memory scopes kept,
     the latest used ones. threshold: nodes less likely than this are not worth their row. table: what every scope begins with, a folder
     with a table for this model; empty for the one that comes with outpace, if there is one; "none" for an empty table.
@@ -128,18 +128,18 @@ class RecyclingDrafter(Drafter):
         return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        table = self.scopes.get(request.memory_scope, self.start)
+        table = self.scopes.get(request.cache_salt, self.start)
         end = tail(request, 2, path)
-        tokens, chances = table.get(self._pair(*end)) if len(end) == 2 else ([], [])
+        tokens, confidences = table.get(self._pair(*end)) if len(end) == 2 else ([], [])
         found, left, trust_single = dict[int, float](), 1.0, ALONE
         if tokens:
-            trust = PAIR[0] + PAIR[1] * chances[0]
-            found, left, trust_single = {t: trust * c for t, c in zip(tokens, chances, strict=True)}, 1.0 - trust, AFTER_PAIR
-        tokens, chances = table.get(end[-1])
+            trust = PAIR[0] + PAIR[1] * confidences[0]
+            found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences, strict=True)}, 1.0 - trust, AFTER_PAIR
+        tokens, confidences = table.get(end[-1])
         if tokens:
-            trust = left * (trust_single[0] + trust_single[1] * chances[0])
-            for token, chance in zip(tokens, chances, strict=True):
-                found[token] = found.get(token, 0.0) + trust * chance
+            trust = left * (trust_single[0] + trust_single[1] * confidences[0])
+            for token, confidence in zip(tokens, confidences, strict=True):
+                found[token] = found.get(token, 0.0) + trust * confidence
         return sorted(found.items(), key=lambda item: -item[1])[: self.num_successors]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
@@ -149,13 +149,13 @@ class RecyclingDrafter(Drafter):
         before = self._before(request, verdict, rows)
         paired = [row for row in order if before[row] >= 0]
         keys = [*(rows[row] for row in order), *(self._pair(before[row], rows[row]) for row in paired)]
-        self.seen.append(_Seen(request.memory_scope, output.logits, keys, [*order, *paired]))
+        self.seen.append(_Seen(request.cache_salt, output.logits, keys, [*order, *paired]))
 
-    def settle(self) -> None:
+    def end_step(self) -> None:
         seen, self.seen = self.seen, []
         if not seen:
             return
-        tokens, chances = likeliest([entry.logits for entry in seen], self.num_successors)
+        tokens, confidences = likeliest([entry.logits for entry in seen], self.num_successors)
         lessons: dict[str, tuple[list[int], list[int]]] = {}  # scope -> (keys, rows of `tokens` that belong to them)
         start = 0
         for entry in seen:
@@ -164,7 +164,7 @@ class RecyclingDrafter(Drafter):
             places += [start + row for row in entry.rows]
             start += len(entry.logits)
         for scope, (keys, places) in lessons.items():
-            self._table(scope).update(np.array(keys, np.int64), tokens[places], chances[places])
+            self._table(scope).update(np.array(keys, np.int64), tokens[places], confidences[places])
 
     def _before(self, request: Request, verdict: Verdict, rows: Sequence[int]) -> list[int]:
         """The token before each row's token; -1 where it is not known."""
@@ -197,7 +197,7 @@ def _load(context: DrafterContext, table: str) -> Successors | None:
         return None
     if base is None:
         raise BadInputError("recycling: this target does not say which model it runs, so no table can be known to fit")
-    helper = Helper.from_pretrained(folder, base)
+    helper = DraftHeads.from_pretrained(folder, base)
     try:
         return Successors.of(helper)
     except BadInputError as error:

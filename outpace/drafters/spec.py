@@ -106,7 +106,7 @@ def create_drafter(text: str, context: DrafterContext) -> Drafter:
 
 def _create(spec: DrafterSpec, context: DrafterContext) -> Drafter:
     found = load_class(spec)
-    for name in ("tree", "hidden", "probes"):
+    for name in ("tree", "hidden", "lookahead"):
         if getattr(found.requires, name) and not getattr(context.target.capabilities, name):
             raise BadInputError(f"drafter {spec.text!r} needs a target with {name!r}, which this one lacks")
     build: Callable[..., Drafter] = found
@@ -153,13 +153,13 @@ def usage(name: str) -> str:
         return f"{AUTO}[:SPEC]"
     found = load_class(parse_spec(name))
     needed = [key for key, p in _parameters(found).items() if p.default is inspect.Parameter.empty]
-    return f"{name}[:PATH]" if found.helper_kind else ":".join([name, *(key.upper() for key in needed)])
+    return f"{name}[:PATH]" if found.heads_kind else ":".join([name, *(key.upper() for key in needed)])
 
 
 def ready_drafters(base: Base | None = None) -> list[str]:
     """The specs that need no argument: those of the table, and auto. This is what "all drafters" means. With the model that is to run, the
     drafters whose trained helper for it comes with outpace count too."""
-    names = [name for name in DRAFTERS if usage(name) == name or shipped(load_class(parse_spec(name)).helper_kind, base)]
+    names = [name for name in DRAFTERS if usage(name) == name or shipped(load_class(parse_spec(name)).heads_kind, base)]
     return [*names, AUTO]
 
 

@@ -17,6 +17,7 @@ class Metrics:
     num_drafts: int = 0
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
+    num_drafter_errors: int = 0  # requests that continued without their drafter
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
     step_seconds: float = 0.0
     forward_seconds: float = 0.0
@@ -40,9 +41,14 @@ class Metrics:
         return 1.0 - self.forward_seconds / self.step_seconds if self.step_seconds else 0.0
 
 
-def mean_acceptance_length(num_tokens: int, num_steps: int) -> float:
-    """Tokens per step, the bonus or recovered token included."""
+def tokens_per_step(num_tokens: int, num_steps: int) -> float:
+    """Tokens delivered / steps, steps without a draft included."""
     return num_tokens / num_steps if num_steps else 0.0
+
+
+def mean_acceptance_length(num_accepted: int, num_drafts: int) -> float:
+    """1 + accepted draft tokens / drafts, as vLLM defines it: tokens of a step that drafted, the bonus or recovered token included."""
+    return 1.0 + num_accepted / num_drafts if num_drafts else 1.0
 
 
 def acceptance_rate(num_accepted: int, num_drafted: int) -> float:

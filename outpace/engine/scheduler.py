@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 from outpace.config import EngineConfig
+from outpace.drafters.base import wants_prompt
 from outpace.request import Request
 from outpace.targets.base import OutOfSlots, TargetModel
 from outpace.tree.segment import Segment
@@ -14,26 +15,26 @@ from outpace.tree.segment import Segment
 class Scheduler:
     """A request holds room for its whole length from admission on, so a running one never has to give way."""
 
-    def __init__(self, target: TargetModel, config: EngineConfig, num_known: Callable[[Request], int]):
-        """`num_known`: how many leading tokens of a request's text need not be run if their K/V is there."""
-        self.target, self.config, self.num_known = target, config, num_known
+    def __init__(self, target: TargetModel, config: EngineConfig, num_reusable_prefix: Callable[[Request], int]):
+        """`num_reusable_prefix`: how many leading tokens of a request's text need not be run if their K/V is there."""
+        self.target, self.config, self.num_reusable_prefix = target, config, num_reusable_prefix
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
-    def rows_needed(self, request: Request) -> int:
+    def num_cache_tokens(self, request: Request) -> int:
         """Cache rows to reserve: the longest text it may reach and one draft."""
-        return request.num_prompt_tokens + request.params.max_tokens + self.config.max_draft_rows
+        return request.num_prompt_tokens + request.sampling_params.max_tokens + self.config.max_draft_tokens
 
     def admit(self) -> list[Request]:
         """Move waiting requests into the running set while there is room; returns the new ones. First come, first served, among
         the memory scopes (tenants) with the fewest running requests."""
         admitted = []
         while self.waiting and len(self.running) < self.config.max_num_seqs:
-            running = Counter(request.memory_scope for request in self.running)
-            request = min(self.waiting, key=lambda waiting: running[waiting.memory_scope])
-            prompt = request.token_ids[: self.num_known(request) + 1] if self.config.enable_prefix_caching else []
+            running = Counter(request.cache_salt for request in self.running)
+            request = min(self.waiting, key=lambda waiting: running[waiting.cache_salt])
+            prompt = request.token_ids[: self.num_reusable_prefix(request) + 1] if self.config.enable_prefix_caching else []
             try:
-                request.slot = self.target.allocate(self.rows_needed(request), prompt)
+                request.slot = self.target.allocate(self.num_cache_tokens(request), prompt)
             except OutOfSlots:
                 if not self.running:
                     raise
@@ -48,20 +49,20 @@ class Scheduler:
         return [request for request in self.running if not request.is_prefilling]
 
     @property
-    def num_prefill_rows(self) -> int:
+    def num_prefill_tokens(self) -> int:
         """Rows of prompts that the next pass will run beside those of the decoding requests, at most."""
-        waiting = sum(len(r.token_ids) - 1 - int(r.slot.num_cached) for r in self.running if r.is_prefilling)
+        waiting = sum(len(r.token_ids) - 1 - r.num_cached for r in self.running if r.is_prefilling)
         return min(waiting, self.config.max_num_batched_tokens)
 
     def prefill(self, num_rows_taken: int) -> Iterator[tuple[Request, Segment]]:
         """Chunks of prompts, oldest first, that fill the pass up to max_num_batched_tokens."""
         left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_rows_taken)
         for request in self.running:
-            if left > 0 and request.is_prefilling:
-                start = request.slot.num_cached
+            if left > 0 and request.is_prefilling and request.slot is not None:
+                start = request.num_cached
                 chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
                 left -= len(chunk)
-                yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=request.speculation.drafter.wants_prompt)
+                yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=wants_prompt(request.strategy.drafter))
 
     def remove(self, request: Request) -> None:
         """Take a request out, wherever it is, and free its slot."""

@@ -13,12 +13,12 @@ from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.export.base import BaseModel
 from outpace.heads.eagle.weights import TENSORS, EagleWeights, eagle_weights
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 
 
 def plain_eagle(source: Path, model: BaseModel) -> EagleWeights:
     """The head in a folder. Raises BadInputError for one of another model, or with anything that vLLM would pass over in silence."""
-    helper = Helper.from_pretrained(source)
+    helper = DraftHeads.from_pretrained(source)
     try:
         helper.base.check(model.base)
         return eagle_weights(helper)

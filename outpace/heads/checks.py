@@ -8,7 +8,7 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 
 
 def count(settings: dict[str, Any], name: str, least: int, most: int) -> int:
@@ -27,7 +27,7 @@ def number(settings: dict[str, Any], name: str, least: float, most: float) -> fl
     return float(value)
 
 
-def vocab_ids(helper: Helper) -> Array | None:
+def vocab_ids(helper: DraftHeads) -> Array | None:
     """The tokens of the reduced vocabulary [R] int64, or None where there is none. Raises BadInputError unless they are R different
     tokens of the model."""
     size, found = helper.settings.get("num_draft_vocab"), helper.tensors.get("vocab_ids")

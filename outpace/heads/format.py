@@ -29,7 +29,7 @@ MAX_TREE_NODES, MAX_TREE_DEPTH, MAX_RANK = 256, 32, 1024
 
 
 @dataclass(frozen=True)
-class Helper:
+class DraftHeads:
     """What training gives: weights by name, settings of its kind, and how it was made.
 
     `tree`: paths of a draft tree, the most valuable first; each entry of a path is the rank within that head's list of tokens.
@@ -66,7 +66,7 @@ class Helper:
             config.unlink(missing_ok=True)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, base: Base | None = None) -> Helper:
+    def from_pretrained(cls, folder: str | Path, base: Base | None = None) -> DraftHeads:
         """Read a helper. Raises BadInputError for one that is missing, damaged, of a kind or format that is not known, or made for another
         model than `base` (such as `llm.target.base`)."""
         folder = Path(folder).expanduser()

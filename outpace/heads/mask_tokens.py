@@ -12,7 +12,7 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.targets.low_rank import LowRank
 
 MAX_BLANKS = 16
@@ -33,7 +33,7 @@ class BlankVectors:
         return len(self.embeddings)
 
 
-def blank_vectors(helper: Helper) -> BlankVectors:
+def blank_vectors(helper: DraftHeads) -> BlankVectors:
     """The vectors of a helper of kind blanks. Raises BadInputError for tensors or settings that are missing, surplus or wrong."""
     if helper.kind != "blanks":
         raise BadInputError(f"this helper is of kind {helper.kind!r}, not blanks")

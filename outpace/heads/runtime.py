@@ -60,7 +60,7 @@ class EagleGuesses:
     values: Array
     features: Array
     token_ids: Array
-    chances: Array
+    confidences: Array
 
 
 class EagleHead(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.targets.identity import Base
 
 Key = TypeVar("Key", int, Array)
@@ -27,9 +27,9 @@ class Successors:
 
     keys: Array
     tokens: Array
-    chances: Array
+    confidences: Array
 
-    def to_helper(self, base: Base, training: dict[str, Any]) -> Helper:
+    def to_helper(self, base: Base, training: dict[str, Any]) -> DraftHeads:
         """The table as a helper of kind recycling."""
         token_type = np.uint16 if base.vocab_size <= 1 << 16 else np.int32
         num_single = int(np.searchsorted(self.keys, base.vocab_size))
@@ -38,13 +38,13 @@ class Successors:
             "singles": self.keys[:num_single].astype(token_type),
             "pairs": pairs.astype(token_type),
             "tokens": self.tokens.astype(token_type),
-            "chances": np.rint(self.chances * STEPS).astype(np.uint8),
+            "chances": np.rint(self.confidences * STEPS).astype(np.uint8),
         }
         settings = {"width": self.tokens.shape[1], "num_singles": num_single, "num_pairs": len(pairs)}
-        return Helper("recycling", base, settings, tensors, training=training)
+        return DraftHeads("recycling", base, settings, tensors, training=training)
 
     @classmethod
-    def of(cls, helper: Helper) -> Successors:
+    def of(cls, helper: DraftHeads) -> Successors:
         """The table of a helper. Raises BadInputError for one of another kind, or with tensors that make no table."""
         if helper.kind != "recycling":
             raise BadInputError(f"this helper is of kind {helper.kind!r}, not recycling")
@@ -57,12 +57,12 @@ class Successors:
         keys = np.concatenate([singles, pair_key(pairs[:, 0], pairs[:, 1], vocab_size)])
         if (np.diff(keys) <= 0).any():
             raise BadInputError("singles and pairs must each be in ascending order, none twice")
-        chances = helper.tensors.get("chances")
-        if chances is None or chances.dtype != np.uint8 or chances.shape != (size, width):
+        confidences = helper.tensors.get("chances")
+        if confidences is None or confidences.dtype != np.uint8 or confidences.shape != (size, width):
             raise BadInputError(f"chances must be uint8 [{size}, {width}]")
-        if (chances[:, 1:] > chances[:, :-1]).any():
+        if (confidences[:, 1:] > confidences[:, :-1]).any():
             raise BadInputError("the chances of an entry must stand best first")
-        return cls(keys, _tokens(helper, "tokens", size, width), chances.astype(np.float32) / STEPS)
+        return cls(keys, _tokens(helper, "tokens", size, width), confidences.astype(np.float32) / STEPS)
 
 
 def pair_key(before: Key, token: Key, vocab_size: int) -> Key:
@@ -79,14 +79,14 @@ def find(keys: Array, wanted: Array) -> tuple[Array, Array]:
     return places, is_there
 
 
-def _setting(helper: Helper, name: str, least: int, most: int) -> int:
+def _setting(helper: DraftHeads, name: str, least: int, most: int) -> int:
     value = helper.settings.get(name)
     if not isinstance(value, int) or not least <= value <= most:
         raise BadInputError(f"{name} must be an integer from {least} to {most}, not {value!r}")
     return value
 
 
-def _tokens(helper: Helper, name: str, *shape: int) -> Array:
+def _tokens(helper: DraftHeads, name: str, *shape: int) -> Array:
     """A tensor of token ids as int64. Raises BadInputError if it is missing, of another shape, or has a token that the model lacks."""
     found = helper.tensors.get(name)
     if found is None or found.dtype.kind not in "iu" or found.shape != shape:

@@ -22,7 +22,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.params import StructuredOutput
 from outpace.request import Request
 from outpace.sampling.processors import Processor
-from outpace.tree.draft import UNKNOWN_CHANCE, Draft
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
 SOURCE = "grammar"  # whose guess a forced token is
 MAX_CACHED = 64  # compiled grammars kept
@@ -241,7 +241,7 @@ class GrammarProcessor(Processor):
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
         """Forced tokens first, then the nodes the grammar allows; forced tokens behind the leaves where the budget has room.
 
-        The result has no `probs`: which nodes are left no longer follows them, and a draft without is right for every verifier.
+        The result has no `draft_probs`: which nodes are left no longer follows them, and a draft without is right for every verifier.
         """
         shaped = _Shaper(self, request, limit)
         shaped.force(-1, limit)
@@ -256,20 +256,20 @@ class _Shaper:
     """A draft under construction; `paths[i]` leads from the last committed token to node i, pending tokens included."""
 
     def __init__(self, grammar: GrammarProcessor, request: Request, limit: int):
-        self.grammar, self.name, self.limit = grammar, request.speculation.name, limit
+        self.grammar, self.name, self.limit = grammar, request.strategy.name, limit
         self.token_ids: list[int] = []
         self.parents: list[int] = []
-        self.chances: list[float] = []
+        self.confidences: list[float] = []
         self.sources: list[str] = []
-        self.paths: dict[int, list[int]] = {-1: list(request.pending)}
+        self.paths: dict[int, list[int]] = {-1: list(request.unconfirmed.token_ids)}
         self.nodes: dict[tuple[int, int], int] = {}
         self.places: dict[int, int] = {-1: -1}  # node of the old draft -> node here
 
-    def add(self, parent: int, token: int, chance: float, source: str) -> int:
+    def add(self, parent: int, token: int, confidence: float, source: str) -> int:
         node = self.nodes[parent, token] = len(self.token_ids)
         self.token_ids.append(token)
         self.parents.append(parent)
-        self.chances.append(chance)
+        self.confidences.append(confidence)
         self.sources.append(source)
         self.paths[node] = [*self.paths[parent], token]
         return node
@@ -281,26 +281,26 @@ class _Shaper:
 
     def graft(self, draft: Draft, most: int) -> None:
         """Add the draft's nodes that the grammar allows, but no probes."""
-        for node in range(len(draft) - draft.num_probes):
+        for node in range(len(draft) - draft.num_lookahead):
             parent, token = self.places.get(draft.parents[node]), draft.token_ids[node]
             if parent is None:
                 continue
             if (parent, token) not in self.nodes:
                 if len(self.token_ids) >= min(most, self.limit) or not self.grammar.allows(self.paths[parent], token):
                     continue
-                chance = UNKNOWN_CHANCE if draft.chances is None else draft.chances[node]
-                self.add(parent, token, chance, self.name if draft.sources is None else draft.sources[node])
+                confidence = UNKNOWN_CONFIDENCE if draft.confidences is None else draft.confidences[node]
+                self.add(parent, token, confidence, self.name if draft.sources is None else draft.sources[node])
             self.places[node] = self.nodes[parent, token]
 
     def finish(self, draft: Draft) -> Draft:
         """The tree, and behind it those probes of the old draft whose parent is still there."""
         num_nodes = len(self.token_ids)
-        for node in range(len(draft) - draft.num_probes, len(draft)):
+        for node in range(len(draft) - draft.num_lookahead, len(draft)):
             parent = self.places.get(draft.parents[node])
             if parent is not None:
                 self.places[node] = len(self.token_ids)
                 self.token_ids.append(draft.token_ids[node])
                 self.parents.append(parent)
-                self.chances.append(0.0)
+                self.confidences.append(0.0)
                 self.sources.append("" if draft.sources is None else draft.sources[node])
-        return Draft(self.token_ids, self.parents, None, len(self.token_ids) - num_nodes, self.chances, self.sources)
+        return Draft(self.token_ids, self.parents, None, len(self.token_ids) - num_nodes, self.confidences, self.sources)

@@ -30,7 +30,7 @@ class Processor(ABC):
         return None
 
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
-        """The draft behind `request.pending`, changed by what is certain about the next tokens: impossible nodes taken out, forced
+        """The draft behind `request.unconfirmed`, changed by what is certain about the next tokens: impossible nodes taken out, forced
         ones put in. At most `budget` nodes that may be wrong and `limit` nodes in all, probes not counted."""
         return draft
 

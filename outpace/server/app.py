@@ -58,15 +58,15 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     and ends with the application's lifespan, or with the process where there is none.
 
     What `auto` needs is measured here (seconds, once for each machine and model), so that no request waits for it. A model that tells no
-    fingerprint would be measured at every start; there requests may name `auto` only after `llm.speculation("auto")`.
+    fingerprint would be measured at every start; there requests may name `auto` only after `llm.strategy("auto")`.
     """
     settings = settings or ServerSettings()
     if llm.target.fingerprint:
-        _ = llm.speculations.costs
-    llm.speculation(None, has_prediction=True)  # built before somebody waits for it
+        _ = llm.strategies.costs
+    llm.strategy(None, has_prediction=True)  # built before somebody waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
-    policy = Policy(llm.speculative, settings.allowed_drafters, llm.speculations.is_measured, llm.target.base)
+    policy = Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

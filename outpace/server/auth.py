@@ -56,10 +56,10 @@ class AuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-            memory_scope = self.keys.scope_of(Headers(scope=scope).get("authorization", ""))
-            if memory_scope is None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
+            cache_salt = self.keys.scope_of(Headers(scope=scope).get("authorization", ""))
+            if cache_salt is None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
                 error = ApiError(401, "a valid API key is needed, as Authorization: Bearer KEY", code="invalid_api_key")
                 await error.response()(scope, receive, send)
                 return
-            scope["state"] = {**scope.get("state", {}), "memory_scope": memory_scope or ""}
+            scope["state"] = {**scope.get("state", {}), "cache_salt": cache_salt or ""}
         await self.app(scope, receive, send)

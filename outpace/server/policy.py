@@ -36,7 +36,7 @@ _PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begi
 
 
 @dataclass(frozen=True)
-class Wish:
+class SpeculationRequest:
     """What a request wants: the settings, and what it wants to be told."""
 
     config: SpeculativeConfig
@@ -56,12 +56,12 @@ class Policy:
         self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
         self.verifiers = {*VERIFIERS, default.verifier}
 
-    def read(self, value: bool | str | SpeculativeRequest | None) -> Wish:
+    def read(self, value: bool | str | SpeculativeRequest | None) -> SpeculationRequest:
         """The wish behind the field's value. Raises ApiError (400) for anything not allowed."""
         if value is None or value is True:
-            return Wish(self.default)
+            return SpeculationRequest(self.default)
         if value is False:
-            return Wish(replace(self.default, method="none", num_draft_tokens=None))
+            return SpeculationRequest(replace(self.default, method="none", num_draft_tokens=None))
         if isinstance(value, str):
             value = SpeculativeRequest(method=value)
         changes: dict[str, Any] = {}
@@ -74,7 +74,7 @@ class Policy:
             if value.verifier not in self.verifiers:
                 raise _refused(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
             changes["verifier"] = value.verifier
-        return Wish(replace(self.default, **changes), value.trace, value.sources)
+        return SpeculationRequest(replace(self.default, **changes), value.trace, value.sources)
 
     def listing(self) -> list[dict[str, Any]]:
         """name, usage, description, options (with defaults) of every drafter that a request may name."""

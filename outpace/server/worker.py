@@ -26,7 +26,7 @@ logger = logging.getLogger("outpace")
 
 
 @dataclass(frozen=True)
-class Work:
+class GenerationJob:
     """One prompt and `count` answers to it, with the seeds `params.seed`, + 1, … `prediction`: tokens the client expects."""
 
     prompt_token_ids: list[int]
@@ -46,11 +46,11 @@ class Event:
     piece: StreamPiece
 
 
-class Ticket:
+class RequestHandle:
     """The event loop's end of a request: events come out of it. Close it in the end, whatever happened."""
 
-    def __init__(self, worker: Worker, num_choices: int, memory_scope: str, seconds: float):
-        self.worker, self.num_choices, self.memory_scope = worker, num_choices, memory_scope
+    def __init__(self, worker: Worker, num_choices: int, cache_salt: str, seconds: float):
+        self.worker, self.num_choices, self.cache_salt = worker, num_choices, cache_salt
         self.loop = asyncio.get_running_loop()
         self.arrived_at = time.perf_counter()
         self.deadline = self.arrived_at + seconds
@@ -72,10 +72,10 @@ class Ticket:
         self.worker.release(self)
 
 
-class _Choice:
+class ChoiceState:
     """One answer on its way, seen from the engine's thread. `siblings` start when its prompt is in the cache, and share it there."""
 
-    def __init__(self, ticket: Ticket, index: int, work: Work, siblings: Sequence[_Choice] = ()):
+    def __init__(self, ticket: RequestHandle, index: int, work: GenerationJob, siblings: Sequence[ChoiceState] = ()):
         self.ticket, self.index, self.work, self.siblings = ticket, index, work, list(siblings)
         self.job: Job | None = None
         self.num_steps = 0
@@ -89,17 +89,17 @@ class Worker:
         self.llm, self.settings, self.metrics = llm, settings, metrics
         self.is_draining = False
         self.is_dead = False  # the engine's thread has ended by an error: only a new process helps
-        self.tickets: set[Ticket] = set()  # of the event loop
-        self._choices: dict[Ticket, list[_Choice]] = {}  # running and waiting ones, of the engine's thread
+        self.tickets: set[RequestHandle] = set()  # of the event loop
+        self._choices: dict[RequestHandle, list[ChoiceState]] = {}  # running and waiting ones, of the engine's thread
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._outbox: list[tuple[Ticket, Event | ApiError | None]] = []
+        self._outbox: list[tuple[RequestHandle, Event | ApiError | None]] = []
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._mean_seconds = 1.0  # of a request, lately
 
-    async def submit(self, works: Sequence[Work], memory_scope: str) -> Ticket:
+    async def submit(self, works: Sequence[GenerationJob], cache_salt: str) -> RequestHandle:
         """Hand a request over. Raises ApiError when it is refused: 400, 429 when the queue is full, 503 when the server ends."""
-        ticket = Ticket(self, sum(work.count for work in works), memory_scope, self.settings.request_timeout)
+        ticket = RequestHandle(self, sum(work.count for work in works), cache_salt, self.settings.request_timeout)
         self.tickets.add(ticket)  # before the look at is_dead, so that a dying thread sees it
         try:
             self.check_health()
@@ -119,7 +119,7 @@ class Worker:
         if self.is_dead or self.is_draining:
             raise ApiError(503, "the engine has stopped" if self.is_dead else "the server is shutting down", code="unavailable")
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, ticket: RequestHandle) -> None:
         """Forget a ticket and free its slots."""
         if ticket in self.tickets:
             self.tickets.discard(ticket)
@@ -167,14 +167,14 @@ class Worker:
             self._commands.get()()
         self._flush()
 
-    def _accept(self, ticket: Ticket, works: Sequence[Work]) -> None:
+    def _accept(self, ticket: RequestHandle, works: Sequence[GenerationJob]) -> None:
         try:
             self._check_room(ticket)
             first = 0
             for work in works:
                 seed = work.params.seed or 0
                 copies = [replace(work, params=replace(work.params, seed=seed + i)) for i in range(work.count)]
-                leader, *siblings = [_Choice(ticket, first + i, copy) for i, copy in enumerate(copies)]
+                leader, *siblings = [ChoiceState(ticket, first + i, copy) for i, copy in enumerate(copies)]
                 leader.siblings = siblings
                 self._begin(leader)
                 self.metrics.prompt_tokens.inc(len(work.prompt_token_ids))
@@ -188,32 +188,32 @@ class Worker:
         else:
             self._outbox.append((ticket, None))
 
-    def _check_room(self, ticket: Ticket) -> None:
+    def _check_room(self, ticket: RequestHandle) -> None:
         """429 when this key has its share of the queue already."""
         size = self.llm.engine.config.max_num_seqs
         if ticket.num_choices > size + self.settings.max_queue:
             raise ApiError(400, f"{ticket.num_choices} answers at once are more than this server takes ({size + self.settings.max_queue})")
         choices = [choice for held in self._choices.values() for choice in held]
-        own = [choice for choice in choices if choice.ticket.memory_scope == ticket.memory_scope]
+        own = [choice for choice in choices if choice.ticket.cache_salt == ticket.cache_salt]
         num_waiting = min(sum(choice.job is None or choice.job.request.slot is None for choice in own), max(0, len(choices) - size))
         if num_waiting + ticket.num_choices > self.settings.max_queue + max(0, size - len(choices)):
             wait = min(60, math.ceil(self._mean_seconds * (num_waiting + 1) / size))
             raise ApiError(429, f"the queue is full: {num_waiting} requests wait", code="queue_full", retry_after=wait)
 
-    def _begin(self, choice: _Choice) -> None:
+    def _begin(self, choice: ChoiceState) -> None:
         work = choice.work
         choice.job = self.llm.submit(
             work.prompt_token_ids,
             work.params,
-            speculative=work.speculative,
+            speculative_config=work.speculative,
             prediction=work.prediction,
-            memory_scope=choice.ticket.memory_scope,
+            cache_salt=choice.ticket.cache_salt,
         )
         choice.job.request.stats.added_at = choice.ticket.arrived_at
         held = self._choices.setdefault(choice.ticket, [])
         held.extend(new for new in (choice, *choice.siblings) if new not in held)
 
-    def _drop(self, ticket: Ticket) -> None:
+    def _drop(self, ticket: RequestHandle) -> None:
         for choice in self._choices.pop(ticket, []):
             if choice.job is not None:
                 self.llm.abort(choice.job)
@@ -245,7 +245,7 @@ class Worker:
                     logger.exception("a request failed behind the engine")
                     self._fail(choice.ticket, internal_error())
 
-    def _advance(self, choice: _Choice, job: Job, now: float, milliseconds: float) -> None:
+    def _advance(self, choice: ChoiceState, job: Job, now: float, milliseconds: float) -> None:
         """Send what a step gave one choice, and let its siblings follow."""
         ticket, request = choice.ticket, job.request
         if request.finish_reason == "error":
@@ -265,13 +265,13 @@ class Worker:
         for sibling in siblings:
             self._begin(sibling)
 
-    def _fail(self, ticket: Ticket, error: ApiError) -> None:
+    def _fail(self, ticket: RequestHandle, error: ApiError) -> None:
         """End one request by an error: the client's own (a grammar that fails on the way), or ours, which the log has."""
         self._drop(ticket)
         self._outbox.append((ticket, error))
         self.metrics.requests.labels("error").inc()
 
-    def _measure(self, choice: _Choice, job: Job, num_tokens: int, now: float) -> None:
+    def _measure(self, choice: ChoiceState, job: Job, num_tokens: int, now: float) -> None:
         arrived_at, stats = choice.ticket.arrived_at, job.request.stats
         if choice.num_steps == 0:
             self.metrics.queue.observe(max(0.0, stats.prefill_started_at - arrived_at))
@@ -301,6 +301,6 @@ class Worker:
                     self._drop(ticket)
 
 
-def _deliver(events: Sequence[tuple[Ticket, Event | ApiError | None]]) -> None:
+def _deliver(events: Sequence[tuple[RequestHandle, Event | ApiError | None]]) -> None:
     for ticket, event in events:
         ticket.inbox.put_nowait(event)

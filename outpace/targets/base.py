@@ -20,7 +20,7 @@ class Capabilities:
 
     tree: bool = False  # rows of one sequence may form a tree, not only a chain
     hidden: bool = False  # forward() also returns hidden states
-    probes: bool = False  # rows that are never accepted may ride along
+    lookahead: bool = False  # rows that are never accepted may ride along
     exact_trees: bool = True  # a row's bits do not depend on where in the pass its ancestors stand
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
@@ -74,7 +74,7 @@ class TargetModel(ABC):
     """
 
     capabilities: Capabilities
-    max_rows: int = 1 << 60  # cache rows that the largest slot can have, drafts included
+    max_cached_tokens: int = 1 << 60  # cache rows that the largest slot can have, drafts included
     fingerprint: str = ""  # names model, settings and versions, so that measurements can be kept; "" keeps none
     base: Base | None = None  # the model it runs, for trained helpers; None where they cannot be used
 
@@ -89,11 +89,11 @@ class TargetModel(ABC):
         (never the whole prompt: its last token is always run). Raises OutOfSlots."""
 
     @abstractmethod
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
-        """Run all segments in one pass. `width` is a wish: where a change of width costs time, pad to at least so many rows."""
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
+        """Run all segments in one pass. `num_tokens` is a wish: where a change of width costs time, pad to at least so many rows."""
 
     @abstractmethod
-    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+    def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         """Of the slot's rows just run, `nodes` (ascending) survive, in order; `token_ids` are their tokens."""
 
     @abstractmethod

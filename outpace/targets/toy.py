@@ -41,7 +41,7 @@ class ToyTarget(TargetModel):
         self.capabilities = Capabilities(
             tree=tree,
             hidden=True,
-            probes=tree,
+            lookahead=tree,
             exact_trees=exact_trees,
             vocab_size=vocab_size,
             max_len=max_len,
@@ -69,7 +69,7 @@ class ToyTarget(TargetModel):
         self.cache[free[0]] = []
         return Slot(free[0], num_tokens, [], [])
 
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         self.num_passes += 1
         rows: list[Array] = []
         prompt_rows: list[Array] = []
@@ -102,7 +102,7 @@ class ToyTarget(TargetModel):
             raise BadInputError("the toy target has no layers for low-rank weights")
         return self.vectors.add(vectors)
 
-    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+    def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         rows = self.cache[slot.index]
         base = slot.num_cached
         self.cache[slot.index] = rows[:base] + [rows[base + node] for node in nodes]

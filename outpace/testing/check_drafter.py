@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, PromptObserver, ResetObserver, StepObserver, reset, wants_prompt
 from outpace.engine.engine import Engine
 from outpace.params import SamplingParams
 from outpace.request import Request
@@ -18,7 +20,7 @@ from outpace.testing.harness import Build, generate, make_request, require
 from outpace.tree.draft import Draft, Verdict, check
 
 
-class _Watched(Drafter):
+class _Watched(PromptObserver, ResetObserver, StepObserver):
     """Passes everything on to a drafter; remembers its drafts and the first error, which the engine would only log."""
 
     def __init__(self, inner: Drafter, target: TargetModel):
@@ -26,43 +28,47 @@ class _Watched(Drafter):
         self.drafts: list[tuple[Any, ...]] = []
         self.ended: set[str] = set()
         self.error: Exception | None = None
-        self.num_draft_tokens, self.wants_prompt = inner.num_draft_tokens, inner.wants_prompt
+        self.num_draft_tokens, self.wants_prompt = inner.num_draft_tokens, wants_prompt(inner)
 
     def _call(self, method: Callable[..., Any], request: Request, *args: Any) -> Any:
-        before, pending = list(request.token_ids), list(request.pending)
+        before, unconfirmed = list(request.token_ids), deepcopy(request.unconfirmed)
         try:
-            result, after = method(request, *args), (request.token_ids, request.pending)
-            request.token_ids, request.pending = list(before), list(pending)
-            require(after == (before, pending), f"{method.__name__} changed the tokens of the request")
+            result, after = method(request, *args), (request.token_ids, request.unconfirmed)
+            request.token_ids, request.unconfirmed = list(before), deepcopy(unconfirmed)
+            require(after == (before, unconfirmed), f"{getattr(method, '__name__', 'reset')} changed the tokens of the request")
             return result
         except Exception as error:
             self.error = self.error or error
             raise
 
-    def num_known(self, request: Request) -> int:
-        known: int = self._call(self.inner.num_known, request)
+    def num_reusable_prefix(self, request: Request) -> int:
+        if not isinstance(self.inner, PromptObserver):
+            return len(request.token_ids)
+        known: int = self._call(self.inner.num_reusable_prefix, request)
         return known
 
     def begin(self, request: Request) -> None:
         self._call(self.inner.begin, request)
 
-    def prefilled(self, request: Request, start: int, hidden: Array) -> None:
-        self._call(self.inner.prefilled, request, start, hidden)
+    def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
+        if isinstance(self.inner, PromptObserver):
+            self._call(self.inner.observe_prompt, request, start, hidden)
 
     def propose(self, request: Request, budget: int) -> Draft:
         draft: Draft = self._call(self.inner.propose, request, budget)
         self._call(lambda _: check(draft, self.capabilities.vocab_size, budget, self.capabilities.num_vectors), request)
-        self.drafts.append((tuple(request.context), budget, tuple(draft.token_ids), tuple(draft.parents), draft.num_probes))
+        self.drafts.append((tuple(request.context), budget, tuple(draft.token_ids), tuple(draft.parents), draft.num_lookahead))
         return draft
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self._call(self.inner.observe, request, verdict, output)
 
-    def restart(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        self._call(self.inner.restart, request, verdict, output)
+    def reset(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        self._call(partial(reset, self.inner), request, verdict, output)
 
-    def settle(self) -> None:
-        self.inner.settle()
+    def end_step(self) -> None:
+        if isinstance(self.inner, StepObserver):
+            self.inner.end_step()
 
     def end(self, request: Request) -> None:
         self.ended.add(request.id)

@@ -48,7 +48,7 @@ class _Bench:
         for start in range(0, len(tokens), chunk):
             part = list(tokens[start : start + chunk])
             self.target.forward([Segment(slot, part, wants_output=False)])
-            self.target.keep(slot, part, range(len(part)))
+            self.target.accept(slot, part, range(len(part)))
         return slot
 
     def run(self, *segments: Segment) -> list[Array]:
@@ -103,7 +103,7 @@ class _Bench:
         for turn in ("first", "second"):
             self.run(Segment(slot, [text[-1], *self.tree[1:]], self.parents))
             path = [self.tree[node] for node in self.kept[1:]]
-            self.target.keep(slot, [text[-1], *path], self.kept)
+            self.target.accept(slot, [text[-1], *path], self.kept)
             text += [*path, self.prompt[0]]
             (rows,) = self.run(Segment(slot, [text[-1], self.prompt[1]]))
             what = f"row after the {turn} keep() of a path against a fresh run"
@@ -158,7 +158,7 @@ class _Bench:
             require(start < len(self.prompt), f"allocate() says all {start} tokens of the prompt are cached; the last must always run")
             if part := self.prompt[start:-1]:
                 self.target.forward([Segment(slot, part, wants_output=False)])
-                self.target.keep(slot, part, range(len(part)))
+                self.target.accept(slot, part, range(len(part)))
             (rows,) = self.run(Segment(slot, self.prompt[-1:]))
             self.same(rows[0], want, f"a reused slot with {start} tokens found in the cache against a fresh one")
             self.target.free(slot)

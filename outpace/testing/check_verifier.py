@@ -44,7 +44,7 @@ def _check_path(verifier: Verifier, target: ToyTarget) -> None:
     request = make_request(target, [1, 2, 3])
     first, second, third = (truth := generate(target, [[1, 2, 3]], SamplingParams(max_tokens=3))[0])
     wrong = (first + 1) % target.capabilities.vocab_size
-    draft = Draft([wrong, first, wrong, second, third], [-1, -1, 0, 1, 3], num_probes=1)
+    draft = Draft([wrong, first, wrong, second, third], [-1, -1, 0, 1, 3], num_lookahead=1)
     paths = [[], [wrong], [first], [wrong, wrong], [first, second], truth]
     path = verifier.verify(request, draft, np.array([target.logits_after([1, 2, 3, *tokens]) for tokens in paths])).path
     name = type(verifier).__name__

@@ -57,7 +57,7 @@ class OracleDrafter(Drafter):
 
 
 class SampledDrafter(Drafter):
-    """Draws from a known wrong distribution, softmax of a random table by the last token, and hands it over in `Draft.probs`.
+    """Draws from a known wrong distribution, softmax of a random table by the last token, and hands it over in `Draft.draft_probs`.
 
     `width` 1 drafts a chain; more gives every node that many children, drawn without replacement, breadth first.
     """
@@ -108,9 +108,9 @@ class InexactTarget(ToyTarget):
         self.period = period
         self.capabilities = replace(self.capabilities, exact_trees=False)
 
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         claimed, self.capabilities = self.capabilities, replace(self.capabilities, exact_trees=True)
-        output = super().forward(batch, width)
+        output = super().forward(batch, num_tokens)
         self.capabilities = claimed
         places = [(s.slot.num_cached + i, int(m.sum()) != i + 1) for s in batch if s.wants_output for i, m in enumerate(s.mask)]
         for row, (place, is_displaced) in enumerate(places):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from outpace.config import EngineConfig
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.none import NoDrafter
 from outpace.engine.engine import Engine
@@ -41,8 +41,8 @@ def make_request(
     sampler = RequestSampler(params, (params.seed or 0) if seed is None else seed, processors)
     count = drafter.num_draft_tokens if num_draft_tokens is None else num_draft_tokens
     judge = create_verifier(verifier) if isinstance(verifier, str) else verifier
-    speculation = Speculation(type(drafter).__name__, drafter, judge, FixedController(count))
-    return Request(f"test-{next(_ids)}", prompt, params, sampler, speculation, ends, stop_check)
+    strategy = Strategy(type(drafter).__name__, drafter, judge, FixedController(count))
+    return Request(f"test-{next(_ids)}", prompt, params, sampler, strategy, ends, stop_check)
 
 
 def run(target: TargetModel, requests: Sequence[Request], config: EngineConfig | None = None) -> Sequence[Request]:

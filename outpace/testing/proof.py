@@ -12,10 +12,10 @@ from typing import Any
 
 from outpace.bench.workloads import Workload
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
-from outpace.llm import LLM, Speculative
+from outpace.llm import LLM, SpeculativeLike
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track
@@ -49,25 +49,25 @@ def built_in_workloads() -> list[Workload]:
     return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
 
 
-def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int = 64) -> dict[str, Any]:
+def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int = 64) -> dict[str, Any]:
     """Run the proof. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
     checks = [*_identity(llm, workloads, drafters, max_tokens), *_distributions()]
     return {"model": llm.name, "passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 
-def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Speculative], max_tokens: int) -> list[Check]:
+def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int) -> list[Check]:
     """Token identity for every drafter and temperature, and the cheat that must differ."""
-    cheat = Speculation(CHEAT, create_drafter("blind", DrafterContext(llm.target)), AcceptEverythingVerifier(), FixedController(3))
-    candidates: dict[str, Speculative] = {**drafters, CHEAT: cheat}
+    cheat = Strategy(CHEAT, create_drafter("blind", DrafterContext(llm.target)), AcceptEverythingVerifier(), FixedController(3))
+    candidates: dict[str, SpeculativeLike] = {**drafters, CHEAT: cheat}
     for setting in drafters.values():
-        llm.speculation(setting)
+        llm.strategy(setting)
     differences: dict[tuple[str, float], list[str]] = {(name, t): [] for name in candidates for t in TEMPERATURES}
     cases = [(workload, t) for workload in workloads for t in TEMPERATURES]
     for workload, temperature in track(cases, len(cases), "prompts"):
         params = SamplingParams(temperature=temperature, seed=SEED, max_tokens=max_tokens, logprobs=2)
-        plain = llm.chat(workload.messages, params, speculative="none")[0]
+        plain = llm.chat(workload.messages, params, speculative_config="none")[0]
         for name, candidate in candidates.items():
-            output = llm.chat(workload.messages, params, speculative=candidate)[0]
+            output = llm.chat(workload.messages, params, speculative_config=candidate)[0]
             if output.token_ids != plain.token_ids or output.logprobs != plain.logprobs:
                 differences[name, temperature].append(f"prompt {workload.id}: {first_difference(plain, output)}")
     checks = []

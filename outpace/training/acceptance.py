@@ -40,15 +40,15 @@ def best_tree(ranks: Array, num_nodes: int, prior: float = PRIOR) -> list[list[i
     overall = _marginals(ranks)
     tree: list[list[int]] = []
     heap: list[tuple[float, Path, Array]] = [
-        (-chance, (rank,), rows) for rank, chance, rows in _children(ranks, np.arange(len(ranks)), 0, overall, prior)
+        (-confidence, (rank,), rows) for rank, confidence, rows in _children(ranks, np.arange(len(ranks)), 0, overall, prior)
     ]
     heapify(heap)
     while heap and len(tree) < num_nodes:
         negative, path, rows = heappop(heap)
         tree.append(list(path))
         if len(path) < ranks.shape[1]:
-            for rank, chance, inside in _children(ranks, rows, len(path), overall, prior):
-                heappush(heap, (negative * chance, (*path, rank), inside))
+            for rank, confidence, inside in _children(ranks, rows, len(path), overall, prior):
+                heappush(heap, (negative * confidence, (*path, rank), inside))
     return tree
 
 
@@ -61,12 +61,12 @@ def _marginals(ranks: Array) -> Array:
 def _children(ranks: Array, rows: Array, depth: int, overall: Array, prior: float) -> Iterator[tuple[int, float, Array]]:
     """(rank, chance given the path so far, rows where it is right as well) of the next level; `rows` are those where the path is right."""
     next_ranks = ranks[rows, depth]
-    num_known = int((next_ranks >= 0).sum())
+    num_reusable_prefix = int((next_ranks >= 0).sum())
     for rank in range(NUM_RANKS):
         inside = rows[next_ranks == rank]
-        chance = (len(inside) + prior * overall[depth, rank]) / max(num_known + prior, 1e-9)
-        if chance > 0:
-            yield rank, float(chance), inside
+        confidence = (len(inside) + prior * overall[depth, rank]) / max(num_reusable_prefix + prior, 1e-9)
+        if confidence > 0:
+            yield rank, float(confidence), inside
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def with_tree(ranks: Array, tree: Sequence[Sequence[int]]) -> Callable[[int], in
     return longest
 
 
-def with_likeliest(ranks: Array, chances: Array, num_nodes: int, threshold: float) -> Callable[[int], int]:
+def with_likeliest(ranks: Array, confidences: Array, num_nodes: int, threshold: float) -> Callable[[int], int]:
     """The number of right guesses of the likeliest paths of each row; chances [n, K, NUM_RANKS] are what the heads say of their guesses."""
 
     def longest(row: int) -> int:
-        levels = [list(enumerate(level)) for level in chances[row].tolist()]
+        levels = [list(enumerate(level)) for level in confidences[row].tolist()]
         draft = grow(lambda path: levels[len(path)] if len(path) < len(levels) else (), num_nodes, threshold)
         children, node, depth = draft.children(), -1, 0
         while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[row, depth]))) is not None:

@@ -33,7 +33,7 @@ class ReplayTarget(TargetModel):
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
         return Slot(0, num_tokens, [], [])
 
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         places = [place for segment in batch if segment.wants_output for place in self._places(segment)]
         logits = np.zeros((len(places), self.capabilities.vocab_size), np.float32)
         for row, place in enumerate(places):
@@ -60,7 +60,7 @@ class ReplayTarget(TargetModel):
             places.append(before + 1 if before is not None and is_text else None)
         return places
 
-    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+    def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         slot.token_ids.extend(token_ids)
 
     def free(self, slot: Slot) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import shipped
 from outpace.targets.identity import Base
 from outpace.training.base_model import frequent_tokens
@@ -23,7 +23,7 @@ SHIPPED = "shipped"
 class Start:
     """What a run begins with: an earlier helper, or None for the weights that its kind begins with."""
 
-    helper: Helper | None = None
+    helper: DraftHeads | None = None
 
     @classmethod
     def of(cls, name: str | None, kind: str, base: Base) -> Start:
@@ -34,7 +34,7 @@ class Start:
         folder = shipped(kind, base) if name == SHIPPED else Path(name)
         if folder is None:
             raise BadInputError(f"no {kind} helper for {base.name} comes with outpace; train one without --start-from first")
-        helper = Helper.from_pretrained(folder, base)
+        helper = DraftHeads.from_pretrained(folder, base)
         if helper.kind != kind:
             raise BadInputError(f"the helper in {folder} is of kind {helper.kind}, not {kind}")
         return cls(helper)

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from outpace.arrays import Array
 from outpace.errors import OutpaceError
 
-UNKNOWN_CHANCE = 0.5  # of a guess whose drafter gives no chance
+UNKNOWN_CONFIDENCE = 0.5  # of a guess whose drafter gives no chance
 
 
 @dataclass(frozen=True)
 class Draft:
     """Guesses for the next tokens, as a tree. Parents come before children; parent -1 is the last committed token.
 
-    `probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
-    The last `num_probes` nodes are never accepted: their outputs only reach `Drafter.observe`.
-    `chances` [N]: how likely the drafter thinks each node is, given that its parent is right; None where it has no idea.
+    `draft_probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
+    The last `num_lookahead` nodes are never accepted: their outputs only reach `Drafter.observe`.
+    `confidences` [N]: how likely the drafter thinks each node is, given that its parent is right; None where it has no idea.
     `sources` [N]: the drafters that guessed each node, as "a" or "a+b"; None: the drafter the request runs with.
     """
 
     token_ids: Sequence[int] = ()
     parents: Sequence[int] = ()
-    probs: Array | None = None
-    num_probes: int = 0
-    chances: Sequence[float] | None = None
+    draft_probs: Array | None = None
+    num_lookahead: int = 0
+    confidences: Sequence[float] | None = None
     sources: Sequence[str] | None = None
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Draft:
     def children(self) -> dict[int, dict[int, int]]:
         """parent node -> {token: node}, without the probes; of equal siblings the first counts."""
         table: dict[int, dict[int, int]] = {}
-        for node in range(len(self.token_ids) - self.num_probes):
+        for node in range(len(self.token_ids) - self.num_lookahead):
             table.setdefault(self.parents[node], {}).setdefault(self.token_ids[node], node)
         return table
 
@@ -54,11 +54,13 @@ EMPTY_DRAFT = Draft()
 @dataclass(frozen=True)
 class Verdict:
     """What a verifier decided on a draft: the accepted nodes from the root down, and the model's own next token
-    (the recovered token after a rejection, the bonus token after full acceptance)."""
+    (the recovered token after a rejection, the bonus token after full acceptance). If the row of that token failed, `error` says why and
+    `next_token` is None: the tokens of the path are right all the same."""
 
     draft: Draft
     path: list[int]
-    next_token: int
+    next_token: int | None
+    error: Exception | None = None
 
 
 def depths(parents: Sequence[int]) -> list[int]:
@@ -77,33 +79,35 @@ def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> N
     n = len(draft)
     if n != len(draft.parents):
         raise OutpaceError(f"draft has {n} tokens but {len(draft.parents)} parents")
-    if not 0 <= draft.num_probes <= n or n - draft.num_probes > budget:
-        raise OutpaceError(f"draft has {n} nodes, {draft.num_probes} of them probes, for a budget of {budget}")
+    if not 0 <= draft.num_lookahead <= n or n - draft.num_lookahead > budget:
+        raise OutpaceError(f"draft has {n} nodes, {draft.num_lookahead} of them lookahead tokens, for a budget of {budget}")
     if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
         raise OutpaceError("draft lists a child before its parent")
-    guesses, probes = draft.token_ids[: n - draft.num_probes], draft.token_ids[n - draft.num_probes :]
-    if n and not (min(draft.token_ids) >= 0 and max(guesses, default=0) < vocab_size and max(probes, default=0) < vocab_size + num_vectors):
+    guesses, lookahead = draft.token_ids[: n - draft.num_lookahead], draft.token_ids[n - draft.num_lookahead :]
+    if n and not (
+        min(draft.token_ids) >= 0 and max(guesses, default=0) < vocab_size and max(lookahead, default=0) < vocab_size + num_vectors
+    ):
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
-    if draft.probs is not None and draft.probs.shape != (n, vocab_size):
-        raise OutpaceError(f"draft.probs has shape {draft.probs.shape}, not {(n, vocab_size)}")
+    if draft.draft_probs is not None and draft.draft_probs.shape != (n, vocab_size):
+        raise OutpaceError(f"draft.probs has shape {draft.draft_probs.shape}, not {(n, vocab_size)}")
 
 
-def select(draft: Draft, nodes: Sequence[int], num_probes: int = 0) -> Draft:
-    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_probes` of them are probes."""
+def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
+    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_lookahead` of them are probes."""
     place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
     return Draft(
         [draft.token_ids[node] for node in nodes],
         [place[draft.parents[node]] for node in nodes],
-        None if draft.probs is None else draft.probs[list(nodes)],
-        num_probes,
-        None if draft.chances is None else [draft.chances[node] for node in nodes],
+        None if draft.draft_probs is None else draft.draft_probs[list(nodes)],
+        num_lookahead,
+        None if draft.confidences is None else [draft.confidences[node] for node in nodes],
         None if draft.sources is None else [draft.sources[node] for node in nodes],
     )
 
 
 def shallow(draft: Draft, depth: int) -> Draft:
     """The draft without guesses deeper than `depth` tokens and what hangs off them; probes off the others stay, however deep."""
-    num_nodes = len(draft) - draft.num_probes
+    num_nodes = len(draft) - draft.num_lookahead
     if num_nodes <= depth:
         return draft
     kept: set[int] = {-1}
@@ -117,7 +121,7 @@ def shallow(draft: Draft, depth: int) -> Draft:
 def first_chain(draft: Draft) -> Draft:
     """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
     nodes: list[int] = []
-    for node in range(len(draft) - draft.num_probes):
+    for node in range(len(draft) - draft.num_lookahead):
         if draft.parents[node] == (nodes[-1] if nodes else -1):
             nodes.append(node)
     if not nodes:
@@ -129,23 +133,23 @@ def chain_first(draft: Draft) -> Draft:
     """The same tree with the path of first children at the front, where its rows stand in a chain."""
     front = {-1}
     last = -1
-    for node in range(len(draft) - draft.num_probes):
+    for node in range(len(draft) - draft.num_lookahead):
         if draft.parents[node] == last:
             last = node
             front.add(node)
     order = sorted(range(len(draft)), key=lambda node: (node not in front, node))
-    return select(draft, order, draft.num_probes)
+    return select(draft, order, draft.num_lookahead)
 
 
 def graft(stem: Sequence[int], draft: Draft) -> Draft:
-    """The draft moved to the end of a chain of certain guesses; without `probs`, which the stem has none of."""
+    """The draft moved to the end of a chain of certain guesses; without `draft_probs`, which the stem has none of."""
     if not stem:
         return draft
     top = len(stem)
     parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
-    chances = None if draft.chances is None else [1.0] * top + list(draft.chances)
+    confidences = None if draft.confidences is None else [1.0] * top + list(draft.confidences)
     sources = None if draft.sources is None else [""] * top + list(draft.sources)
-    return Draft([*stem, *draft.token_ids], parents, None, draft.num_probes, chances, sources)
+    return Draft([*stem, *draft.token_ids], parents, None, draft.num_lookahead, confidences, sources)
 
 
 def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
@@ -155,11 +159,11 @@ def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
     """
     places: dict[tuple[int, int, bool], list[int]] = {}
     for node in reversed(range(len(draft))):
-        places.setdefault((draft.parents[node], draft.token_ids[node], node >= len(draft) - draft.num_probes), []).append(node)
+        places.setdefault((draft.parents[node], draft.token_ids[node], node >= len(draft) - draft.num_lookahead), []).append(node)
     found: list[int | None] = []
     for node, parent in enumerate(part.parents):
         at = root if parent < 0 else found[parent]
-        is_probe = node >= len(part) - part.num_probes
-        here = [] if at is None else places.get((at, part.token_ids[node], is_probe), [])
-        found.append((here.pop() if is_probe else here[-1]) if here else None)  # equal probes are not merged, equal guesses are
+        is_lookahead = node >= len(part) - part.num_lookahead
+        here = [] if at is None else places.get((at, part.token_ids[node], is_lookahead), [])
+        found.append((here.pop() if is_lookahead else here[-1]) if here else None)  # equal probes are not merged, equal guesses are
     return found

@@ -28,7 +28,7 @@ def default_methods(llm: LLM) -> list[SpeculativeConfig]:
     for method in METHODS:
         config = SpeculativeConfig(method)
         try:
-            llm.speculation(config)
+            llm.strategy(config)
         except BadInputError:  # not in this version, or the target has no trees
             continue
         found.append(config)

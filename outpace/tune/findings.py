@@ -11,7 +11,7 @@ from rich.table import Table
 import outpace
 from outpace.bench.runner import machine
 from outpace.config import FILE_VERSION, SpeculativeConfig
-from outpace.engine.metrics import mean_acceptance_length
+from outpace.engine.metrics import tokens_per_step
 from outpace.llm import LLM
 from outpace.params import SamplingParams
 from outpace.tune.candidates import label
@@ -50,7 +50,7 @@ def _figures(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "num_prompts": len(samples),
         "num_tokens": num_tokens,
-        "mean_acceptance_length": round(mean_acceptance_length(num_tokens, sum(sample.num_steps for sample in samples)), 3),
+        "tokens_per_step": round(tokens_per_step(num_tokens, sum(sample.num_steps for sample in samples)), 3),
         **_interval(speedup(samples)),
         "num_identical": sum(sample.is_identical for sample in samples),
     }
@@ -116,5 +116,5 @@ def _cells(row: dict[str, Any]) -> list[str]:
     """prompts, tokens a step, speedup, interval, identical."""
     value, low, high = row["speedup"], row["low"], row["high"]
     interval = "" if low is None else f"{low:.2f} to {high:.2f}"
-    figures = [str(row["num_prompts"]), f"{row['mean_acceptance_length']:.2f}", "" if value is None else f"{value:.2f}", interval]
+    figures = [str(row["num_prompts"]), f"{row['tokens_per_step']:.2f}", "" if value is None else f"{value:.2f}", interval]
     return [*figures, f"{row['num_identical']}/{row['num_prompts']}"]

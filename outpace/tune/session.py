@@ -64,11 +64,11 @@ def tune(
     if not methods:
         raise BadInputError("there is nothing to try besides plain decoding: name drafters by --drafters")
     for method in methods:
-        llm.speculation(method)
+        llm.strategy(method)
     with countdown(time_limit) as show:
         _warm_up(llm, workloads, params)
         search = Search(
-            workloads, methods, lambda workload, how: llm.chat(workload.messages, params, speculative=how)[0], time_limit, show=show
+            workloads, methods, lambda workload, how: llm.chat(workload.messages, params, speculative_config=how)[0], time_limit, show=show
         )
         outcome = search.run()
     if any(entry.samples or entry.failure for entry in outcome.tried):
@@ -90,7 +90,7 @@ def _warm_up(llm: LLM, workloads: Sequence[Workload], params: SamplingParams) ->
     short = replace(params, max_tokens=min(WARM_UP_TOKENS, params.max_tokens))
     for workload in workloads:
         try:
-            llm.chat(workload.messages, short, speculative=False)
+            llm.chat(workload.messages, short, speculative_config=False)
         except BadInputError:  # too long; the search tells it
             continue
         return

@@ -24,7 +24,10 @@ class ExactVerifier(Verifier):
         path: list[int] = []
         tokens: list[int] = []
         while True:
-            token = request.sampler.draw(logits[node + 1], tokens, position)
+            try:
+                token = request.sampler.draw(logits[node + 1], tokens, position)
+            except Exception as error:  # as in plain decoding, the tokens before the failing row are right
+                return Verdict(draft, path, None, error)
             child = children.get(node, {}).get(token)
             if child is None:
                 return Verdict(draft, path, token)

@@ -1,7 +1,7 @@
 """Rejection sampling: the target's distribution exactly, but not the same text as plain decoding for a seed.
 
 Chains: Leviathan et al. 2211.17192, Chen et al. 2302.01318. Trees: siblings drawn without replacement, Sequoia 2402.12374.
-A draft without `probs` is deterministic: each child's distribution is one-hot. At temperature 0 this is the exact verifier.
+A draft without `draft_probs` is deterministic: each child's distribution is one-hot. At temperature 0 this is the exact verifier.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class RejectionVerifier(Verifier):
     @staticmethod
     def _draft_distribution(draft: Draft, child: int, tried: list[int], vocab_size: int) -> Array:
         """q [V] that the child was drawn from, after its earlier siblings were taken out."""
-        if draft.probs is None:
+        if draft.draft_probs is None:
             q = np.zeros(vocab_size)
             q[draft.token_ids[child]] = 1.0
             return q
-        q = draft.probs[child].astype(np.float64)
+        q = draft.draft_probs[child].astype(np.float64)
         q[tried] = 0.0
         return np.asarray(q / q.sum())

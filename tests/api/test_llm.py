@@ -83,7 +83,7 @@ def test_a_batch_gives_what_single_runs_give(idle, temperature):
     prompts = [*RAW, idle.tokenizer.encode_chat(CHAT)]
     asked = params(20, temperature=temperature, seed=5, logprobs=2)
     batch = idle.generate(prompts, asked)
-    assert [facts(output) for output in batch] == [facts(idle.generate(p, asked, speculative=False)[0]) for p in prompts]
+    assert [facts(output) for output in batch] == [facts(idle.generate(p, asked, speculative_config=False)[0]) for p in prompts]
     assert sum(output.stats.num_accepted_tokens for output in batch) > 0
 
 
@@ -92,10 +92,10 @@ def test_a_batch_gives_what_single_runs_give(idle, temperature):
 def test_drafters_change_nothing(idle, temperature):
     """Same text, tokens and log-probabilities as plain decoding, and fewer passes where the guesses are good."""
     asked = params(40, temperature=temperature, seed=11, logprobs=3)
-    plain = idle.chat(CHAT, asked, speculative="none")[0]
+    plain = idle.chat(CHAT, asked, speculative_config="none")[0]
     assert plain.from_draft == [False] * len(plain.token_ids)
     for name in DRAFTERS:
-        fast = idle.chat(CHAT, asked, speculative=name)[0]
+        fast = idle.chat(CHAT, asked, speculative_config=name)[0]
         assert facts(fast) == facts(plain), name
         assert fast.drafter == name
         if name != "prompt_lookup":  # chains; in trees a guess may be kept one step later
@@ -103,7 +103,7 @@ def test_drafters_change_nothing(idle, temperature):
         assert fast.stats.num_accepted_tokens - (len(fast.token_ids) - fast.stats.num_steps) in (0, 1)  # 1: the end was a guess
         if temperature == 0 and name.startswith("prompt_lookup"):
             assert fast.stats.num_steps < 0.7 * plain.stats.num_steps
-            assert fast.mean_acceptance_length > 1.4
+            assert fast.tokens_per_step > 1.4
 
 
 @pytest.mark.real
@@ -190,14 +190,14 @@ def test_streamers(idle, capsys):
 @pytest.mark.real
 def test_stop_strings_inside_accepted_blocks(idle):
     """A stop string that begins and ends in the middle of tokens ends the answer at the same place with and without drafts."""
-    (whole,) = idle.chat(CHAT, params(40), speculative="none")
+    (whole,) = idle.chat(CHAT, params(40), speculative_config="none")
     flags = idle.chat(CHAT, params(40))[0].from_draft
     at = [i for i in range(1, len(flags) - 2) if flags[i] and flags[i + 1]][-1]
     before = sum(map(len, whole.pieces[:at]))
     stop = whole.text[before + 1 : before + len(whole.pieces[at]) + 1]
     place = whole.text.find(stop)
     for stops in (stop, ["nowhere at all", stop], [whole.text[place:], stop]):
-        outputs = [idle.chat(CHAT, params(40, stop=stops), speculative=name)[0] for name in ("none", *TWO)]
+        outputs = [idle.chat(CHAT, params(40, stop=stops), speculative_config=name)[0] for name in ("none", *TWO)]
         for output in outputs:
             assert facts(output) == facts(outputs[0])
             assert output.text == "".join(output.pieces) == whole.text[:place]
@@ -282,7 +282,7 @@ def test_hooks_see_the_path_of_every_guess(idle):
         return logits
 
     plain, *fast = (
-        idle.chat(CHAT, params(30, logits_processors=(hook,), repetition_penalty=1.1), speculative=n)[0] for n in ("none", *TWO)
+        idle.chat(CHAT, params(30, logits_processors=(hook,), repetition_penalty=1.1), speculative_config=n)[0] for n in ("none", *TWO)
     )
     assert [facts(output) for output in fast] == [facts(plain)] * len(fast)
     assert plain.token_ids != idle.chat(CHAT, params(30, repetition_penalty=1.1))[0].token_ids
@@ -304,8 +304,8 @@ def test_hooks_see_the_path_of_every_guess(idle):
     ],
 )
 def test_every_call_may_speculate_in_its_own_way(idle, speculative, name):
-    (output,) = idle.generate(RAW[0], params(16), speculative=speculative)
-    assert facts(output) == facts(idle.generate(RAW[0], params(16), speculative="none")[0])
+    (output,) = idle.generate(RAW[0], params(16), speculative_config=speculative)
+    assert facts(output) == facts(idle.generate(RAW[0], params(16), speculative_config="none")[0])
     assert output.drafter == (name or "prompt_lookup:max_ngram=4:min_ngram=2")
     if speculative is False or speculative == {"num_draft_tokens": 0}:
         assert output.stats.num_draft_tokens == 0
@@ -316,7 +316,7 @@ def test_every_call_may_speculate_in_its_own_way(idle, speculative, name):
 @pytest.mark.real
 def test_numbers_of_an_answer(idle):
     (output,) = idle.chat(CHAT, params(40, logprobs=2))
-    assert output.mean_acceptance_length == len(output.token_ids) / output.stats.num_steps > 1
+    assert output.tokens_per_step == len(output.token_ids) / output.stats.num_steps > 1
     assert output.acceptance_rate == output.stats.num_accepted_tokens / output.stats.num_draft_tokens
     assert output.tokens_per_second == pytest.approx(len(output.token_ids) / output.stats.decode_seconds)
     assert output.stats.prefill_seconds >= 0
@@ -336,10 +336,10 @@ def test_wrong_settings_are_told_before_the_model_loads(monkeypatch):
 
     monkeypatch.setattr("outpace.llm.load", never)
     for options in (
-        {"drafter": "nonsense"},
-        {"drafter": "blind:tokens"},
-        {"drafter": {"methd": "blind"}},
-        {"drafter": 5},
+        {"speculative_config": "nonsense"},
+        {"speculative_config": "blind:tokens"},
+        {"speculative_config": {"methd": "blind"}},
+        {"speculative_config": 5},
         {"num_draft_tokens": -1},
         {"num_draft_tokens": 65},
     ):
@@ -350,12 +350,12 @@ def test_wrong_settings_are_told_before_the_model_loads(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drafter": "blind:tokens=odd"}, "tokens must be random or frequent"),
-        ({"drafter": "blind:nothing=1"}, "has no option 'nothing'"),
-        ({"drafter": "prompt_lookup:max_ngram=x"}, "max_ngram must be int"),
-        ({"drafter": "test_llm:Nothing"}, "cannot import test_llm:Nothing"),
-        ({"drafter": "no_such_module:Drafter"}, "cannot import no_such_module:Drafter"),
-        ({"drafter": "test_llm:NoSubclass"}, "not a subclass"),
+        ({"speculative_config": "blind:tokens=odd"}, "tokens must be random or frequent"),
+        ({"speculative_config": "blind:nothing=1"}, "has no option 'nothing'"),
+        ({"speculative_config": "prompt_lookup:max_ngram=x"}, "max_ngram must be int"),
+        ({"speculative_config": "test_llm:Nothing"}, "cannot import test_llm:Nothing"),
+        ({"speculative_config": "no_such_module:Drafter"}, "cannot import no_such_module:Drafter"),
+        ({"speculative_config": "test_llm:NoSubclass"}, "not a subclass"),
         ({"verifier": "nonsense"}, "unknown verifier 'nonsense'"),
     ],
 )
@@ -505,15 +505,15 @@ def test_a_stream_that_is_never_begun_holds_nothing(toy_llm):
 
 
 def test_parts_are_built_once(toy_llm):
-    assert toy_llm.speculation("blind") is toy_llm.speculation({"method": "blind"}) is toy_llm.speculation(SpeculativeConfig("blind"))
-    assert toy_llm.speculation(None) is toy_llm.speculation("prompt_lookup")
-    assert toy_llm.speculation("blind") is not toy_llm.speculation({"method": "blind", "num_draft_tokens": 1})
+    assert toy_llm.strategy("blind") is toy_llm.strategy({"method": "blind"}) is toy_llm.strategy(SpeculativeConfig("blind"))
+    assert toy_llm.strategy(None) is toy_llm.strategy("prompt_lookup")
+    assert toy_llm.strategy("blind") is not toy_llm.strategy({"method": "blind", "num_draft_tokens": 1})
 
 
 def test_settings_of_the_constructor(make_toy):
     llm = make_toy("blind", num_draft_tokens=3, verifier="rejection")
-    assert llm.speculative == SpeculativeConfig("blind", 3, "rejection")
-    assert type(llm.speculation(None).verifier).__name__ == "RejectionVerifier"
+    assert llm.speculative_config == SpeculativeConfig("blind", 3, "rejection")
+    assert type(llm.strategy(None).verifier).__name__ == "RejectionVerifier"
     assert llm.generate("hello", params(5))[0].drafter == "blind"
     assert make_toy(False).generate("hello", params(5))[0].drafter == "none"
     assert make_toy(num_draft_tokens=0).generate("abcabcabc", params(30))[0].stats.num_draft_tokens == 0
@@ -527,9 +527,9 @@ def test_drafts_change_no_text_on_the_toy_model(make_toy, temperature, exact_tre
     prompts = ["hello hello hello", "abcabcabc", "x"]
     for stop in ((), ("ab", " t"), ("e", "zz")):
         asked = params(60, temperature=temperature, seed=3, stop=stop, min_tokens=4, frequency_penalty=0.1, logprobs=2, stop_token_ids=[7])
-        plain = [facts(o) for o in llm.generate(prompts, asked, speculative=False)]
+        plain = [facts(o) for o in llm.generate(prompts, asked, speculative_config=False)]
         for name in DRAFTERS:
-            fast = llm.generate(prompts, asked, speculative=name)
+            fast = llm.generate(prompts, asked, speculative_config=name)
             assert [facts(o) for o in fast] == plain
         assert {o.finish_reason for o in fast} <= {"stop", "length"}
 
@@ -537,7 +537,7 @@ def test_drafts_change_no_text_on_the_toy_model(make_toy, temperature, exact_tre
 def test_a_cheating_verifier_changes_the_text(toy_llm, monkeypatch):
     """The comparison above can fail."""
     monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
-    plain, cheat = (toy_llm.generate("hello hello", params(40), speculative=name)[0] for name in ("none", "blind"))
+    plain, cheat = (toy_llm.generate("hello hello", params(40), speculative_config=name)[0] for name in ("none", "blind"))
     assert facts(plain) != facts(cheat)
 
 

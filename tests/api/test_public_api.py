@@ -17,7 +17,7 @@ def isort_key(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-@pytest.mark.parametrize("module", ["outpace", "outpace.testing", "outpace.drafters"])
+@pytest.mark.parametrize("module", ["outpace", "outpace.testing"])
 def test_all_is_sorted_and_every_name_exists(module):
     found = importlib.import_module(module)
     assert found.__all__ == sorted(found.__all__, key=isort_key)

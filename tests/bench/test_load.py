@@ -146,7 +146,7 @@ def test_every_turn_has_an_empty_memory(make_toy):
     llm, keys = make_toy("suffix:memory=5000", toy={"seed": 1}), ("a", "b", "c")
     with in_thread(create_app(llm, ServerSettings(api_keys=keys))) as url:
         document = load.run({"suffix": load.Place(url, keys=keys)}, WORKLOADS, [1, 2], 0.3, FIELDS)
-    assert len(llm.speculation(None).drafter.memory.scopes) == 3
+    assert len(llm.strategy(None).drafter.memory.scopes) == 3
     for row in document["load"]:
         assert row["num_repeated"] == row["num_requests"] - len(WORKLOADS) > 0
         assert 0 <= row["num_cached_prompt_tokens"] <= row["num_prompt_tokens"]

@@ -198,7 +198,7 @@ def test_every_default_and_every_setting_of_the_tables_can_be_built(toy_llm):
     assert {config.method for config in known} >= {method for method in METHODS if all(p in DRAFTERS for p in method.split("+"))}
     others = variations(known, 1000)
     for config in others:
-        toy_llm.speculation(config)
+        toy_llm.strategy(config)
     assert len(set(others)) == len(others) > 10
     assert not set(others) & set(known)
     assert set(SETTINGS) <= set(DRAFTERS)
@@ -413,7 +413,7 @@ def test_json_and_a_file_that_the_other_commands_accept(prompts, toy_llm):
         "categories",
     }
     for row in found["results"]:
-        assert row.keys() >= {"method", "category", "num_prompts", "num_tokens", "mean_acceptance_length", "speedup", "low", "high"}
+        assert row.keys() >= {"method", "category", "num_prompts", "num_tokens", "tokens_per_step", "speedup", "low", "high"}
         assert row["num_identical"] == row["num_prompts"]
         assert row["failure"] is None
     assert {row["category"] for row in found["results"]} == {"all", "chat", "qa"}

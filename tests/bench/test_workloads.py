@@ -203,7 +203,7 @@ def test_prompts_that_share_an_id_are_different_prompts(tmp_path):
 
 
 def answer(token_ids: list[int], steps: int, drafted: int, accepted: int, seconds: float) -> RequestOutput:
-    stats = RequestStats(num_steps=steps, num_draft_tokens=drafted, num_accepted_tokens=accepted)
+    stats = RequestStats(num_steps=steps, num_drafts=steps, num_draft_tokens=drafted, num_accepted_tokens=accepted)
     stats.decode_started_at, stats.finished_at = 10.0, 10.0 + seconds
     return RequestOutput("", token_ids, [], [], "length", [], "x", 0, stats)
 
@@ -229,11 +229,11 @@ CELLS = {
 
 def test_totals_are_sums_and_not_means_of_ratios():
     total, chat, qa = runner._summarise("fast", WORKLOADS, CELLS)
-    assert total == runner.Result("fast", "all", 3, 60, 3.0, 20.0, 3.0, round(40 / 120, 4), 2.667, 2)
-    assert chat == runner.Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, round(25 / 80, 4), 2.0, 1)
-    assert qa == runner.Result("fast", "qa", 1, 20, 1.0, 20.0, 4.0, 0.375, 4.0, 1)
+    assert total == runner.Result("fast", "all", 3, 60, 3.0, 20.0, 3.0, 3.0, round(40 / 120, 4), 2.667, 2)
+    assert chat == runner.Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, 2.667, round(25 / 80, 4), 2.0, 1)
+    assert qa == runner.Result("fast", "qa", 1, 20, 1.0, 20.0, 4.0, 4.0, 0.375, 4.0, 1)
     for row in runner._summarise("none", WORKLOADS, CELLS):
-        assert (row.speedup, row.mean_acceptance_length, row.acceptance_rate) == (1.0, 1.0, 0.0)
+        assert (row.speedup, row.tokens_per_step, row.acceptance_rate) == (1.0, 1.0, 0.0)
         assert row.num_identical == row.num_prompts
 
 
@@ -248,9 +248,9 @@ class Spy:
     def __init__(self, answers):
         self.answers, self.order = answers, []
 
-    def chat(self, messages, params, speculative):
-        self.order.append(speculative)
-        tokens, seconds = self.answers(speculative, len(self.order))
+    def chat(self, messages, params, speculative_config):
+        self.order.append(speculative_config)
+        tokens, seconds = self.answers(speculative_config, len(self.order))
         return [answer(tokens, len(tokens), 0, 0, seconds) for _ in messages[: 1 if isinstance(messages[0], dict) else None]]
 
 
@@ -293,6 +293,7 @@ RESULT_KEYS = [
     "num_tokens",
     "decode_seconds",
     "tokens_per_second",
+    "tokens_per_step",
     "mean_acceptance_length",
     "acceptance_rate",
     "speedup",

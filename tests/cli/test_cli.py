@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 import outpace
 from outpace import cli
-from outpace.cli.commands import chat, demo
+from outpace.cli import conversation, side_by_side
 from outpace.drafters import DRAFTERS
 from outpace.drafters.spec import ready_drafters
 from outpace.errors import BadInputError, OutpaceError
@@ -269,13 +270,13 @@ def test_errors_while_loading(toy_llm, monkeypatch, error, exit_code, line):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli.answer, "load", fail)
+    monkeypatch.setattr("outpace.cli.commands.generate.load", fail)
     result = call("generate", "hi")
     assert (result.exit_code, result.stdout, result.stderr) == (exit_code, "", line + "\n")
 
 
 def test_a_bug_is_not_hidden(toy_llm, monkeypatch):
-    monkeypatch.setattr(cli.answer, "load", lambda *_: 1 / 0)
+    monkeypatch.setattr("outpace.cli.commands.generate.load", lambda *_: 1 / 0)
     assert isinstance(call("generate", "hi").exception, ZeroDivisionError)
 
 
@@ -342,8 +343,8 @@ def test_the_prompt_from_a_file(files, toy_llm):
 )
 def test_how_to_guess(files, toy_llm, arguments, drafter, drafted, monkeypatch):
     seen = []
-    original = cli.answer._document
-    monkeypatch.setattr(cli.answer, "_document", lambda output, seconds: seen.append(output) or original(output, seconds))
+    original = importlib.import_module("outpace.cli.commands.generate")._document
+    monkeypatch.setattr("outpace.cli.commands.generate._document", lambda output, seconds: seen.append(output) or original(output, seconds))
     document = json.loads(call("generate", "abcabcabc", "--raw", "--json", "--max-tokens", "30", *arguments).stdout)
     assert document["drafter"] == drafter
     assert (seen[0].stats.num_draft_tokens > 0) == drafted
@@ -365,7 +366,7 @@ def test_bench_with_so_many_guesses(files, make_toy):
     for count in ("0", "16"):
         rows = json.loads(call(*arguments, "--num-draft-tokens", count).stdout)["results"]
         (lengths[count],) = [
-            row["mean_acceptance_length"] for row in rows if (row["drafter"], row["category"]) == (f"prompt_lookup, {count} guesses", "all")
+            row["tokens_per_step"] for row in rows if (row["drafter"], row["category"]) == (f"prompt_lookup, {count} guesses", "all")
         ]
     assert lengths["0"] == 1.0 < lengths["16"]
     refused = call(*arguments, "--num-draft-tokens", "4", "--server", "")
@@ -430,7 +431,7 @@ def test_chat_goes_on_after_a_line_that_is_too_long(toy_llm):
 class Saying:
     """An LLM that says a given text letter by letter."""
 
-    speculative = SimpleNamespace(method="x")
+    speculative_config = SimpleNamespace(method="x")
     tokenizer = SimpleNamespace(encode_chat=lambda messages: [1])
 
     def __init__(self, text: str, then: Callable[[], None] = lambda: None):
@@ -447,7 +448,7 @@ class Saying:
 
 def converse(monkeypatch, capsys, llm: Any, *lines: str) -> str:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
-    chat.converse(llm, SamplingParams())
+    conversation.converse(llm, SamplingParams())
     return capsys.readouterr().out
 
 
@@ -476,7 +477,7 @@ def test_chat_changes_no_emoji_code_and_no_tab(monkeypatch, capsys, text):
 
 
 def test_demo_on_a_terminal_shows_brackets_as_they_are():
-    demo.run(Saying("see [/x]"), 5, Console(file=io.StringIO(), force_terminal=True, width=80))
+    side_by_side.run(Saying("see [/x]"), 5, Console(file=io.StringIO(), force_terminal=True, width=80))
 
 
 def test_demo(toy_llm):
@@ -487,7 +488,7 @@ def test_demo(toy_llm):
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
-    monkeypatch.setattr(demo, "document", lambda: "hello hello hello")
+    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
     result = call("demo", "--max-tokens", "30", *(["--json"] if as_json else []))
     assert result.exit_code == 0
     if as_json:
@@ -502,7 +503,7 @@ def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
 
 
 def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
-    monkeypatch.setattr(demo, "document", lambda: "hello hello hello")
+    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
     monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
     result = call("demo", "--max-tokens", "30", "--drafter", "blind")
     assert result.exit_code == 1
@@ -511,7 +512,7 @@ def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
 
 
 def test_the_bundled_document():
-    text = demo.document()
+    text = side_by_side.document()
     assert 600 <= len(text.split()) <= 900
 
 
@@ -583,8 +584,8 @@ def fresh() -> SimpleNamespace:
 @pytest.fixture
 def loaded(llm, monkeypatch):
     """Commands use the default model that is loaded already."""
-    for part in ("answer", "measure"):
-        monkeypatch.setattr(f"outpace.cli.{part}.load", lambda *_: llm)
+    for command in ("demo", "generate", "chat", "bench", "verify", "tune"):
+        monkeypatch.setattr(f"outpace.cli.commands.{command}.load", lambda *_: llm)
     yield llm
     assert llm.engine.scheduler.running == []
 
@@ -616,6 +617,7 @@ def test_generate_json_has_exactly_the_keys_of_the_contract(llm, fresh):
         "seconds": dict,
         "tokens_per_second": float,
         "num_steps": int,
+        "tokens_per_step": float,
         "mean_acceptance_length": float,
         "from_draft": list,
     }
@@ -646,8 +648,8 @@ def test_demo_is_identical(loaded):
     document = json.loads(result.stdout)
     assert document["identical"] is True
     assert document["plain"]["tokens"] == document["speculative"]["tokens"] == 40
-    assert document["plain"]["mean_acceptance_length"] == 1
-    assert document["speculative"]["mean_acceptance_length"] > 1.2
+    assert document["plain"]["tokens_per_step"] == 1
+    assert document["speculative"]["tokens_per_step"] > 1.2
     assert document["speedup"] > 0
     assert len(document["text"].split()) > 10
 
@@ -669,7 +671,7 @@ def test_bench_is_identical_and_has_the_layout_of_the_contract(loaded, files):
     assert document["settings"]["precision"] == loaded.precision
     assert [set(entry) for entry in document["verify_cost"]] == [{"num_tokens", "milliseconds"}] * len(document["verify_cost"])
     keys = ["drafter", "category", "num_prompts", "num_tokens", "decode_seconds", "tokens_per_second"]
-    keys += ["mean_acceptance_length", "acceptance_rate", "speedup", "num_identical"]
+    keys += ["tokens_per_step", "mean_acceptance_length", "acceptance_rate", "speedup", "num_identical"]
     assert [list(row) for row in document["results"]] == [keys] * (3 * 4)
     assert {row["category"] for row in document["results"]} == {"all", "prompts", "chat", "qa"}
     assert {row["drafter"] for row in document["results"]} == {"none", "blind", "prompt_lookup"}

@@ -92,9 +92,9 @@ def test_half_of_a_wrong_draft_is_used_again(after):
     drafter.states[request.id].levels = {3: [(3, 0.9)], 4: [(4, 0.8)], 5: [(5, 0.7)], 7: [(7, 0.6)]}
     request.token_ids.append(30)
     draft = drafter.propose(request, 8)
-    assert list(draft.token_ids[: len(draft) - draft.num_probes]) == [4, 5]  # 3 is known now, 7 has a gap before it
-    assert list(draft.chances[:2]) == [0.8, 0.7]
-    assert draft.num_probes == (3 if after == "root" else 9)
+    assert list(draft.token_ids[: len(draft) - draft.num_lookahead]) == [4, 5]  # 3 is known now, 7 has a gap before it
+    assert list(draft.confidences[:2]) == [0.8, 0.7]
+    assert draft.num_lookahead == (3 if after == "root" else 9)
 
 
 def test_many_guesses_leave_room_for_blanks():
@@ -121,9 +121,9 @@ def test_names_texts_and_ids(toy_llm):
 
 def test_the_llm_hands_its_tokenizer_to_drafters(make_toy):
     llm = make_toy("blanks:blank=b")
-    assert llm.speculation(None).drafter.blanks.token_ids(0, 2) == [1, 1]
+    assert llm.strategy(None).drafter.blanks.token_ids(0, 2) == [1, 1]
     params = SamplingParams(max_tokens=40)
-    assert llm.generate("hello", params)[0].text == llm.generate("hello", params, speculative="none")[0].text
+    assert llm.generate("hello", params)[0].text == llm.generate("hello", params, speculative_config="none")[0].text
 
 
 @pytest.mark.parametrize("options", ["count=-1", "branches=-1", "after=all", "blank=-", "blank=12", "count=33", "blank=eos"])
@@ -147,18 +147,18 @@ def test_the_tree_holds_the_likeliest_paths(shares, budget):
     paths = {(): 1.0}
     front = {(): 1.0}
     for level in levels:
-        front = {(*path, token): chance * share for path, chance in front.items() for token, share in level}
+        front = {(*path, token): confidence * share for path, confidence in front.items() for token, share in level}
         paths |= front
     draft = grow(levels, budget)
     got = []
     for node in range(len(draft)):
-        path, chance, at = [], 1.0, node
+        path, confidence, at = [], 1.0, node
         while at >= 0:
-            path, chance, at = [draft.token_ids[at], *path], chance * draft.chances[at], draft.parents[at]
-        got.append(chance)
-        assert chance == pytest.approx(paths[tuple(path)])
+            path, confidence, at = [draft.token_ids[at], *path], confidence * draft.confidences[at], draft.parents[at]
+        got.append(confidence)
+        assert confidence == pytest.approx(paths[tuple(path)])
         assert depth_of(draft, node) == len(path)
-    best = sorted((chance for path, chance in paths.items() if path), reverse=True)[:budget]
+    best = sorted((confidence for path, confidence in paths.items() if path), reverse=True)[:budget]
     assert got == pytest.approx(best)
 
 
@@ -166,4 +166,6 @@ def test_likeliest_are_the_largest_logits():
     rows = np.random.default_rng(0).normal(0, 2, (5, 300)).astype(np.float32)
     for row, level in zip(rows, likeliest(rows, 4, Blanks(trust=1.0)), strict=True):
         assert [token for token, _ in level] == np.argsort(-row, kind="stable")[:4].tolist()
-        assert [chance for _, chance in level] == pytest.approx((np.exp(row) / np.exp(row).sum())[[t for t, _ in level]].tolist(), rel=1e-4)
+        assert [confidence for _, confidence in level] == pytest.approx(
+            (np.exp(row) / np.exp(row).sum())[[t for t, _ in level]].tolist(), rel=1e-4
+        )

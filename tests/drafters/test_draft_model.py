@@ -15,7 +15,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
 from outpace import LLM, SamplingParams
-from outpace.drafters.base import DrafterContext, HelperModel
+from outpace.drafters.base import DrafterContext, DraftModel
 from outpace.drafters.draft_model.drafter import likeliest
 from outpace.drafters.draft_model.vocab_mapping import Reencoded, SameVocab, SharedVocab, start_tokens, token_texts, translation
 from outpace.drafters.spec import create_drafter
@@ -40,23 +40,23 @@ OURS = letters([*"abcdefg", "ab", "cd", "ef", "abcd", "ga"], [("a", "b"), ("c", 
 THEIRS = letters([*"gfedcba", "bc", "de", "fg", "ab"], [("b", "c"), ("d", "e"), ("f", "g"), ("a", "b")])
 
 
-def helper(**options) -> HelperModel:
+def helper(**options) -> DraftModel:
     """Partly right about ToyTarget(sharpness=3.0): the same noise, weighted otherwise."""
-    return HelperModel(ToyTarget(**{"sharpness": 1.0, **options}))
+    return DraftModel(ToyTarget(**{"sharpness": 1.0, **options}))
 
 
-def context(target, model: HelperModel, tokenizer=None) -> DrafterContext:
+def context(target, model: DraftModel, tokenizer=None) -> DrafterContext:
     return DrafterContext(target, tokenizer, lambda name, num_layers: model)
 
 
-def drafter(target, model: HelperModel, options: str = "", tokenizer=None):
+def drafter(target, model: DraftModel, options: str = "", tokenizer=None):
     return create_drafter(f"draft_model:helper{options}", context(target, model, tokenizer))
 
 
 # ---- conformance
 
 
-@pytest.mark.parametrize("options", ["", ":branches=2", ":branches=3:max_depth=3", ":min_chance=0.5", ":max_depth=1"])
+@pytest.mark.parametrize("options", ["", ":branches=2", ":branches=3:max_depth=3", ":min_confidence=0.5", ":max_depth=1"])
 def test_the_rules_hold(options):
     check_drafter(lambda given: drafter(given.target, helper(), options))
 
@@ -68,7 +68,7 @@ def test_the_rules_hold_for_other_paddings_of_the_vocabulary(size):
 
 @pytest.mark.parametrize("options", ["", ":vocab=shared", ":vocab=shared:branches=2"])
 def test_the_rules_hold_between_tokenizers(options):
-    model = HelperModel(ToyTarget(vocab_size=11, seed=3), THEIRS)
+    model = DraftModel(ToyTarget(vocab_size=11, seed=3), THEIRS)
     check_drafter(lambda given: drafter(given.target, replace(model, target=ToyTarget(vocab_size=11, seed=3)), options, OURS))
 
 
@@ -89,7 +89,7 @@ def test_beside_another_drafter():
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_perfect_helper_is_always_right_and_never_short_of_a_token(depth, batch):
     """After full acceptance the helper has not seen the last guess: it must, or the guess after it is wrong."""
-    target, model, steps = ToyTarget(sharpness=3.0), HelperModel(ToyTarget(sharpness=3.0)), 6
+    target, model, steps = ToyTarget(sharpness=3.0), DraftModel(ToyTarget(sharpness=3.0)), 6
     guess = drafter(target, model, f":max_depth={depth}")
     params = SamplingParams(max_tokens=steps * (depth + 1))
     before = model.target.num_passes
@@ -134,7 +134,7 @@ def test_the_cache_follows_the_text_through_rejections(target, options, temperat
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_the_end_may_come_at_every_offset(temperature):
     target, params = ToyTarget(sharpness=3.0), SamplingParams(temperature=temperature, max_tokens=24)
-    guess = drafter(target, HelperModel(ToyTarget(sharpness=3.0)), ":max_depth=4")
+    guess = drafter(target, DraftModel(ToyTarget(sharpness=3.0)), ":max_depth=4")
     whole = generate(target, PROMPTS[:1], params)[0]
     for offset, token in enumerate(whole):
         assert generate(target, PROMPTS[:1], replace(params, max_tokens=offset + 1), guess) == [whole[: offset + 1]]
@@ -158,9 +158,9 @@ def test_trees_hold_the_likeliest_nodes_and_their_chances():
             path, at = [draft.token_ids[at], *path], draft.parents[at]
         row = model.target.logits_after([*request.context, *path])
         weights = np.exp(row - row.max())
-        assert draft.chances[node] == pytest.approx(weights[draft.token_ids[node]] / weights.sum(), rel=1e-4)
+        assert draft.confidences[node] == pytest.approx(weights[draft.token_ids[node]] / weights.sum(), rel=1e-4)
         assert draft.token_ids[node] in np.argsort(-row)[:3]
-    assert draft.probs is None
+    assert draft.draft_probs is None
 
 
 def test_drafting_stops_where_a_pass_of_the_helper_costs_more_than_it_may_bring():
@@ -169,13 +169,13 @@ def test_drafting_stops_where_a_pass_of_the_helper_costs_more_than_it_may_bring(
     for cost in (0.0, 0.3, 0.6, 5.0):
         draft = drafter(target, replace(helper(), pass_cost=cost)).propose(request, 7)
         lengths.append(len(draft))
-        paths = np.cumprod(draft.chances)
+        paths = np.cumprod(draft.confidences)
         assert all(paths[:-1] >= min(cost, 0.9))  # every node but the last was worth another pass
         assert len(draft) == 7 or paths[-1] < min(cost, 0.9)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] == 7
     assert lengths[-1] >= 1
-    assert len(drafter(target, replace(helper(), pass_cost=5.0), ":min_chance=0").propose(request, 7)) == 7
+    assert len(drafter(target, replace(helper(), pass_cost=5.0), ":min_confidence=0").propose(request, 7)) == 7
 
 
 # ---- no draft, never an error
@@ -252,7 +252,7 @@ def say(bridge, target: Tokenizer, other: Tokenizer, before: str, after: str):
     context = target.encode(before)
     helper_context = bridge.to_helper(context)
     drafted = other.encode(after)
-    draft = replace(Draft.chain(drafted), chances=[0.5] * len(drafted))
+    draft = replace(Draft.chain(drafted), confidences=[0.5] * len(drafted))
     return helper_context, bridge.to_target(context, helper_context, draft)
 
 
@@ -267,8 +267,8 @@ def test_texts_cross_between_tokenizers(pair):
     assert target.decode([*target.encode(before), *draft.token_ids]) == before + after
     assert list(draft.token_ids) == target.encode(before + after)[len(target.encode(before)) :]
     assert draft.is_chain
-    assert all(0 < chance <= 1 for chance in draft.chances)
-    assert np.prod(draft.chances) == pytest.approx(0.5 ** len(other.encode(after)))
+    assert all(0 < confidence <= 1 for confidence in draft.confidences)
+    assert np.prod(draft.confidences) == pytest.approx(0.5 ** len(other.encode(after)))
 
 
 def test_a_continuation_that_would_change_the_text_before_it_is_not_drafted():
@@ -295,9 +295,9 @@ def test_no_tokens_whatever_raise(pair, is_shared, data):
     assert all(0 <= token < sizes[1] for token in helper_context)
     allowed = bridge.token_at(np.arange(len(np.arange(sizes[1])[bridge.columns]))).tolist()
     drafted = data.draw(st.lists(st.sampled_from(allowed), min_size=1, max_size=6))
-    draft = bridge.to_target(context, helper_context, replace(Draft.chain(drafted), chances=[0.9] * len(drafted)))
+    draft = bridge.to_target(context, helper_context, replace(Draft.chain(drafted), confidences=[0.9] * len(drafted)))
     assert all(0 <= token < sizes[0] for token in draft.token_ids)
-    assert len(draft.chances or ()) == len(draft)
+    assert len(draft.confidences or ()) == len(draft)
     if is_shared:
         texts, others = token_texts(target, sizes[0]), token_texts(other, sizes[1])
         assert [texts[token] for token in draft.token_ids] == [others[token] for token in drafted]
@@ -356,9 +356,9 @@ def test_what_a_tokenizer_puts_in_front_is_kept():
 def test_likeliest():
     row = np.log(np.array([0.1, 0.4, 0.1, 0.3, 0.1], np.float32))
     for k in (1, 2, 3, 9):
-        tokens, chances = likeliest(row, k)
+        tokens, confidences = likeliest(row, k)
         assert tokens.tolist() == [1, 3, 0, 2, 4][:k] or (k == 3 and tokens.tolist()[:2] == [1, 3])
-        np.testing.assert_allclose(chances, [0.4, 0.3, 0.1, 0.1, 0.1][:k], rtol=1e-5)
+        np.testing.assert_allclose(confidences, [0.4, 0.3, 0.1, 0.1, 0.1][:k], rtol=1e-5)
 
 
 # ---- specs
@@ -387,8 +387,8 @@ def test_the_path_and_the_number_of_layers_are_read():
         ("draft_model:a:path=b", "'a' is not of the form key=value"),
         ("draft_model:a:max_depth=0", "at least 1"),
         ("draft_model:a:branches=0", "at least 1"),
-        ("draft_model:a:min_chance=2", "auto or a number from 0 to 1"),
-        ("draft_model:a:min_chance=low", "auto or a number from 0 to 1"),
+        ("draft_model:a:min_confidence=2", "auto or a number from 0 to 1"),
+        ("draft_model:a:min_confidence=low", "auto or a number from 0 to 1"),
         ("draft_model:a:vocab=all", "auto or shared"),
         ("draft_model:a:width=3", "no option 'width'"),
     ],
@@ -406,15 +406,15 @@ def test_without_a_way_to_load_models_it_says_so():
 
 def test_a_helper_is_loaded_once(make_toy):
     llm = make_toy("none")
-    first = llm.speculation("draft_model:self").drafter.helper
-    assert first is llm.speculation("draft_model:self:max_depth=3").drafter.helper
-    assert first is not llm.speculation("draft_model:self:1").drafter.helper
+    first = llm.strategy("draft_model:self").drafter.helper
+    assert first is llm.strategy("draft_model:self:max_depth=3").drafter.helper
+    assert first is not llm.strategy("draft_model:self:1").drafter.helper
     assert first.target is not llm.target
     texts, params = ["a text", "another", "the third one"], SamplingParams(max_tokens=64, ignore_eos=True)
-    plain = llm.generate(texts, params, speculative="none")
-    guessed = llm.generate(texts, params, speculative="draft_model:self:min_chance=0")
+    plain = llm.generate(texts, params, speculative_config="none")
+    guessed = llm.generate(texts, params, speculative_config="draft_model:self:min_confidence=0")
     assert [output.token_ids for output in guessed] == [output.token_ids for output in plain]
-    assert all(output.mean_acceptance_length == 8.0 for output in guessed)
+    assert all(output.tokens_per_step == 8.0 for output in guessed)
 
 
 # ---- the first layers of real models
@@ -464,20 +464,25 @@ def test_first_layers_that_cannot_be_had_are_told():
         first_layers(model, 1)
 
 
-SPECS = ["draft_model:self:1", "draft_model:self:1:branches=3:min_chance=0", "draft_model:self:min_chance=0", "suffix+draft_model:self:2"]
+SPECS = [
+    "draft_model:self:1",
+    "draft_model:self:1:branches=3:min_confidence=0",
+    "draft_model:self:min_confidence=0",
+    "suffix+draft_model:self:2",
+]
 
 
 def same_texts(llm: LLM, spec: str, temperature: float) -> list[float]:
     """Compares with plain decoding, alone and in a ragged batch; the mean acceptance lengths."""
     params = SamplingParams(max_tokens=32, temperature=temperature, seed=5, ignore_eos=True)
     prompts = [prompt(length, seed=length) * 2 for length in (5, 17, 40)]
-    plain = [output.token_ids for output in llm.generate(prompts, params, speculative="none")]
+    plain = [output.token_ids for output in llm.generate(prompts, params, speculative_config="none")]
     for batch in (prompts[:1], prompts):
-        outputs = llm.generate(batch, params, speculative=spec)
+        outputs = llm.generate(batch, params, speculative_config=spec)
         assert [output.token_ids for output in outputs] == plain[: len(batch)]
         assert all(output.stats.num_draft_tokens > 0 for output in outputs)
-    assert llm.speculation(spec).drafter.__dict__.get("slots", {}) == {}
-    return [output.mean_acceptance_length for output in outputs]
+    assert llm.strategy(spec).drafter.__dict__.get("slots", {}) == {}
+    return [output.tokens_per_step for output in outputs]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -485,10 +490,10 @@ def same_texts(llm: LLM, spec: str, temperature: float) -> list[float]:
 def test_live_models_lend_their_first_layers(spec, temperature):
     llm = LLM(live_model(), "none", tokenizer=words())
     lengths = same_texts(llm, spec, temperature)
-    if ":self:min_chance" in spec and temperature == 0:
+    if ":self:min_confidence" in spec and temperature == 0:
         assert lengths == [pytest.approx(8.0)] * 3
     else:
-        part = next(iter(llm.speculations.helpers.values())).target.model
+        part = next(iter(llm.strategies.helpers.values())).target.model
         own = {p.data_ptr() for p in llm.target.model.parameters()}
         assert {p.data_ptr() for p in part.parameters()} <= own
 
@@ -513,13 +518,13 @@ def converted_llm(tiny, monkeypatch):
 @pytest.mark.parametrize("spec", SPECS)
 def test_converted_models_lend_their_first_layers(converted_llm, spec, temperature):
     lengths = same_texts(converted_llm, spec, temperature)
-    if ":self:min_chance" in spec and temperature == 0:
+    if ":self:min_confidence" in spec and temperature == 0:
         assert min(lengths) >= 4.0
 
 
 def test_more_layers_than_there_are_is_one_clear_line(converted_llm):
     with pytest.raises(BadInputError, match="the model has 2 layers; its first 9 cannot be had"):
-        converted_llm.speculation("draft_model:self:9")
+        converted_llm.strategy("draft_model:self:9")
 
 
 @pytest.mark.real
@@ -528,6 +533,6 @@ def test_the_default_model_with_its_first_ten_layers(llm):
         for temperature in (0.0, 0.8):
             params = SamplingParams(max_tokens=24, temperature=temperature, seed=1)
             messages = [{"role": "user", "content": text}]
-            plain, guessed = (llm.chat(messages, params, speculative=spec)[0] for spec in ("none", "draft_model:self:10"))
+            plain, guessed = (llm.chat(messages, params, speculative_config=spec)[0] for spec in ("none", "draft_model:self:10"))
             assert guessed.token_ids == plain.token_ids
             assert guessed.stats.num_draft_tokens > 0

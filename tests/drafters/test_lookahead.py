@@ -16,6 +16,7 @@ from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
 from outpace.tree.draft import Draft, depths
 from outpace.tree.segment import ancestor_mask, decode_segment
+from outpace.tree.unconfirmed import Unconfirmed
 
 FEW = settings(deadline=None, derandomize=True, max_examples=35)
 SPECS = ["lookahead", "lookahead:window=0", "lookahead:ngram=2", "lookahead:window=1:guesses=1", "lookahead:window=5:ngram=5:guesses=5"]
@@ -53,11 +54,11 @@ def filled(width: int, num_rows: int, start: int) -> Window:
 
 @pytest.mark.parametrize(("width", "num_rows"), [(1, 1), (1, 3), (4, 1), (3, 2), (4, 4)])
 def test_a_cell_sees_row_0_up_to_its_column_and_its_own_column(width, num_rows):
-    probes, tops = filled(width, num_rows, start=7).probes()
-    assert len(probes) == probes.num_probes == width * num_rows - 1
-    tokens, mask, depth = [0, *probes.token_ids], ancestor_mask([-1, *(p + 1 for p in probes.parents)]), depths(probes.parents)
+    lookahead, tops = filled(width, num_rows, start=7).lookahead()
+    assert len(lookahead) == lookahead.num_lookahead == width * num_rows - 1
+    tokens, mask, depth = [0, *lookahead.token_ids], ancestor_mask([-1, *(p + 1 for p in lookahead.parents)]), depths(lookahead.parents)
     assert sorted(tokens) == sorted(10 * level + column for level in range(num_rows) for column in range(width))
-    for node, token in enumerate(probes.token_ids):
+    for node, token in enumerate(lookahead.token_ids):
         level, column = divmod(token, 10)
         seen = {tokens[i] for i in np.flatnonzero(mask[node + 1])}
         assert seen == {*range(column + 1), *(10 * row + column for row in range(level + 1))}
@@ -68,11 +69,11 @@ def test_a_cell_sees_row_0_up_to_its_column_and_its_own_column(width, num_rows):
 def test_the_target_computes_what_the_window_means():
     target, text = ToyTarget(vocab_size=40), [3, 1, 4, 1, 5, 0]
     window = filled(4, 3, start=5)
-    probes, tops = window.probes()
+    lookahead, tops = window.lookahead()
     slot = target.allocate(40)
     target.forward([decode_segment(slot, text[0], Draft.chain(text[1:-1]))])
-    target.keep(slot, text[:-1], range(5))
-    logits = target.forward([decode_segment(slot, text[-1], probes)]).logits  # raises where positions or visibility are wrong
+    target.accept(slot, text[:-1], range(5))
+    logits = target.forward([decode_segment(slot, text[-1], lookahead)]).logits  # raises where positions or visibility are wrong
     for column, top in enumerate(tops):
         path = [cell.token for cell in window.rows[0][1 : column + 1]] + [row[column].token for row in window.rows[1:]]
         assert np.array_equal(logits[top + 1], target.logits_after(text + path))
@@ -188,7 +189,7 @@ class Checked(LookaheadDrafter):
     def propose(self, request, budget):
         draft = super().propose(request, budget)
         window = self.states[request.id].window
-        self.asked = list(request.context), [[cell.token for cell in row] for row in window.rows], draft.num_probes
+        self.asked = list(request.context), [[cell.token for cell in row] for row in window.rows], draft.num_lookahead
         return draft
 
     def observe(self, request, verdict, output):
@@ -197,8 +198,8 @@ class Checked(LookaheadDrafter):
         super().observe(request, verdict, output)
         if not is_asked:
             return
-        text, rows, num_probes = self.asked
-        assert num_probes == len(rows) * len(rows[0]) - 1
+        text, rows, num_lookahead = self.asked
+        assert num_lookahead == len(rows) * len(rows[0]) - 1
         said = [
             int(np.argmax(self.target.logits_after([*text, *rows[0][1 : column + 1], *(row[column] for row in rows[1:])])))
             for column in range(self.window)
@@ -265,18 +266,18 @@ def test_no_probe_stands_behind_the_longest_text(spec):
     assert generate(target, [[1, 2]], params, create_drafter(spec, DrafterContext(target))) == generate(target, [[1, 2]], params)
 
 
-@pytest.mark.parametrize("num_pending", [0, 1, 33, 40, 63])
+@pytest.mark.parametrize("num_unconfirmed", [0, 1, 33, 40, 63])
 @pytest.mark.parametrize("spec", ["lookahead:window=16", "blanks:count=32:blank=1", "blanks:count=5:after=every"])
-def test_pending_tokens_draft_and_probes_fit_into_a_pass(spec, num_pending):
+def test_pending_tokens_draft_and_probes_fit_into_a_pass(spec, num_unconfirmed):
     drafter = create_drafter(spec, DrafterContext(ToyTarget()))
     request = make_request(ToyTarget(), [1, 2, 3] * 9, SamplingParams(max_tokens=200), drafter)
     drafter.begin(request)
-    request.pending = [i % 9 for i in range(num_pending)]
+    request.unconfirmed = Unconfirmed([i % 9 for i in range(num_unconfirmed)])
     if "blanks" in spec:
-        drafter.states[request.id].levels = {27 + num_pending + i: [(i % 12, 0.5)] for i in range(70)}
+        drafter.states[request.id].levels = {27 + num_unconfirmed + i: [(i % 12, 0.5)] for i in range(70)}
     for _ in range(3):
-        draft = drafter.propose(request, 64 - num_pending)
-        assert 0 < len(draft) <= 64 - num_pending
+        draft = drafter.propose(request, 64 - num_unconfirmed)
+        assert 0 < len(draft) <= 64 - num_unconfirmed
 
 
 # ---- the pool
@@ -314,4 +315,4 @@ def test_ngrams_are_joined_while_the_budget_lasts():
     assert [draft.token_ids[node] for node in draft.children()[-1].values()] == [7, 2]  # both seen once: the later one first
     pool.add((1, 2, 3))
     assert pool.draft(1, 1).token_ids == [2]
-    assert all(0 < chance < 1 for chance in draft.chances)
+    assert all(0 < confidence < 1 for confidence in draft.confidences)

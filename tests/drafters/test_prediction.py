@@ -126,8 +126,8 @@ def drafts(prediction, answer, budget=24, target=TOY) -> list[list[int]]:
         if token is not None:
             request.token_ids.append(token)
         draft = drafter.propose(request, budget)
-        assert len(draft.chances) == len(draft) == len(draft.sources) <= budget
-        assert all(0 < chance < 1 for chance in draft.chances)
+        assert len(draft.confidences) == len(draft) == len(draft.sources) <= budget
+        assert all(0 < confidence < 1 for confidence in draft.confidences)
         found.append(list(draft.token_ids))
     drafter.end(request)
     assert not drafter.followers
@@ -193,12 +193,12 @@ def test_a_wrong_prediction_is_cheap():
 
 def test_the_prediction_drafter_comes_first_unless_there_is_to_be_none(make_toy):
     toy, params = make_toy("suffix"), SamplingParams(max_tokens=60)
-    plain = toy.generate("abc", params, speculative=False, prediction="abc")[0]
+    plain = toy.generate("abc", params, speculative_config=False, prediction="abc")[0]
     assert (plain.drafter, plain.stats.num_draft_tokens) == ("none", 0)
     cases = {None: "prediction+suffix", "recycling": "prediction+recycling", "prediction": "prediction", "none": "none"}
     for speculative, name in cases.items():
         for prediction in (plain.text, plain.token_ids):
-            answer = toy.generate("abc", params, speculative=speculative, prediction=prediction)[0]
+            answer = toy.generate("abc", params, speculative_config=speculative, prediction=prediction)[0]
             assert (answer.drafter, answer.token_ids) == (name, plain.token_ids)
             assert (prediction_usage(answer)[0] > 30) == (name != "none")
     assert toy.generate("abc", params, prediction="")[0].drafter == "suffix"
@@ -299,10 +299,10 @@ def test_editing_a_file_takes_less_than_half_of_the_steps(llm):
     params = SamplingParams(max_tokens=250, stop="```")
     for num_lines in (16, 20, 11, 14, 9):  # where the model ends at once depends on the last bits, so on the CPU
         asked = edit(num_lines)
-        plain = llm.generate(asked, params, speculative=False)[0]
+        plain = llm.generate(asked, params, speculative_config=False)[0]
         if len(plain.token_ids) >= 100:
             break
-    alone = llm.generate(asked, params, speculative="prediction", prediction=OLD_FILE)[0]
+    alone = llm.generate(asked, params, speculative_config="prediction", prediction=OLD_FILE)[0]
     both = llm.generate(asked, params, prediction=OLD_FILE)[0]
     assert alone.token_ids == both.token_ids == plain.token_ids
     assert 2 * alone.stats.num_steps <= plain.stats.num_steps
@@ -315,7 +315,7 @@ def test_editing_a_file_takes_less_than_half_of_the_steps(llm):
 @pytest.mark.parametrize("seed", [2, 3])
 def test_sampled_edits_are_the_plain_ones(llm, seed):
     params = SamplingParams(max_tokens=100, temperature=0.6, seed=seed)
-    plain = llm.generate(edit(16), params, speculative=False)[0]
+    plain = llm.generate(edit(16), params, speculative_config=False)[0]
     fast = llm.generate(edit(16), params, prediction=OLD_FILE)[0]
     assert (fast.token_ids, fast.text, fast.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
 

@@ -22,7 +22,7 @@ from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
 from outpace.heads import shipped
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.params import SamplingParams
 from outpace.targets.base import TargetOutput
@@ -64,15 +64,15 @@ def counted(rows: Rows, texts: list[Text]) -> tuple[dict, dict]:
     """(key -> rows, key -> token -> sum of the chances), one row after the other."""
     size = rows.index.origin.vocab_size
     visits, sums, number = defaultdict(int), defaultdict(lambda: defaultdict(float)), 0
-    tops = [(tokens, chances) for shard in rows.likeliest() for tokens, chances in zip(*shard, strict=True)]
+    tops = [(tokens, confidences) for shard in rows.likeliest() for tokens, confidences in zip(*shard, strict=True)]
     for text in texts:
         sequence = [*text.prompt_ids, *text.token_ids]
         for place in range(len(sequence) - 1):
             keys = [sequence[place], *([pair_key(sequence[place - 1], sequence[place], size)] if place else [])]
             for key in keys:
                 visits[key] += 1
-                for token, chance in zip(*tops[number], strict=True):
-                    sums[key][int(token)] += float(np.exp(np.float64(chance)))
+                for token, confidence in zip(*tops[number], strict=True):
+                    sums[key][int(token)] += float(np.exp(np.float64(confidence)))
             number += 1
     assert number == len(rows)
     return visits, sums
@@ -89,11 +89,11 @@ def test_a_table_has_the_means_of_a_count(rows, texts, num_waiting, monkeypatch)
     pairs = sorted((key for key in visits if key >= size), key=lambda key: (-visits[key], key))
     assert len(pairs) > num_pairs
     assert table.keys.tolist() == sorted({*singles, *pairs[:num_pairs]})
-    for key, tokens, chances in zip(table.keys.tolist(), table.tokens.tolist(), table.chances, strict=True):
+    for key, tokens, confidences in zip(table.keys.tolist(), table.tokens.tolist(), table.confidences, strict=True):
         means = {token: total / visits[key] for token, total in sums[key].items()}
         assert len(set(tokens)) == 8
-        np.testing.assert_allclose(chances, sorted(means.values(), reverse=True)[:8], rtol=1e-5)
-        np.testing.assert_allclose(chances, [means[token] for token in tokens], rtol=1e-5)
+        np.testing.assert_allclose(confidences, sorted(means.values(), reverse=True)[:8], rtol=1e-5)
+        np.testing.assert_allclose(confidences, [means[token] for token in tokens], rtol=1e-5)
 
 
 def test_the_first_rows_of_an_answer_lean_on_the_prompt(rows, texts):
@@ -130,15 +130,15 @@ def table_for(base: Base, num_pairs: int = 30) -> Successors:
     pairs = np.sort(rng.choice(num_singles * num_singles, num_pairs, replace=False))
     keys = np.concatenate([np.arange(num_singles), pair_key(pairs // num_singles, pairs % num_singles, base.vocab_size)])
     tokens = np.array([rng.choice(base.vocab_size, 8, replace=False) for _ in keys])
-    chances = -np.sort(-rng.dirichlet(np.ones(8), len(keys)).astype(np.float32), axis=1)
-    return Successors(keys, tokens, chances)
+    confidences = -np.sort(-rng.dirichlet(np.ones(8), len(keys)).astype(np.float32), axis=1)
+    return Successors(keys, tokens, confidences)
 
 
 def test_a_table_survives_its_file(tmp_path):
     for vocab_size, tensor_type in ((VOCAB, np.uint16), (70_000, np.int32)):
         table = table_for(Base("tiny", "f00d", 8, vocab_size))
         table.to_helper(Base("tiny", "f00d", 8, vocab_size), {}).save_pretrained(tmp_path)
-        helper = Helper.from_pretrained(tmp_path)
+        helper = DraftHeads.from_pretrained(tmp_path)
         assert {name: tensor.dtype.type for name, tensor in helper.tensors.items()} == {
             "singles": tensor_type,
             "pairs": tensor_type,
@@ -148,7 +148,7 @@ def test_a_table_survives_its_file(tmp_path):
         loaded = Successors.of(helper)
         assert (loaded.keys == table.keys).all()
         assert (loaded.tokens == table.tokens).all()
-        np.testing.assert_allclose(loaded.chances, table.chances, atol=0.5 / 255 + 1e-6)
+        np.testing.assert_allclose(loaded.confidences, table.confidences, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_whole_table_is_small(tmp_path):
@@ -191,11 +191,11 @@ def test_tables_that_cannot_serve_are_refused(tmp_path):
     helper.save_pretrained(tmp_path / "table")
     with pytest.raises(BadInputError, match=r"it was made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
         create_drafter(f"recycling:table={tmp_path / 'table'}", DrafterContext(ToyTarget(sharpness=3.0)))
-    Helper("medusa", target.base, {"width": 8}, helper.tensors).save_pretrained(tmp_path / "heads")
+    DraftHeads("medusa", target.base, {"width": 8}, helper.tensors).save_pretrained(tmp_path / "heads")
     with pytest.raises(BadInputError, match="of kind 'medusa', not recycling"):
         create_drafter(f"recycling:table={tmp_path / 'heads'}", context)
     for width in (0, 13, "8", None):
-        Helper("recycling", target.base, {**helper.settings, "width": width}, helper.tensors).save_pretrained(tmp_path / "wide")
+        DraftHeads("recycling", target.base, {**helper.settings, "width": width}, helper.tensors).save_pretrained(tmp_path / "wide")
         with pytest.raises(BadInputError, match="width must be an integer from 1 to 12"):
             create_drafter(f"recycling:table={tmp_path / 'wide'}", context)
     target.base = None
@@ -225,18 +225,18 @@ def drafter_of(spec: str = "recycling"):
 def guesses(drafter, context: list[int], scope: str = "") -> list[int]:
     """What the drafter says comes next."""
     request = make_request(ToyTarget(), context, drafter=drafter)
-    request.memory_scope = scope
+    request.cache_salt = scope
     return [token for token, _ in drafter.successors(request, [])]
 
 
 def teach(drafter, context: list[int], token: int, scope: str) -> None:
     """A step in which the model was sure of this token."""
     request = make_request(ToyTarget(), context, drafter=drafter)
-    request.memory_scope = scope
+    request.cache_salt = scope
     logits = np.where(np.arange(VOCAB) == token, 30.0, 0.0).astype(np.float32)[None]
     request.token_ids.append(token)
     drafter.observe(request, Verdict(Draft(), [], token), TargetOutput(logits, None, [context[-1]]))
-    drafter.settle()
+    drafter.end_step()
 
 
 @pytest.mark.parametrize("spec", ["recycling", "recycling:table={}", "recycling:pairs=1:successors=1", "recycling:successors=12"])
@@ -286,9 +286,9 @@ def test_new_pairs_push_none_of_the_table_out(folder):
 def test_a_visit_is_averaged_into_the_table(folder):
     drafter = drafter_of()
     teach(drafter, [2, 3], 4, "")
-    tokens, chances = drafter.scopes[""].get(pair_key(2, 3, VOCAB))
+    tokens, confidences = drafter.scopes[""].get(pair_key(2, 3, VOCAB))
     assert tokens[:2] == [4, 9]
-    np.testing.assert_allclose(chances[:2], [0.5 + 0.05, 0.4], atol=0.005)
+    np.testing.assert_allclose(confidences[:2], [0.5 + 0.05, 0.4], atol=0.005)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_the_command_makes_a_table(model, tmp_path):
     assert f"--drafter recycling:table={tmp_path / 'a'}" in again.stdout
     other = outpace("--model", model, "--data", tmp_path / "a" / "shards", "--out", tmp_path / "b", "--pairs", 40)
     assert other.exit_code == 0, other.output
-    first, second = (Helper.from_pretrained(tmp_path / name).tensors for name in "ab")
+    first, second = (DraftHeads.from_pretrained(tmp_path / name).tensors for name in "ab")
     assert all((first[name] == second[name]).all() for name in first)
 
 

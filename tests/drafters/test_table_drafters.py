@@ -19,6 +19,7 @@ from outpace.targets.base import Capabilities, TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.testing import make_request, run
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict
+from outpace.tree.unconfirmed import Unconfirmed
 
 FEW = settings(deadline=None, derandomize=True, max_examples=60)
 VOCAB_SIZE = 120
@@ -30,7 +31,7 @@ def begun(spec, prompt, scope="", drafter=None):
     target = ToyTarget(vocab_size=VOCAB_SIZE)
     drafter = drafter or create_drafter(spec, DrafterContext(target))
     request = make_request(target, prompt, drafter=drafter)
-    request.memory_scope = scope
+    request.cache_salt = scope
     drafter.begin(request)
     return drafter, request
 
@@ -108,10 +109,10 @@ def test_memory_and_votes_are_bounded(text):
 
 
 @FEW
-@given(token_ids=st.lists(st.integers(0, 9), min_size=1), pending=TEXTS, path=TEXTS, n=st.integers(0, 60))
-def test_the_end_and_the_new_part_of_a_context(token_ids, pending, path, n):
+@given(token_ids=st.lists(st.integers(0, 9), min_size=1), unconfirmed=TEXTS, path=TEXTS, n=st.integers(0, 60))
+def test_the_end_and_the_new_part_of_a_context(token_ids, unconfirmed, path, n):
     _, request = begun("none", token_ids)
-    request.pending = pending
+    request.unconfirmed = Unconfirmed(unconfirmed)
     whole = request.context + path
     assert tail(request, n, path) == whole[max(0, len(whole) - n) :]
     assert unseen(request, min(n, len(request.context))) == request.context[n:]
@@ -128,10 +129,10 @@ def test_every_node_has_a_chance_and_its_siblings_share_one(spec, temperature):
         run(target, [make_request(target, [1, 2, 3, 1, 2, 3, 1], SamplingParams(temperature=temperature, max_tokens=40), drafter)])
     assert sum(map(len, drafts)) > 40
     for draft in drafts:
-        assert len(draft.chances) == len(draft)
-        assert all(0 < chance <= 1 for chance in draft.chances)
+        assert len(draft.confidences) == len(draft)
+        assert all(0 < confidence <= 1 for confidence in draft.confidences)
         for children in draft.children().values():
-            assert sum(draft.chances[node] for node in children.values()) <= 1.0 + 1e-6
+            assert sum(draft.confidences[node] for node in children.values()) <= 1.0 + 1e-6
 
 
 @pytest.mark.parametrize("spec", ["prompt_lookup", "suffix"])
@@ -141,8 +142,8 @@ def test_successors_follow_the_path(spec):
     assert drafter.successors(request, [5, 6])[0][0] in (7, 1)
     assert [token for token, _ in drafter.successors(request, [6, 7])] == [8]
     assert [token for token, _ in drafter.successors(request, [6, 7, 8])] == [9]
-    chances = [chance for _, chance in drafter.successors(request, [5, 6])]
-    assert chances == sorted(chances, reverse=True)
+    confidences = [confidence for _, confidence in drafter.successors(request, [5, 6])]
+    assert confidences == sorted(confidences, reverse=True)
     assert drafter.successors(request, [5, 6, 7])[0][1] > drafter.successors(request, [7])[0][1]  # a longer match is trusted more
 
 
@@ -302,15 +303,15 @@ def test_wrong_options_are_refused(spec):
 def test_the_likeliest_tokens_of_a_row(size):
     logits = np.random.default_rng(size).standard_normal((6, size)).astype(np.float32) * 3
     logits[:, -1] += 8  # behind the last whole column
-    tokens, chances = likeliest([logits[:1], logits[1:]], min(8, size))
+    tokens, confidences = likeliest([logits[:1], logits[1:]], min(8, size))
     true = np.exp(logits - logits.max(axis=1, keepdims=True))
     true /= true.sum(axis=1, keepdims=True)
     assert (np.take_along_axis(true, tokens, axis=1) == -np.sort(-true, axis=1)[:, : tokens.shape[1]]).all()
     exact = np.take_along_axis(true, tokens, axis=1)
-    np.testing.assert_allclose(chances / chances[:, :1], exact / exact[:, :1], rtol=1e-4)
-    assert (chances >= exact * 0.999).all(), "what is left out of the sum only makes claims larger"
+    np.testing.assert_allclose(confidences / confidences[:, :1], exact / exact[:, :1], rtol=1e-4)
+    assert (confidences >= exact * 0.999).all(), "what is left out of the sum only makes claims larger"
     if size <= 100:
-        np.testing.assert_allclose(chances, exact, rtol=1e-4)
+        np.testing.assert_allclose(confidences, exact, rtol=1e-4)
     peaked = logits + np.where(np.arange(size) == tokens[0, 0], 20, 0).astype(np.float32)
     assert likeliest([peaked], min(8, size))[1][0, 0] > 0.99
 
@@ -321,18 +322,18 @@ def test_a_table_averages_its_visits(visits):
     """With room for every token the average equals the one over whole distributions."""
     table, known = SuccessorTable(3, 4, 6), {}
     for key, tokens, sharpness in visits:
-        chances = np.exp(-sharpness * np.arange(6.0))
-        chances /= chances.sum()
-        table.update(np.array([key]), np.array([tokens]), chances[None])
+        confidences = np.exp(-sharpness * np.arange(6.0))
+        confidences /= confidences.sum()
+        table.update(np.array([key]), np.array([tokens]), confidences[None])
         row = np.zeros(6)
-        row[list(tokens)] = chances
+        row[list(tokens)] = confidences
         known[key] = NEW * row + (1 - NEW) * known[key] if key in known else row
     for key in range(6):
-        tokens, chances = table.get(key)
+        tokens, confidences = table.get(key)
         assert bool(tokens) == (key in known)
         if tokens:
-            np.testing.assert_allclose(chances, known[key][tokens], atol=1e-5)
-            assert chances == sorted(chances, reverse=True)
+            np.testing.assert_allclose(confidences, known[key][tokens], atol=1e-5)
+            assert confidences == sorted(confidences, reverse=True)
 
 
 def test_a_slot_keeps_its_newest_key():
@@ -355,7 +356,7 @@ def teach(drafter, request, draft, path, tokens):
     rows = [request.token_ids[-1], *draft.token_ids]
     request.token_ids += [*(draft.token_ids[node] for node in path), tokens[path[-1] + 1 if path else 0]]
     drafter.observe(request, Verdict(draft, path, request.token_ids[-1]), TargetOutput(peaked(*tokens), None, rows))
-    drafter.settle()
+    drafter.end_step()
 
 
 def test_pairs_know_more_than_single_tokens_and_scopes_learn_apart():
@@ -365,8 +366,8 @@ def test_pairs_know_more_than_single_tokens_and_scopes_learn_apart():
     assert request.token_ids == [1, 2, 7, 4]
     for context, want in (([1, 2], 7), ([2, 7], 4), ([7, 8], 5), ([2, 9], 6), ([3, 9], 6)):
         assert drafter.successors(begun("", context, "alice", drafter=drafter)[1], [])[0][0] == want
-    (pair, chance), *_ = drafter.successors(begun("", [2, 9], "alice", drafter=drafter)[1], [])
-    assert chance > drafter.successors(begun("", [3, 9], "alice", drafter=drafter)[1], [])[0][1]
+    (pair, confidence), *_ = drafter.successors(begun("", [2, 9], "alice", drafter=drafter)[1], [])
+    assert confidence > drafter.successors(begun("", [3, 9], "alice", drafter=drafter)[1], [])[0][1]
     teach(drafter, begun("", [3, 9], "alice", drafter=drafter)[1], Draft(), [], [8])
     assert drafter.successors(begun("", [3, 9], "alice", drafter=drafter)[1], [])[0][0] == 8
     assert drafter.successors(begun("", [2], "alice", drafter=drafter)[1], [9])[0][0] == pair

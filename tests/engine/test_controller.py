@@ -10,11 +10,11 @@ import pytest
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import FixedController, Plan
 from outpace.controller.calibration import PRIOR, Calibration
-from outpace.controller.cost import BATCH, SHORT, WIDTHS, CostTable, cost_of, measure_cost
-from outpace.controller.drafter_stats import LONGEST_REST, REST, TRIAL, Worth
-from outpace.controller.num_tokens import WidthPolicy
-from outpace.controller.strategy import Speculation
-from outpace.controller.switch import Guard
+from outpace.controller.cost import BATCH, SHORT, SIZES, CostTable, cost_of, measure_cost
+from outpace.controller.drafter_stats import LONGEST_REST, REST, TRIAL, DrafterStats
+from outpace.controller.num_tokens import NumTokensPolicy
+from outpace.controller.strategy import Strategy
+from outpace.controller.switch import Switch
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.combined import CombinedDrafter
 from outpace.drafters.spec import create_drafter
@@ -27,16 +27,16 @@ from outpace.verifiers import create_verifier
 
 def table(slope: float, switch: float = 0.0) -> CostTable:
     """10 ms for 2 rows, `slope` more for each further one."""
-    costs = tuple(10.0 + slope * (width - 2) for width in WIDTHS)
-    return CostTable(tuple(map(float, WIDTHS)), costs, costs, tuple(0.0 for _ in WIDTHS), switch)
+    costs = tuple(10.0 + slope * (num_tokens - 2) for num_tokens in SIZES)
+    return CostTable(tuple(map(float, SIZES)), costs, costs, tuple(0.0 for _ in SIZES), switch)
 
 
 # ---- the cost table
 
 
 def test_cost_between_and_beyond_the_widths_and_batches():
-    widths = (2.0, 4.0, 8.0)
-    costs = CostTable(widths, (10.0, 12.0, 20.0), (20.0, 22.0, 30.0), (0.001, 0.001, 0.002))
+    sizes = (2.0, 4.0, 8.0)
+    costs = CostTable(sizes, (10.0, 12.0, 20.0), (20.0, 22.0, 30.0), (0.001, 0.001, 0.002))
     assert costs.milliseconds(2) == 10
     assert costs.milliseconds(3) == 11
     assert costs.milliseconds(10) == 24  # the last slope goes on
@@ -78,14 +78,14 @@ def test_measuring_leaves_no_slot_behind_and_happens_once(tmp_path):
 
 def test_claims_count_first_and_what_happens_counts_later():
     calibration = Calibration()
-    assert calibration.chance("a", 0.8, 1) == pytest.approx(0.8)
+    assert calibration.confidence("a", 0.8, 1) == pytest.approx(0.8)
     for i in range(200):
         calibration.learn("a", 0.8, 1, i % 4 == 0)
-    assert calibration.chance("a", 0.8, 1) == pytest.approx((50 + PRIOR * 0.8) / (200 + PRIOR))
-    assert calibration.chance("a", 0.81, 1) < 0.3, "the same bin"
-    assert calibration.chance("a", 0.3, 1) == pytest.approx(0.3)
-    assert calibration.chance("a", 0.8, 2) == pytest.approx(0.8)
-    assert calibration.chance("b", 0.8, 1) == pytest.approx(0.8)
+    assert calibration.confidence("a", 0.8, 1) == pytest.approx((50 + PRIOR * 0.8) / (200 + PRIOR))
+    assert calibration.confidence("a", 0.81, 1) < 0.3, "the same bin"
+    assert calibration.confidence("a", 0.3, 1) == pytest.approx(0.3)
+    assert calibration.confidence("a", 0.8, 2) == pytest.approx(0.8)
+    assert calibration.confidence("b", 0.8, 1) == pytest.approx(0.8)
 
 
 def test_old_trials_are_forgotten():
@@ -93,67 +93,67 @@ def test_old_trials_are_forgotten():
     for outcome in (True, False):
         for _ in range(3000):
             calibration.learn("a", 0.5, 1, outcome)
-    assert calibration.chance("a", 0.5, 1) < 0.05
+    assert calibration.confidence("a", 0.5, 1) < 0.05
 
 
 def test_a_whole_proposal_is_judged_as_far_as_the_truth_is_known():
     #        5(.5) -> 6(.4) -> 7(.9)
     # root <
     #        8(.2) -> 9(.9)
-    draft = Draft([5, 8, 6, 9, 7], [-1, -1, 0, 1, 2], chances=[0.5, 0.2, 0.4, 0.9, 0.9], sources=["a", "b", "a+b", "b", "a"])
+    draft = Draft([5, 8, 6, 9, 7], [-1, -1, 0, 1, 2], confidences=[0.5, 0.2, 0.4, 0.9, 0.9], sources=["a", "b", "a+b", "b", "a"])
     calibration = Calibration()
     assert calibration.paths(draft, "x") == pytest.approx([0.5, 0.2, 0.2, 0.18, 0.18])
     calibration.observe(draft, "x", [5, 4])
     judged = {(source, round(entry[0]), round(entry[1])) for (source, _, _), entry in calibration.counts.items()}
     assert judged == {("a", 1, 1), ("b", 0, 1), ("a+b", 0, 1)}
-    probes = Draft([5, 1], [-1, 0], num_probes=1)
-    assert calibration.paths(probes, "x") == [0.5, 0.0]
+    lookahead = Draft([5, 1], [-1, 0], num_lookahead=1)
+    assert calibration.paths(lookahead, "x") == [0.5, 0.0]
 
 
 # ---- the width of a pass
 
 
-def steady(policy: WidthPolicy, chances: list[float], steps: int = 40) -> list[int]:
+def steady(policy: NumTokensPolicy, confidences: list[float], steps: int = 40) -> list[int]:
     gains = [1.0]
-    for chance in chances:
-        gains.append(gains[-1] + chance)
-    rows = [2, *range(2, 2 + len(chances))]
+    for confidence in confidences:
+        gains.append(gains[-1] + confidence)
+    rows = [2, *range(2, 2 + len(confidences))]
     return [policy.choose(rows, gains, 1, 0) for _ in range(steps)]
 
 
 def test_flat_cost_takes_all_and_steep_cost_takes_only_what_is_free():
-    chances = [0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.1]
-    assert steady(WidthPolicy(table(0.0)), chances)[-1] >= 8
-    assert steady(WidthPolicy(table(10.0)), chances)[-1] == 2
-    middle = steady(WidthPolicy(table(0.6)), chances)[-1]
+    confidences = [0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.1]
+    assert steady(NumTokensPolicy(table(0.0)), confidences)[-1] >= 8
+    assert steady(NumTokensPolicy(table(10.0)), confidences)[-1] == 2
+    middle = steady(NumTokensPolicy(table(0.6)), confidences)[-1]
     assert 3 <= middle < 8
 
 
 def test_the_chosen_width_has_the_best_rate_of_all():
     rng = random.Random(7)
     for _ in range(50):
-        chances = sorted((rng.random() for _ in range(10)), reverse=True)
+        confidences = sorted((rng.random() for _ in range(10)), reverse=True)
         costs = table(rng.choice([0.1, 0.3, 1.0, 3.0]))
-        width = steady(WidthPolicy(costs), chances)[-1]
-        rates = {w: (1 + sum(chances[: w - 1])) / costs.milliseconds(w) for w in (2, 3, 4, 5, 6, 8, 10)}
-        taken = (1 + sum(chances[: width - 1])) / costs.milliseconds(width)
+        num_tokens = steady(NumTokensPolicy(costs), confidences)[-1]
+        rates = {w: (1 + sum(confidences[: w - 1])) / costs.milliseconds(w) for w in (2, 3, 4, 5, 6, 8, 10)}
+        taken = (1 + sum(confidences[: num_tokens - 1])) / costs.milliseconds(num_tokens)
         assert taken >= 0.99 * max(rates.values())
 
 
 def test_a_change_that_costs_is_made_for_a_lasting_gain_only():
-    policy = WidthPolicy(table(0.4, switch=5.0))
+    policy = NumTokensPolicy(table(0.4, switch=5.0))
     low, high = [0.1], [0.35, 0.3, 0.25, 0.2]
     assert set(steady(policy, low)) == {2}
     assert steady(policy, high, 1) == [2], "once is too short"
     assert steady(policy, high, 30)[-1] >= 4
     assert steady(policy, [0.99] * 20, 1)[0] >= 16, "worth going there and back"
-    widths = steady(policy, low, 60)
-    assert widths[0] >= 6
-    assert widths[-1] == 2
+    sizes = steady(policy, low, 60)
+    assert sizes[0] >= 6
+    assert sizes[-1] == 2
 
 
 def test_a_pass_is_never_narrower_than_its_rows():
-    policy = WidthPolicy(table(1.0, 5.0))
+    policy = NumTokensPolicy(table(1.0, 5.0))
     assert policy.choose([9], [1.0], 1, 0) >= 9  # pending tokens have to run
     assert policy.choose([30], [1.0], 1, 0) >= 30
     assert policy.choose([16, 16, 17], [8.0, 8.5, 8.6], 8, 0) >= 16
@@ -163,21 +163,21 @@ def test_a_pass_is_never_narrower_than_its_rows():
 
 
 def test_a_drafter_rests_while_it_costs_more_than_it_gives():
-    worth = Worth(["good", "bad"])
+    drafter_stats = DrafterStats(["good", "bad"])
     for _ in range(TRIAL):
-        assert worth.resting == set()
-        worth.account({"good": 0.3, "bad": 0.01}, {"good": 0.5, "bad": 2.0}, rate=0.1)
-    assert worth.resting == {"bad"}
+        assert drafter_stats.paused == set()
+        drafter_stats.account({"good": 0.3, "bad": 0.01}, {"good": 0.5, "bad": 2.0}, rate=0.1)
+    assert drafter_stats.paused == {"bad"}
     for _ in range(REST):
-        assert worth.resting == {"bad"}
-        worth.account({"good": 0.3}, {"good": 0.5}, rate=0.1)
-    assert worth.resting == set()
+        assert drafter_stats.paused == {"bad"}
+        drafter_stats.account({"good": 0.3}, {"good": 0.5}, rate=0.1)
+    assert drafter_stats.paused == set()
     for _ in range(TRIAL):
-        worth.account({"bad": 0.0}, {"bad": 2.0}, rate=0.1)
-    assert worth.records["bad"].rest == 2 * REST
+        drafter_stats.account({"bad": 0.0}, {"bad": 2.0}, rate=0.1)
+    assert drafter_stats.records["bad"].rest == 2 * REST
     for _ in range(20_000):
-        worth.account({"good": 0.3}, {"good": 0.5, "bad": 2.0}, rate=0.1)
-    assert worth.records["bad"].next_rest <= LONGEST_REST
+        drafter_stats.account({"good": 0.3}, {"good": 0.5, "bad": 2.0}, rate=0.1)
+    assert drafter_stats.records["bad"].next_rest <= LONGEST_REST
 
 
 def test_a_resting_drafter_is_not_called():
@@ -186,7 +186,7 @@ def test_a_resting_drafter_is_not_called():
     request = make_request(ToyTarget(), [1, 2, 3, 1, 2, 3, 1, 2], drafter=parts)
     parts.begin(request)
     assert "suffix" in set(parts.propose(request, 8).sources)
-    parts.resting = {"suffix", "recycling"}
+    parts.paused = {"suffix", "recycling"}
     assert len(parts.propose(request, 8)) == 0
 
 
@@ -195,14 +195,14 @@ def test_a_resting_drafter_is_not_called():
 
 def shares(monkeypatch, tokens: float, guessing: float, plain: float, num_steps: int = 4000, load: float = 1.0) -> float:
     """The share of plain steps where a step of a request that guesses gives `tokens` in `guessing` ms, and a plain one 1 in `plain` ms."""
-    guard, now, length, num_plain = Guard(), 0.0, 100.0, 0
+    switch, now, length, num_plain = Switch(), 0.0, 100.0, 0
     monkeypatch.setattr("outpace.controller.switch.time.perf_counter", lambda: now)
     for step in range(num_steps):
         names = [f"r{step // 500 + i}" for i in range(3)]
-        guard.step(dict.fromkeys(names, length), 10.0, load)
-        num_plain += guard.is_plain
-        now += load * (plain if guard.is_plain else guessing) / 1e3
-        length += 1.0 if guard.is_plain else tokens
+        switch.step(dict.fromkeys(names, length), 10.0, load)
+        num_plain += switch.is_plain
+        now += load * (plain if switch.is_plain else guessing) / 1e3
+        length += 1.0 if switch.is_plain else tokens
     return num_plain / num_steps
 
 
@@ -216,18 +216,18 @@ def test_guessing_is_left_where_measured_steps_lose(monkeypatch):
 
 
 def test_the_guard_knows_nothing_while_requests_come_and_go():
-    guard = Guard()
+    switch = Switch()
     for step in range(1000):
-        guard.step({f"r{step}": 10}, 10.0, 1.0)
-    assert not guard.is_plain
+        switch.step({f"r{step}": 10}, 10.0, 1.0)
+    assert not switch.is_plain
 
 
 # ---- all of it together
 
 
-def adaptive(target: ToyTarget, costs: CostTable) -> Speculation:
+def adaptive(target: ToyTarget, costs: CostTable) -> Strategy:
     drafter = create_drafter("auto", DrafterContext(target))
-    return Speculation("auto", drafter, create_verifier("exact"), AdaptiveController(costs, drafter))
+    return Strategy("auto", drafter, create_verifier("exact"), AdaptiveController(costs, drafter))
 
 
 @pytest.mark.parametrize("target_class", [ToyTarget, InexactTarget])
@@ -238,11 +238,11 @@ def test_auto_never_changes_the_text(target_class, temperature, slope, switch):
     params = SamplingParams(temperature=temperature, max_tokens=50)
     prompts = [[1, 2, 3, 4, 1, 2, 3, 4, 1, 2], [5, 6], [7]]
     plain = [r.output_token_ids for r in run(target, [make_request(target, p, params, seed=i) for i, p in enumerate(prompts)])]
-    speculation = adaptive(target, table(slope, switch))
+    strategy = adaptive(target, table(slope, switch))
     for _ in range(3):  # calibrated differently each time
         requests = [make_request(target, p, params, seed=i) for i, p in enumerate(prompts)]
         for request in requests:
-            request.speculation = speculation
+            request.strategy = strategy
         assert [r.output_token_ids for r in run(target, requests)] == plain
 
 
@@ -250,9 +250,9 @@ def test_auto_guesses_more_where_rows_cost_less():
     drafted = {}
     for slope in (0.0, 20.0):
         target = ToyTarget(sharpness=4.0)
-        speculation = adaptive(target, table(slope))
+        strategy = adaptive(target, table(slope))
         requests = [make_request(target, [1, 2, 3, 1, 2, 3], SamplingParams(max_tokens=200))]
-        requests[0].speculation = speculation
+        requests[0].strategy = strategy
         run(target, requests)
         drafted[slope] = requests[0].stats.num_draft_tokens / requests[0].stats.num_steps
     assert drafted[20.0] <= 1.0, "only the row that plain decoding pads anyway"
@@ -266,25 +266,25 @@ def test_rows_of_others_count():
     drafts = [Draft.chain([1, 2, 3, 4, 5, 6])]
     taken = []
     for others in (0, 300):
-        speculation = adaptive(target, costs)
+        strategy = adaptive(target, costs)
         request = make_request(target, [1, 2, 3])
-        request.speculation = speculation
+        request.strategy = strategy
         for _ in range(20):
-            plan = speculation.controller.plan([request], drafts, others)
+            plan = strategy.controller.plan([request], drafts, others)
         taken.append(len(plan.drafts[0]))
     assert taken[0] > 3 > taken[1]
 
 
 def test_a_controller_that_fails_costs_speed_only(caplog):
     class Broken(FixedController):
-        def plan(self, requests, drafts, num_other_rows) -> Plan:
+        def plan(self, requests, drafts, num_other_tokens) -> Plan:
             raise RuntimeError("boom")
 
     target = ToyTarget()
     plain = make_request(target, [1, 2, 3], SamplingParams(max_tokens=12))
     broken = make_request(target, [1, 2, 3], SamplingParams(max_tokens=12))
     drafter = create_drafter("prompt_lookup", DrafterContext(target))
-    broken.speculation = Speculation("x", drafter, create_verifier("exact"), Broken(4))
+    broken.strategy = Strategy("x", drafter, create_verifier("exact"), Broken(4))
     run(target, [plain])
     run(target, [broken])
     assert broken.output_token_ids == plain.output_token_ids
@@ -294,11 +294,11 @@ def test_a_controller_that_fails_costs_speed_only(caplog):
 def test_auto_by_its_name(make_toy, tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
     llm = make_toy("auto:prompt_lookup+recycling")
-    plain = llm.generate("abcabcabc", SamplingParams(max_tokens=30), speculative="none")[0]
+    plain = llm.generate("abcabcabc", SamplingParams(max_tokens=30), speculative_config="none")[0]
     fast = llm.generate("abcabcabc", SamplingParams(max_tokens=30))[0]
     assert fast.token_ids == plain.token_ids
     assert {name for source in fast.sources if source for name in source.split("+")} <= {"prompt_lookup", "recycling"}
-    assert isinstance(llm.speculation("auto").controller, AdaptiveController)
-    assert isinstance(llm.speculation("suffix+recycling").controller, FixedController)
+    assert isinstance(llm.strategy("auto").controller, AdaptiveController)
+    assert isinstance(llm.strategy("suffix+recycling").controller, FixedController)
     with pytest.raises(ValueError, match="unknown drafter"):
-        llm.speculation("auto:nothing")
+        llm.strategy("auto:nothing")

@@ -7,7 +7,7 @@ from outpace.controller.cost import measure_verify_cost
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.none import NoDrafter
 from outpace.engine.engine import Engine
-from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, median
+from outpace.engine.metrics import acceptance_rate, median, tokens_per_step
 from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.targets.base import OutOfSlots
@@ -50,7 +50,7 @@ def finish(engine) -> list:
             assert len(engine.target.cache[slot.index]) == slot.num_cached  # no rejected row lives on
         assert len(engine.target.cache) == len(engine.scheduler.running)
     assert engine.target.cache == {}
-    assert engine._no_drafter == set()
+    assert engine.guard.failed == set()
     return outputs
 
 
@@ -113,15 +113,15 @@ def test_budgets():
     target = ToyTarget()
     for allowed, rows in ((7, 64), (7, 3), (50, 64), (0, 64)):
         budgets.clear()
-        engine, _ = start(target, oracle(target, cls=Watched, lie=0.5), EngineConfig(max_draft_rows=rows), num_draft_tokens=allowed)
+        engine, _ = start(target, oracle(target, cls=Watched, lie=0.5), EngineConfig(max_draft_tokens=rows), num_draft_tokens=allowed)
         finish(engine)
         assert all(budget == min(allowed, rows) > 0 and left > 1 for budget, left in budgets)
         assert bool(budgets) == (allowed > 0)
 
 
 def test_rates():
-    assert mean_acceptance_length(0, 0) == acceptance_rate(0, 0) == median([]) == 0
-    assert mean_acceptance_length(30, 10) == 3
+    assert tokens_per_step(0, 0) == acceptance_rate(0, 0) == median([]) == 0
+    assert tokens_per_step(30, 10) == 3
     assert acceptance_rate(5, 20) == 0.25
     assert (median([3, 1, 2]), median([4, 1, 2, 3])) == (2, 2.5)
 
@@ -149,9 +149,9 @@ def test_pending_tokens_are_no_output_and_drafters_continue_them():
             seen.append((request.id, "end"))
 
         def propose(self, request, budget):
-            assert request.context == [*request.token_ids, *request.pending]
-            assert budget + len(request.pending) <= min(9, request.num_tokens_left - 1)
-            seen.append((request.id, len(request.pending)))
+            assert request.context == [*request.token_ids, *request.unconfirmed.token_ids]
+            assert budget + len(request.unconfirmed) <= min(9, request.num_tokens_left - 1)
+            seen.append((request.id, len(request.unconfirmed)))
             return super().propose(request, min(budget, 8))
 
         def observe(self, request, verdict, output):
@@ -159,7 +159,7 @@ def test_pending_tokens_are_no_output_and_drafters_continue_them():
             seen.append((request.id, "observe"))
 
     target = InexactTarget(2)
-    engine, requests = start(target, oracle(target, cls=Watched, lie=0.1, width=2), EngineConfig(max_draft_rows=9), num_draft_tokens=9)
+    engine, requests = start(target, oracle(target, cls=Watched, lie=0.1, width=2), EngineConfig(max_draft_tokens=9), num_draft_tokens=9)
     outputs = finish(engine)
     assert engine.metrics.num_drafts > 0
     assert [r.output_token_ids for r in requests] == generate(ToyTarget(), PROMPTS, PARAMS)
@@ -189,7 +189,7 @@ class FailsIn:
     def __new__(cls, method: str):
         def fail(self, request, *args):
             self.calls[request.id] = self.calls.get(request.id, 0) + 1
-            if method in ("num_known", "begin", "end") or self.calls[request.id] > 1:
+            if method in ("num_reusable_prefix", "begin", "end") or self.calls[request.id] > 1:
                 raise RuntimeError(f"{method} is broken")
             return getattr(OracleDrafter, method)(self, request, *args)
 
@@ -198,7 +198,7 @@ class FailsIn:
 
 def test_a_drafter_that_cannot_settle_a_step_goes_on(caplog):
     class Unsettled(OracleDrafter):
-        def settle(self):
+        def end_step(self):
             raise RuntimeError("settle is broken")
 
     target = ToyTarget()
@@ -208,7 +208,7 @@ def test_a_drafter_that_cannot_settle_a_step_goes_on(caplog):
     assert "settle is broken" in caplog.text
 
 
-@pytest.mark.parametrize("method", ["num_known", "begin", "propose", "observe", "end"])
+@pytest.mark.parametrize("method", ["num_reusable_prefix", "begin", "propose", "observe", "end"])
 def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplog):
     target = ToyTarget()
     good, bad = oracle(target, lie=0), oracle(target, cls=FailsIn(method), lie=0)
@@ -218,7 +218,7 @@ def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplo
     assert [r.finish_reason for r in requests] == ["length"] * 3
     assert [r.error for r in requests] == [None] * 3
     assert requests[0].stats.num_steps == requests[2].stats.num_steps == 3
-    assert requests[1].stats.num_steps == {"num_known": 20, "begin": 20, "propose": 13, "observe": 6, "end": 3}[method]
+    assert requests[1].stats.num_steps == {"num_reusable_prefix": 20, "begin": 20, "propose": 13, "observe": 6, "end": 3}[method]
     assert sum(f"{method} is broken" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -230,8 +230,8 @@ def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplo
         Draft([1, -1], [-1, 0]),
         Draft([1, 2], [1, -1]),  # a child before its parent
         Draft([1, 2], [-1]),
-        Draft([1], [-1], num_probes=2),
-        Draft([1] * 70, [-1] * 70, num_probes=70),  # more rows than a draft may take
+        Draft([1], [-1], num_lookahead=2),
+        Draft([1] * 70, [-1] * 70, num_lookahead=70),  # more rows than a draft may take
         None,
         [1, 2],
     ],
@@ -249,7 +249,7 @@ def test_a_malformed_draft_costs_only_speed(draft, caplog):
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert requests[1].stats.num_draft_tokens == 0
-    assert sum("goes on without it" in record.getMessage() for record in caplog.records) == 1
+    assert sum("continues without it" in record.getMessage() for record in caplog.records) == 1
 
 
 class FailingVerifier(ExactVerifier):
@@ -378,7 +378,7 @@ def test_impossible_requests(prompt, max_tokens, message):
 def test_the_longest_request_runs():
     target = ToyTarget(max_len=64)
     drafter = OracleDrafter(DrafterContext(target), {(1,): generate(target, [[1]], SamplingParams(max_tokens=63))[0]})
-    for config in (EngineConfig(), EngineConfig(max_draft_rows=2)):
+    for config in (EngineConfig(), EngineConfig(max_draft_tokens=2)):
         engine = Engine(target, config)
         engine.add(make_request(target, [1], SamplingParams(max_tokens=63), drafter))
         finish(engine)
@@ -388,8 +388,8 @@ def test_max_len_is_the_smallest_of_three_limits():
     assert Engine(ToyTarget(max_len=64)).max_len == 64
     assert Engine(ToyTarget(max_len=64), EngineConfig(max_model_len=20)).max_len == 20
     small = ToyTarget(max_len=64)
-    small.max_rows = 40
-    assert Engine(small, EngineConfig(max_draft_rows=10)).max_len == 30
+    small.max_cached_tokens = 40
+    assert Engine(small, EngineConfig(max_draft_tokens=10)).max_len == 30
 
 
 # ---- the scheduler

@@ -131,7 +131,7 @@ def test_probes_never_reach_the_text():
         def propose(self, request, budget):
             draft = super().propose(request, budget)
             n = len(draft)
-            return Draft([*draft.token_ids, *draft.token_ids[:2], 3], [*draft.parents, -1, n, -1], num_probes=3)
+            return Draft([*draft.token_ids, *draft.token_ids[:2], 3], [*draft.parents, -1, n, -1], num_lookahead=3)
 
         def observe(self, request, verdict, output):
             self.sizes.append((len(output.logits), len(output.hidden), len(output.token_ids), 1 + len(verdict.draft)))
@@ -370,16 +370,16 @@ def test_the_toy_target_keeps_the_rules():
 class ForgetsToMove(ToyTarget):
     """keep() leaves the first rows where they are instead of the accepted ones."""
 
-    def keep(self, slot, token_ids, nodes):
-        super().keep(slot, token_ids, range(len(nodes)))
+    def accept(self, slot, token_ids, nodes):
+        super().accept(slot, token_ids, range(len(nodes)))
 
 
 class KeepsAll(ToyTarget):
     """keep() lets rejected rows live on."""
 
-    def keep(self, slot, token_ids, nodes):
+    def accept(self, slot, token_ids, nodes):
         before = self.cache[slot.index][slot.num_cached :]
-        super().keep(slot, token_ids, nodes)
+        super().accept(slot, token_ids, nodes)
         self.cache[slot.index] += before[len(nodes) :]
 
     def forward(self, batch, width=0):
@@ -472,7 +472,7 @@ class PathlessHook(Hook):
 
 
 def counting(request):
-    request.sampler = CountingSampler(request.params, request.sampler.seed)
+    request.sampler = CountingSampler(request.sampling_params, request.sampler.seed)
 
 
 def pathless(request):

@@ -19,8 +19,8 @@ def drafts(draw, max_nodes: int = 20, vocab_size: int = 5) -> Draft:
     n = draw(st.integers(0, max_nodes))
     parents = [draw(st.integers(-1, i - 1)) for i in range(n)]
     token_ids = draw(st.lists(st.integers(0, vocab_size - 1), min_size=n, max_size=n))
-    probs = np.arange(n * vocab_size, dtype=np.float32).reshape(n, vocab_size) if draw(st.booleans()) else None
-    return Draft(token_ids, parents, probs, draw(st.integers(0, n)))
+    draft_probs = np.arange(n * vocab_size, dtype=np.float32).reshape(n, vocab_size) if draw(st.booleans()) else None
+    return Draft(token_ids, parents, draft_probs, draw(st.integers(0, n)))
 
 
 def ancestors(parents, node) -> list[int]:
@@ -33,9 +33,9 @@ def ancestors(parents, node) -> list[int]:
 def test_shallow_keeps_what_is_not_too_deep(draft):
     for depth in range(1, 6):
         left = shallow(draft, depth)
-        want = [path for path in (path_of(draft, node) for node in range(len(draft) - draft.num_probes)) if len(path) <= depth]
-        assert [path_of(left, node) for node in range(len(left) - left.num_probes)] == want
-        assert left.num_probes <= draft.num_probes
+        want = [path for path in (path_of(draft, node) for node in range(len(draft) - draft.num_lookahead)) if len(path) <= depth]
+        assert [path_of(left, node) for node in range(len(left) - left.num_lookahead)] == want
+        assert left.num_lookahead <= draft.num_lookahead
     assert shallow(draft, 99) is draft
 
 
@@ -84,8 +84,8 @@ def test_prefill_segments_are_chains():
 def test_children_leave_out_probes_and_the_first_of_equal_siblings_counts(draft):
     children = draft.children()
     listed = {node for table in children.values() for node in table.values()}
-    assert all(node < len(draft) - draft.num_probes for node in listed)
-    for node in range(len(draft) - draft.num_probes):
+    assert all(node < len(draft) - draft.num_lookahead for node in listed)
+    for node in range(len(draft) - draft.num_lookahead):
         first = children[draft.parents[node]][draft.token_ids[node]]
         assert first <= node
         assert (draft.parents[first], draft.token_ids[first]) == (draft.parents[node], draft.token_ids[node])
@@ -96,15 +96,15 @@ def test_children_leave_out_probes_and_the_first_of_equal_siblings_counts(draft)
 def test_first_chain_is_a_path_of_the_tree(draft):
     chain = first_chain(draft)
     assert chain.is_chain
-    assert chain.num_probes == 0
+    assert chain.num_lookahead == 0
     path, parent = [], -1
-    num_nodes = len(draft) - draft.num_probes
+    num_nodes = len(draft) - draft.num_lookahead
     while children := [n for n in range(num_nodes) if draft.parents[n] == parent]:
         parent = children[0]
         path.append(parent)
     assert list(chain.token_ids) == [draft.token_ids[node] for node in path]
-    if draft.probs is not None and path:
-        np.testing.assert_array_equal(chain.probs, draft.probs[path])
+    if draft.draft_probs is not None and path:
+        np.testing.assert_array_equal(chain.draft_probs, draft.draft_probs[path])
 
 
 def paths(draft, nodes) -> list[tuple[int, ...]]:
@@ -117,8 +117,8 @@ def paths(draft, nodes) -> list[tuple[int, ...]]:
 def test_chain_first_is_the_same_tree_in_another_order(draft):
     moved = chain_first(draft)
     check(moved, 5, len(moved))
-    num_nodes = len(draft) - draft.num_probes
-    assert moved.num_probes == draft.num_probes
+    num_nodes = len(draft) - draft.num_lookahead
+    assert moved.num_lookahead == draft.num_lookahead
     assert sorted(paths(moved, range(num_nodes))) == sorted(paths(draft, range(num_nodes)))
     assert paths(moved, range(num_nodes, len(draft))) == paths(draft, range(num_nodes, len(draft)))
     chain = first_chain(draft)
@@ -131,19 +131,19 @@ def test_chain_first_is_the_same_tree_in_another_order(draft):
 def test_merge(parts, budget):
     merged = merge(parts, budget)
     check(merged, 5, budget)
-    num_nodes = len(merged) - merged.num_probes
+    num_nodes = len(merged) - merged.num_lookahead
     want: list[tuple[int, ...]] = []
     for part in parts:
-        for path in paths(part, range(len(part) - part.num_probes)):
+        for path in paths(part, range(len(part) - part.num_lookahead)):
             if path not in want and len(want) < budget and (len(path) == 1 or path[:-1] in want):
                 want.append(path)
     assert paths(merged, range(num_nodes)) == want  # earlier drafts first, every path once
-    probes = paths(merged, range(num_nodes, len(merged)))
-    all_probes = [path for part in parts for path in paths(part, range(len(part) - part.num_probes, len(part)))]
+    lookahead = paths(merged, range(num_nodes, len(merged)))
+    all_probes = [path for part in parts for path in paths(part, range(len(part) - part.num_lookahead, len(part)))]
     if num_nodes < budget:
-        assert probes == all_probes  # nothing was cut, so every probe has its place
+        assert lookahead == all_probes  # nothing was cut, so every probe has its place
     else:
-        assert set(probes) <= set(all_probes)
+        assert set(lookahead) <= set(all_probes)
 
 
 chains = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=6)
@@ -164,13 +164,13 @@ def test_merge_chains(chains, budget):
 def test_graft_puts_a_stem_before_every_path(stem, draft):
     grown = graft(stem, draft)
     check(grown, 5, len(grown))
-    assert grown.num_probes == draft.num_probes
+    assert grown.num_lookahead == draft.num_lookahead
     assert list(grown.token_ids[: len(stem)]) == stem
     top = len(stem)
     for node in range(len(draft)):
         assert ancestors(grown.parents, node + top) == [*range(top), *(n + top for n in ancestors(draft.parents, node))]
         assert grown.token_ids[node + top] == draft.token_ids[node]
-    assert (grown is draft) if not stem else grown.probs is None
+    assert (grown is draft) if not stem else grown.draft_probs is None
 
 
 def test_chains_are_recognised():
@@ -184,8 +184,8 @@ def test_chains_are_recognised():
     ("draft", "message"),
     [
         (Draft([1, 2], [-1]), "parents"),
-        (Draft([1], [-1], num_probes=2), "probes"),
-        (Draft([1], [-1], num_probes=-1), "probes"),
+        (Draft([1], [-1], num_lookahead=2), "lookahead"),
+        (Draft([1], [-1], num_lookahead=-1), "lookahead"),
         (Draft([1, 2, 3, 4], [-1, 0, 1, 2]), "budget"),
         (Draft([1, 2], [1, -1]), "before its parent"),
         (Draft([1, 2], [-1, 1]), "before its parent"),
@@ -204,10 +204,10 @@ def test_malformed_drafts_are_refused(draft, message):
 @FEW
 @given(drafts(max_nodes=6))
 def test_well_formed_drafts_pass(draft):
-    check(draft, 5, len(draft) - draft.num_probes)
-    if len(draft) > draft.num_probes:
+    check(draft, 5, len(draft) - draft.num_lookahead)
+    if len(draft) > draft.num_lookahead:
         with pytest.raises(OutpaceError):
-            check(draft, 5, len(draft) - draft.num_probes - 1)
+            check(draft, 5, len(draft) - draft.num_lookahead - 1)
 
 
 # ---- finding a part again
@@ -224,7 +224,7 @@ def test_nodes_are_found_again_by_their_paths(data):
         k = data.draw(st.integers(0, n))
         while any(parent >= n - k for parent in draft.parents[: n - k]):
             k -= 1
-        return Draft(draft.token_ids, draft.parents, num_probes=k)
+        return Draft(draft.token_ids, draft.parents, num_lookahead=k)
 
     def path(draft, node):
         return [] if node < 0 else [*path(draft, draft.parents[node]), draft.token_ids[node]]
@@ -238,8 +238,8 @@ def test_nodes_are_found_again_by_their_paths(data):
         for node, place in enumerate(found):
             if place is not None:
                 assert path(whole, place) == stem + path(part, node)
-                assert (place >= len(whole) - whole.num_probes) == (node >= len(part) - part.num_probes)
-        probes = [place for node, place in enumerate(found) if node >= len(part) - part.num_probes and place is not None]
-        assert len(set(probes)) == len(probes)
+                assert (place >= len(whole) - whole.num_lookahead) == (node >= len(part) - part.num_lookahead)
+        lookahead = [place for node, place in enumerate(found) if node >= len(part) - part.num_lookahead and place is not None]
+        assert len(set(lookahead)) == len(lookahead)
         if index == 0 and budget >= len(part):
             assert None not in found

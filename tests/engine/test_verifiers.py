@@ -161,7 +161,7 @@ def test_check_verifier_catches_paths_that_are_none():
 
     class Jumps(Lossy):
         def verify(self, request, draft, logits):
-            return Verdict(draft, [3] if len(draft) > 4 and draft.num_probes else [], 0)
+            return Verdict(draft, [3] if len(draft) > 4 and draft.num_lookahead else [], 0)
 
     class AcceptsProbes(Lossy):
         def verify(self, request, draft, logits):
@@ -218,7 +218,7 @@ def test_the_true_path_is_found_among_wrong_and_equal_siblings(name):
     a, b, c = plain[:3]
     wrong = (a + 1) % 12
     #            0      1  2  3      4  5  6
-    draft = Draft([wrong, a, a, (b + 1) % 12, b, b, c], [-1, -1, -1, 1, 1, 2, 5], num_probes=1)
+    draft = Draft([wrong, a, a, (b + 1) % 12, b, b, c], [-1, -1, -1, 1, 1, 2, 5], num_lookahead=1)
     verdict, _ = one_verdict(name, draft)
     assert (verdict.path, verdict.next_token) == ([1, 4], c)  # of equal siblings the first counts; a probe is never accepted
 

@@ -24,7 +24,7 @@ from outpace.export import exporter
 from outpace.export.base import BaseModel
 from outpace.export.medusa_layout import filled
 from outpace.heads.eagle.weights import eagle_weights
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import EagleRows, build_eagle, build_heads
@@ -45,12 +45,12 @@ def place(model):
     return str(model.source.path)
 
 
-def without_projections(helper: Helper) -> Helper:
+def without_projections(helper: DraftHeads) -> DraftHeads:
     tensors = {name: tensor for name, tensor in helper.tensors.items() if "projection" not in name}
-    return Helper(helper.kind, helper.base, helper.settings, tensors)
+    return DraftHeads(helper.kind, helper.base, helper.settings, tensors)
 
 
-def guesses(helper: Helper, model: BaseModel, hidden: np.ndarray, top: int = 1):
+def guesses(helper: DraftHeads, model: BaseModel, hidden: np.ndarray, top: int = 1):
     """[rows, K, top] tokens as outpace's reference runs them."""
     return build_heads(medusa_weights(helper), LMHead("numpy", model.lm_head(), 96), top)(hidden)[0]
 
@@ -158,14 +158,16 @@ def test_a_gguf_model_is_written_beside_the_heads(tmp_path, model, place, monkey
 # ---- what is refused
 
 
-def no_blocks(helper: Helper, folder) -> None:
-    Helper("medusa", helper.base, {**helper.settings, "num_layers": 0}, {"heads.0.projection.weight": np.eye(64)}).save_pretrained(folder)
+def no_blocks(helper: DraftHeads, folder) -> None:
+    DraftHeads("medusa", helper.base, {**helper.settings, "num_layers": 0}, {"heads.0.projection.weight": np.eye(64)}).save_pretrained(
+        folder
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda helper, folder: Helper("blanks", helper.base, {}, {}).save_pretrained(folder), "kind 'blanks', not medusa"),
+        (lambda helper, folder: DraftHeads("blanks", helper.base, {}, {}).save_pretrained(folder), "kind 'blanks', not medusa"),
         (lambda helper, folder: no_blocks(helper, folder), "have no blocks"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 64, 96)).save_pretrained(folder), "with other weights"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 8, 96)).save_pretrained(folder), "hidden_size 8"),
@@ -352,4 +354,4 @@ def test_the_default_model_is_written_beside_its_heads(tmp_path):
     (heads,) = ASSETS.glob("medusa-*")
     command = exporter("vllm")(heads, tmp_path / "out", None)
     written = BaseModel.of(shlex.split(command)[2])
-    assert written.base.fingerprint == Helper.from_pretrained(heads).base.fingerprint
+    assert written.base.fingerprint == DraftHeads.from_pretrained(heads).base.fingerprint

@@ -15,7 +15,7 @@ from outpace.drafters.blanks.kinds import Blanks
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
 from outpace.heads import shipped
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.mask_tokens import blank_vectors
 from outpace.params import SamplingParams
 from outpace.targets.hf.target import HFTarget
@@ -31,10 +31,10 @@ SPECS = [
 ]
 
 
-def random_blanks(base, count=3, seed=0, **settings) -> Helper:
+def random_blanks(base, count=3, seed=0, **settings) -> DraftHeads:
     """Vectors of about the size of embeddings."""
     embeddings = np.random.default_rng(seed).normal(0, 0.3, (count, base.hidden_size)).astype(np.float32)
-    return Helper("blanks", base, {"count": count, **settings}, {"embeddings": embeddings})
+    return DraftHeads("blanks", base, {"count": count, **settings}, {"embeddings": embeddings})
 
 
 @pytest.fixture
@@ -126,5 +126,5 @@ def test_temperatures_flatten_chances_and_change_no_order():
     plain, warm = (likeliest(rows, 4, Blanks(trust=1.0, temperatures=t)) for t in ((), (2.0, 1.0)))
     assert [[token for token, _ in level] for level in warm] == [[token for token, _ in level] for level in plain]
     expected = np.exp(rows[0] / 2) / np.exp(rows[0] / 2).sum()
-    assert [chance for _, chance in warm[0]] == pytest.approx(expected[[token for token, _ in warm[0]]].tolist(), rel=1e-4)
+    assert [confidence for _, confidence in warm[0]] == pytest.approx(expected[[token for token, _ in warm[0]]].tolist(), rel=1e-4)
     assert warm[1:] == plain[1:]

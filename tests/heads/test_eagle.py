@@ -23,7 +23,7 @@ from outpace.heads.eagle.cache import EagleCache
 from outpace.heads.eagle.draft_tree import TreeShape, grow_trees
 from outpace.heads.eagle.prefix_cache import EagleMemory
 from outpace.heads.eagle.weights import eagle_weights
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.runtime import EagleRows, build_eagle
 from outpace.params import SamplingParams
 from outpace.targets.base import Embeddings, LMHead, TargetOutput
@@ -136,17 +136,17 @@ class Slow:
             )
             if depth < len(path):
                 rows.append((rows[-1][0] + 1, path[depth], found.features[0, 0]))
-        return found.token_ids[0, 0].tolist(), found.chances[0, 0].tolist()
+        return found.token_ids[0, 0].tolist(), found.confidences[0, 0].tolist()
 
     def tree(self, rows, shape):
         """The same levels, from the definition."""
         tree, open_nodes = {}, {(): 1.0}
         for _ in range(shape.max_depth):
             level = sorted(open_nodes.items(), key=lambda item: -item[1])[: shape.branches]
-            for path, chance in level:
+            for path, confidence in level:
                 del open_nodes[path]
                 tree[path] = list(zip(*self.guesses(rows, path), strict=True))
-                children = {(*path, token): chance * c for token, c in tree[path] if chance * c >= shape.threshold}
+                children = {(*path, token): confidence * c for token, c in tree[path] if confidence * c >= shape.threshold}
                 open_nodes |= {child: c for child, c in children.items() if len(child) < shape.max_depth}
         return tree
 
@@ -209,8 +209,8 @@ class Checked(EagleDrafter):
         super().begin(request)
         self.rows = {}
 
-    def prefilled(self, request, start, hidden):
-        super().prefilled(request, start, hidden)
+    def observe_prompt(self, request, start, hidden):
+        super().observe_prompt(request, start, hidden)
         self.rows.update({start + i: state.copy() for i, state in enumerate(hidden)})
 
     def observe(self, request, verdict, output):
@@ -247,14 +247,14 @@ def test_any_history_gives_the_tree_of_a_fresh_drafter(fitted, kind, period, chu
     kind.num_checked, num_restarts = 0, 0
     for params, prompt in itertools.product((GREEDY, SAMPLED), PROMPTS):
         drafter = kind(DrafterContext(target), str(fitted), threshold=0.005)
-        restart = drafter.restart
+        reset = drafter.reset
 
-        def count(*args, restart=restart):
+        def count(*args, reset=reset):
             nonlocal num_restarts
             num_restarts += 1
-            restart(*args)
+            reset(*args)
 
-        drafter.restart = count
+        drafter.reset = count
         (plain,) = generate(target, [prompt], params)
         (request,) = run(target, [make_request(target, prompt, params, drafter)], config)
         assert request.output_token_ids == plain
@@ -310,8 +310,8 @@ class Noted(EagleDrafter):
         super().begin(request)
         self.drafts, self.shown = [], []
 
-    def prefilled(self, request, start, hidden):
-        super().prefilled(request, start, hidden)
+    def observe_prompt(self, request, start, hidden):
+        super().observe_prompt(request, start, hidden)
         self.shown.append((start, len(hidden)))
 
     def propose(self, request, budget):
@@ -400,8 +400,8 @@ def test_the_next_turn_is_not_read_again_and_guessed_as_well(random):
 def test_together_with_others_it_reads_the_prompt_all_the_same(random):
     target, seen = Remembering(sharpness=3.0), []
     generate(target, PROMPTS[2:], GREEDY)
-    keep = target.keep
-    target.keep = lambda slot, token_ids, nodes: seen.append(slot.num_cached) or keep(slot, token_ids, nodes)
+    accept = target.accept
+    target.accept = lambda slot, token_ids, nodes: seen.append(slot.num_cached) or accept(slot, token_ids, nodes)
     for spec in ("recycling", f"recycling+eagle:{random}", f"auto:suffix+recycling+eagle:{random}"):
         seen.clear()
         drafter = create_drafter(spec, DrafterContext(target))
@@ -416,7 +416,7 @@ texts = st.lists(st.integers(0, 1), min_size=2, max_size=8)
 @given(st.lists(st.tuples(texts, st.integers(0, 8)), max_size=8), texts, st.integers(0, 8))
 def test_a_memory_knows_what_it_was_given(random, kept, asked, wanted):
     """The keys of a row say which tokens it is of; some texts have a gap."""
-    weights, memory = eagle_weights(Helper.from_pretrained(random)), EagleMemory()
+    weights, memory = eagle_weights(DraftHeads.from_pretrained(random)), EagleMemory()
     known = [0]
     for text, gap in kept:
         cache = EagleCache(weights)
@@ -426,7 +426,7 @@ def test_a_memory_knows_what_it_was_given(random, kept, asked, wanted):
             cache.keys[:, row], cache.values[:, row] = [text[place] * 2 + text[place + 1]], [place]
         memory.keep(text, cache)
         known.append(min(num_alike(text, asked) - 1, gap))
-    assert memory.num_known(asked) == max(known)
+    assert memory.num_reusable_prefix(asked) == max(known)
     found = EagleCache(weights)
     memory.recall(asked, wanted, found)
     assert found.positions == list(range(min(wanted, max(known))))
@@ -438,7 +438,7 @@ def test_a_memory_knows_what_it_was_given(random, kept, asked, wanted):
 def test_a_memory_has_bounds(random, monkeypatch):
     monkeypatch.setattr(eagle_memory, "MAX_ROWS", 20)
     monkeypatch.setattr(eagle_memory, "MAX_TEXTS", 3)
-    weights, memory = eagle_weights(Helper.from_pretrained(random)), EagleMemory()
+    weights, memory = eagle_weights(DraftHeads.from_pretrained(random)), EagleMemory()
 
     def keep(*token_ids):
         cache = EagleCache(weights)
@@ -448,19 +448,23 @@ def test_a_memory_has_bounds(random, monkeypatch):
 
     for first in range(5):
         keep(first, 1, 2, 3)
-    assert [memory.num_known([first, 1, 2, 3]) for first in range(5)] == [0, 0, 3, 3, 3]
+    assert [memory.num_reusable_prefix([first, 1, 2, 3]) for first in range(5)] == [0, 0, 3, 3, 3]
     memory.recall([2, 1, 2, 3], 3, EagleCache(weights))  # what is used stays longest
     keep(5, 1, 2, 3)
-    assert [memory.num_known([first, 1, 2, 3]) for first in range(6)] == [0, 0, 3, 0, 3, 3]
+    assert [memory.num_reusable_prefix([first, 1, 2, 3]) for first in range(6)] == [0, 0, 3, 0, 3, 3]
     keep(5, 1, 2, 3, 4, 5)  # the next turn takes the place of the one before
-    assert (len(memory.texts), memory.num_known([5, 1, 2, 3, 4, 5])) == (3, 5)
+    assert (len(memory.texts), memory.num_reusable_prefix([5, 1, 2, 3, 4, 5])) == (3, 5)
     keep(*range(6, 22))
     assert [kept.num_rows for kept in memory.texts] == [5, 15]
     keep(7)
     assert [kept.num_rows for kept in memory.texts] == [5, 15]
     keep(*range(8, 38))  # longer than all there is room for: its beginning is kept, and nobody has to read it again
     assert [kept.num_rows for kept in memory.texts] == [20]
-    assert (memory.num_known([*range(8, 37)]), memory.num_known([*range(8, 20)]), memory.num_known([8, 9, 1])) == (29, 11, 1)
+    assert (
+        memory.num_reusable_prefix([*range(8, 37)]),
+        memory.num_reusable_prefix([*range(8, 20)]),
+        memory.num_reusable_prefix([8, 9, 1]),
+    ) == (29, 11, 1)
 
 
 # ---- what it costs
@@ -485,13 +489,13 @@ def test_long_prompts_do_not_wait(random, monkeypatch):
     monkeypatch.setattr("outpace.drafters.eagle.FILL", 4)
     target = ToyTarget(sharpness=3.0)
     drafter, waiting = create_drafter(f"eagle:{random}", DrafterContext(target)), []
-    prefilled = drafter.prefilled
+    observe_prompt = drafter.observe_prompt
 
     def note(request, start, hidden):
-        prefilled(request, start, hidden)
+        observe_prompt(request, start, hidden)
         waiting.append(len(drafter.texts[request.id].cache.waiting))
 
-    drafter.prefilled = note
+    drafter.observe_prompt = note
     run(target, [make_request(target, [1] * 9, GREEDY, drafter)], EngineConfig(max_num_batched_tokens=3, min_prefill_chunk=3))
     assert waiting == [3, 1, 3]
 
@@ -531,7 +535,7 @@ def test_heads_that_do_not_fit_are_refused(fitted, tmp_path, monkeypatch):
         create_drafter(f"eagle:{fitted}", DrafterContext(ToyTarget()))
     with pytest.raises(BadInputError, match="there is no helper in"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
-    Helper("medusa", ToyTarget().base, {}, {}).save_pretrained(tmp_path)
+    DraftHeads("medusa", ToyTarget().base, {}, {}).save_pretrained(tmp_path)
     with pytest.raises(BadInputError, match="this helper is of kind 'medusa', not eagle"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
     monkeypatch.delattr(ToyTarget, "embeddings")
@@ -544,7 +548,7 @@ def test_it_is_ready_where_a_head_comes_with_outpace(fitted, tmp_path, monkeypat
     target = ToyTarget(sharpness=3.0)
     assert usage("eagle") == "eagle[:PATH]"
     assert "eagle" not in ready_drafters(target.base)
-    Helper.from_pretrained(fitted).save_pretrained(tmp_path / "eagle-toy")
+    DraftHeads.from_pretrained(fitted).save_pretrained(tmp_path / "eagle-toy")
     assert "eagle" in ready_drafters(target.base)
     drafter = create_drafter("eagle", DrafterContext(target))
     assert isinstance(drafter, EagleDrafter)

@@ -9,7 +9,7 @@ from helper_tools import lent_forms, random_eagle
 
 from outpace.errors import BadInputError
 from outpace.heads.eagle.weights import EagleWeights, eagle_weights
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.runtime import EagleRows, build_eagle
 from outpace.targets.base import Embeddings
 from outpace.targets.identity import Base
@@ -20,7 +20,7 @@ BASE = Base("tiny", "0123456789abcdef", 32, 300)
 @pytest.mark.parametrize("reduced", [None, 50])
 def test_what_is_written_is_read(tmp_path, reduced):
     random_eagle(BASE, reduced=reduced).save_pretrained(tmp_path)
-    weights = eagle_weights(Helper.from_pretrained(tmp_path))
+    weights = eagle_weights(DraftHeads.from_pretrained(tmp_path))
     assert (weights.hidden_size, weights.num_heads, weights.num_kv_heads, weights.head_dim) == (32, 4, 2, 8)
     assert weights.fc.shape == (32, 64)
     assert weights.fc.dtype == np.float32
@@ -58,7 +58,7 @@ def test_a_head_that_does_not_fit_is_refused(settings, tensors, message):
 
 def test_a_helper_of_another_kind_is_refused():
     with pytest.raises(BadInputError, match="of kind 'medusa', not eagle"):
-        eagle_weights(Helper("medusa", BASE, {}, {}))
+        eagle_weights(DraftHeads("medusa", BASE, {}, {}))
 
 
 # ---- one answer on every backend
@@ -111,8 +111,8 @@ def literal(weights: EagleWeights, embeddings: np.ndarray, lm_head: np.ndarray, 
     normed = x / np.sqrt(np.mean(x**2) + weights.norm_eps) * weights.norm
     gate = weights.gate_proj @ normed
     x = x + weights.down_proj @ (gate / (1 + np.exp(-gate)) * (weights.up_proj @ normed))
-    chances = np.exp(lm_head @ x / rows.temperatures[text, guess])
-    return x, chances / chances.sum()
+    confidences = np.exp(lm_head @ x / rows.temperatures[text, guess])
+    return x, confidences / confidences.sum()
 
 
 @pytest.mark.parametrize("reduced", [None, 50])
@@ -126,11 +126,11 @@ def test_backends_do_what_the_formulas_say(heads, kv_heads, head_dim, reduced):
     for backend, tolerance in (("numpy", 1e-4), ("torch", 1e-3), ("openvino", 0.08)):  # 8 bits are few in a head as narrow as this one
         found = build_eagle(weights, *lent_forms(32, 300)[backend], 6)(rows)
         assert found.keys.shape == found.values.shape == (2, kv_heads, 5, head_dim)
-        for place, (output, chances) in expected.items():
-            known = dict(zip(vocab_ids.tolist(), chances.tolist(), strict=True))
+        for place, (output, confidences) in expected.items():
+            known = dict(zip(vocab_ids.tolist(), confidences.tolist(), strict=True))
             np.testing.assert_allclose(found.features[place], output, atol=tolerance * np.abs(output).max(), err_msg=backend)
-            np.testing.assert_allclose(found.chances[place], [known[t] for t in found.token_ids[place].tolist()], rtol=5 * tolerance)
-            np.testing.assert_allclose(found.chances[place], np.sort(chances)[::-1][:6], rtol=5 * tolerance)
+            np.testing.assert_allclose(found.confidences[place], [known[t] for t in found.token_ids[place].tolist()], rtol=5 * tolerance)
+            np.testing.assert_allclose(found.confidences[place], np.sort(confidences)[::-1][:6], rtol=5 * tolerance)
 
 
 def test_keys_and_values_can_be_put_into_the_past():

@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_torch
 
 from outpace.errors import BadInputError, OutpaceError
 from outpace.heads import shipped
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import build_heads
@@ -35,7 +35,7 @@ TREE = [[0], [0, 0], [1], [0, 0, 0], [0, 1]]
 def test_what_is_written_is_read(tmp_path, own, reduced, layers):
     helper = random_medusa(BASE, 3, layers, own, reduced, tree=TREE, training={"steps": 7})
     helper.save_pretrained(tmp_path / "new" / "folder")
-    found = Helper.from_pretrained(tmp_path / "new" / "folder")
+    found = DraftHeads.from_pretrained(tmp_path / "new" / "folder")
     assert (found.kind, found.base, found.settings, found.tree, found.training) == ("medusa", BASE, helper.settings, TREE, {"steps": 7})
     assert found.tensors.keys() == helper.tensors.keys()
     for name, tensor in found.tensors.items():
@@ -49,8 +49,8 @@ def test_what_is_written_is_read(tmp_path, own, reduced, layers):
 
 def test_floats_become_float16_and_integers_stay(tmp_path):
     tensors = {"a": np.ones((2, 3), np.float32).T, "ids": np.array([5, 4])}
-    Helper("eagle", BASE, {}, tensors).save_pretrained(tmp_path)
-    found = Helper.from_pretrained(tmp_path).tensors
+    DraftHeads("eagle", BASE, {}, tensors).save_pretrained(tmp_path)
+    found = DraftHeads.from_pretrained(tmp_path).tensors
     assert (found["a"].dtype, found["a"].shape, found["ids"].dtype) == (np.float16, (3, 2), np.int64)
 
 
@@ -59,7 +59,7 @@ def test_what_float16_cannot_hold_leaves_the_old_helper(tmp_path, value):
     random_medusa(BASE).save_pretrained(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(BadInputError, match="float16"):
-        Helper("medusa", BASE, {}, {"a": np.array([value])}).save_pretrained(tmp_path)
+        DraftHeads("medusa", BASE, {}, {"a": np.array([value])}).save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -78,10 +78,10 @@ def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
         names = {path.name for path in tmp_path.iterdir()}
         assert names in ({"config.json", "model.safetensors", "notes"}, {"model.safetensors", "notes"})
         if "config.json" in names:
-            assert Helper.from_pretrained(tmp_path).settings["num_heads"] == 3
+            assert DraftHeads.from_pretrained(tmp_path).settings["num_heads"] == 3
         else:
             with pytest.raises(BadInputError, match="there is no helper in"):
-                Helper.from_pretrained(tmp_path)
+                DraftHeads.from_pretrained(tmp_path)
 
 
 def change(folder, **fields) -> None:
@@ -109,7 +109,7 @@ def test_damaged_configs_are_refused(tmp_path, fields, message):
     random_medusa(BASE).save_pretrained(tmp_path)
     change(tmp_path, **fields)
     with pytest.raises(BadInputError, match=message) as caught:
-        Helper.from_pretrained(tmp_path)
+        DraftHeads.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +117,7 @@ def test_damaged_configs_are_refused(tmp_path, fields, message):
 def test_no_config_at_all_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInputError, match=r"config\.json"):
-        Helper.from_pretrained(tmp_path)
+        DraftHeads.from_pretrained(tmp_path)
 
 
 @given(st.data())
@@ -130,19 +130,19 @@ def test_damaged_weights_are_refused_or_read(tmp_path_factory, data):
     if data.draw(st.booleans()):
         (folder / "model.safetensors").write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
         with pytest.raises(BadInputError, match="cannot read"):
-            Helper.from_pretrained(folder)
+            DraftHeads.from_pretrained(folder)
     else:
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
         (folder / "model.safetensors").write_bytes(content)
         with suppress(BadInputError):
-            assert medusa_weights(Helper.from_pretrained(folder)).weights.shape == (1, 1, 8, 8)
+            assert medusa_weights(DraftHeads.from_pretrained(folder)).weights.shape == (1, 1, 8, 8)
 
 
 def test_a_huge_header_is_refused(tmp_path):
     random_medusa(BASE).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     with pytest.raises(BadInputError, match="cannot read"):
-        Helper.from_pretrained(tmp_path)
+        DraftHeads.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_a_huge_header_is_refused(tmp_path):
 def test_helpers_of_other_models_are_refused(tmp_path, other, message):
     random_medusa(BASE).save_pretrained(tmp_path)
     load_medusa(tmp_path, Base("renamed", BASE.fingerprint, 8, 20))  # a name is only a name
-    for read in (load_medusa, Helper.from_pretrained):
+    for read in (load_medusa, DraftHeads.from_pretrained):
         with pytest.raises(BadInputError, match=f"does not fit: .*{message}"):
             read(tmp_path, other)
-    assert Helper.from_pretrained(str(tmp_path)).base == BASE
+    assert DraftHeads.from_pretrained(str(tmp_path)).base == BASE
 
 
 def test_shipped_helpers_are_found_by_the_model(tmp_path, monkeypatch):
@@ -205,7 +205,7 @@ def test_tensors_that_do_not_fit_are_refused(settings, tensors, message):
 
 def test_only_medusa_is_medusa():
     with pytest.raises(BadInputError, match="kind 'eagle'"):
-        medusa_weights(Helper("eagle", BASE, {}, {}))
+        medusa_weights(DraftHeads("eagle", BASE, {}, {}))
 
 
 # ---- which model is it
@@ -259,7 +259,7 @@ def reference(state, head: int, layers: int, hidden: np.ndarray) -> np.ndarray:
     return torch.softmax(state[f"{head}.{layers}.weight"] @ x, 0).numpy()
 
 
-def guesses(helper: Helper, hidden: np.ndarray, top: int = 20):
+def guesses(helper: DraftHeads, hidden: np.ndarray, top: int = 20):
     heads = build_heads(medusa_weights(helper), LMHead("numpy", np.zeros((20, 8), np.float32), 20), top)
     return [found[0] for found in heads(hidden[None])]
 
@@ -276,11 +276,11 @@ def test_original_heads_are_imported(tmp_path, layers, name, dtype):
     helper = load_medusa(tmp_path, BASE)
     assert (helper.base, helper.settings["num_heads"]) == (BASE, 2)
     hidden = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    tokens, chances = guesses(helper, hidden)
+    tokens, confidences = guesses(helper, hidden)
     for head in range(2):
         want = reference({key: tensor.float() for key, tensor in state.items()}, head, layers, hidden)
-        np.testing.assert_allclose(chances[head], want[tokens[head]], rtol=1e-4)
-        assert (np.diff(chances[head]) <= 0).all()
+        np.testing.assert_allclose(confidences[head], want[tokens[head]], rtol=1e-4)
+        assert (np.diff(confidences[head]) <= 0).all()
 
 
 def vllm_form(state, layers: int = 1) -> dict[str, torch.Tensor]:
@@ -300,9 +300,9 @@ def test_heads_of_vllm_are_imported(tmp_path, prefix, bias):
     config = {"model_type": "medusa", "num_heads": 2, "num_hidden_layers": 1, "medusa_fc_bias": bias, "hidden_size": 8}
     (tmp_path / "config.json").write_text(json.dumps(config))
     hidden = np.ones(8, np.float32)
-    tokens, chances = guesses(load_medusa(tmp_path, BASE), hidden)
+    tokens, confidences = guesses(load_medusa(tmp_path, BASE), hidden)
     state = state if bias else {name: tensor * (not name.endswith("bias")) for name, tensor in state.items()}
-    np.testing.assert_allclose(chances[1], reference(state, 1, 1, hidden)[tokens[1]], rtol=1e-4)
+    np.testing.assert_allclose(confidences[1], reference(state, 1, 1, hidden)[tokens[1]], rtol=1e-4)
 
 
 @pytest.mark.parametrize("is_cut", [True, False])
@@ -315,10 +315,10 @@ def test_reduced_vocabularies_of_vllm_are_imported(tmp_path, is_cut):
     helper = load_medusa(tmp_path, BASE)
     assert helper.settings["num_draft_vocab"] == 4
     hidden = np.ones(8, np.float32)
-    tokens, chances = guesses(helper, hidden, 4)
+    tokens, confidences = guesses(helper, hidden, 4)
     assert sorted(tokens[0].tolist()) == [0, 3, 7, 19]
     want = reference(state, 0, 1, hidden)
-    np.testing.assert_allclose(chances[0], want[tokens[0]] / want[kept.numpy()].sum(), rtol=1e-4)
+    np.testing.assert_allclose(confidences[0], want[tokens[0]] / want[kept.numpy()].sum(), rtol=1e-4)
 
 
 def test_one_lm_head_for_all_heads_is_imported(tmp_path):

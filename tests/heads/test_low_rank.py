@@ -14,7 +14,7 @@ from tiny_models import prompt, tiny_folder
 from training_tools import decoded_length
 
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.mask_tokens import blank_vectors
 from outpace.llm import LLM
 from outpace.targets.hf.low_rank import mlps
@@ -42,7 +42,7 @@ def filled(target, tokens):
     """A slot with the first 9 tokens."""
     slot = target.allocate(64)
     target.forward([Segment(slot, tokens[:9], wants_output=False)])
-    target.keep(slot, tokens[:9], range(9))
+    target.accept(slot, tokens[:9], range(9))
     return slot
 
 
@@ -127,7 +127,9 @@ def test_shapes_that_do_not_fit_are_refused(down, up):
 
 def test_a_file_has_both_or_none():
     base, low_rank = Base("tiny", "f", SIZE, 96), weights()
-    whole = Helper("blanks", base, {"count": 2}, {"embeddings": np.ones((2, SIZE), np.float16), "down": low_rank.down, "up": low_rank.up})
+    whole = DraftHeads(
+        "blanks", base, {"count": 2}, {"embeddings": np.ones((2, SIZE), np.float16), "down": low_rank.down, "up": low_rank.up}
+    )
     found = blank_vectors(whole).low_rank
     assert found is not None
     assert found.num_layers == LAYERS

@@ -19,7 +19,7 @@ from outpace.drafters.medusa import MedusaDrafter, fixed
 from outpace.drafters.spec import create_drafter, ready_drafters, usage
 from outpace.errors import BadInputError
 from outpace.heads import shipped
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import build_heads
 from outpace.params import SamplingParams
@@ -95,7 +95,7 @@ def counters(tmp_path):
     shifts = [np.roll(np.eye(12), 1 + head, axis=0) for head in range(3)]
     tensors = {f"heads.{head}.projection.weight": shift for head, shift in enumerate(shifts)}
     settings = {"num_heads": 3, "num_layers": 0, "num_draft_vocab": None}
-    Helper("medusa", counting().base, settings, tensors, [[0], [0, 0], [0, 0, 0]]).save_pretrained(tmp_path)
+    DraftHeads("medusa", counting().base, settings, tensors, [[0], [0, 0], [0, 0, 0]]).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -176,7 +176,7 @@ def test_a_fixed_tree_is_cut_at_the_budget(budget):
     draft = fixed([[0], [1], [0, 1], [0, 0], [1, 0], [2], [0, 0, 0]], LEVELS, budget)
     assert draft.token_ids == [7, 8, 6, 5, 5][:budget]
     assert draft.parents == [-1, -1, 0, 0, 1][:budget]
-    assert draft.chances == [0.6, 0.3, 0.25, 0.5, 0.5][:budget]
+    assert draft.confidences == [0.6, 0.3, 0.25, 0.5, 0.5][:budget]
 
 
 def test_the_likeliest_paths_are_drafted(counters):
@@ -188,7 +188,7 @@ def test_the_likeliest_paths_are_drafted(counters):
     drafter.observe(request, Verdict(fixed([], [], 0), [], 1), TargetOutput(hidden, hidden, [0]))
     draft = drafter.propose(request, 9)
     assert (draft.token_ids, draft.parents) == ([7, 8, 5, 6, 5], [-1, -1, 0, 0, 1])  # 8, 6 is 0.075
-    assert draft.chances == [0.6, 0.3, 0.5, 0.25, 0.5]
+    assert draft.confidences == [0.6, 0.3, 0.5, 0.25, 0.5]
 
 
 # ---- one answer on every backend
@@ -208,13 +208,13 @@ def test_backends_agree(layers, own, reduced):
     for backend, tolerance in (("torch", 1e-3), ("openvino", 0.25)):  # 8 bits are few in a model as narrow as this one
         heads = build_heads(weights, forms[backend], 6)
         for count in (4, 1):
-            tokens, chances = heads(hidden[:count])
-            assert tokens.shape == chances.shape == (count, 3, 6)
-            assert (np.diff(chances, axis=2) <= 0).all()
+            tokens, confidences = heads(hidden[:count])
+            assert tokens.shape == confidences.shape == (count, 3, 6)
+            assert (np.diff(confidences, axis=2) <= 0).all()
             for place in np.ndindex(count, 3):
                 known = dict(zip(all_tokens[place].tolist(), all_chances[place].tolist(), strict=True))
-                np.testing.assert_allclose(chances[place], [known[token] for token in tokens[place].tolist()], rtol=tolerance)
-                np.testing.assert_allclose(chances[place], all_chances[place][:6], rtol=tolerance)
+                np.testing.assert_allclose(confidences[place], [known[token] for token in tokens[place].tolist()], rtol=tolerance)
+                np.testing.assert_allclose(confidences[place], all_chances[place][:6], rtol=tolerance)
 
 
 def test_no_more_tokens_than_there_are():
@@ -294,7 +294,7 @@ def test_it_is_ready_where_heads_come_with_outpace(fitted, tmp_path, monkeypatch
     assert usage("medusa") == "medusa[:PATH]"
     assert "medusa" in DRAFTERS
     assert "medusa" not in {*ready_drafters(), *ready_drafters(target.base)}
-    Helper.from_pretrained(fitted).save_pretrained(tmp_path / "medusa-toy")
+    DraftHeads.from_pretrained(fitted).save_pretrained(tmp_path / "medusa-toy")
     assert "medusa" in ready_drafters(target.base)
     assert "medusa" not in {*ready_drafters(), *ready_drafters(ToyTarget().base)}
     drafter = create_drafter("medusa", DrafterContext(target))

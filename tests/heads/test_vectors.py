@@ -21,7 +21,7 @@ def logits_of(target, tokens, vectors):
     """The logits of a small tree with two rows of vectors, or of tokens, behind a cached prefix."""
     slot = target.allocate(64)
     target.forward([Segment(slot, tokens[:9], wants_output=False)])
-    target.keep(slot, tokens[:9], range(9))
+    target.accept(slot, tokens[:9], range(9))
     logits = target.forward([Segment(slot, [*tokens[9:13], *vectors, tokens[13]], PARENTS)]).logits.copy()
     target.free(slot)
     return logits
@@ -57,8 +57,8 @@ def test_the_table_keeps_what_it_has_and_refuses_what_it_cannot_take():
 
 
 def test_only_probes_may_be_vectors():
-    check(Draft([3, 12, 13], [-1, 0, 1], num_probes=2), 12, 1, num_vectors=2)
-    for draft in (Draft([12], [-1]), Draft([3, 12, 13], [-1, 0, 1], num_probes=1), Draft([3, 14], [-1, 0], num_probes=1)):
+    check(Draft([3, 12, 13], [-1, 0, 1], num_lookahead=2), 12, 1, num_vectors=2)
+    for draft in (Draft([12], [-1]), Draft([3, 12, 13], [-1, 0, 1], num_lookahead=1), Draft([3, 14], [-1, 0], num_lookahead=1)):
         with pytest.raises(OutpaceError, match="outside the vocabulary"):
             check(draft, 12, 9, num_vectors=2)
 

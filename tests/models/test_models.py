@@ -352,7 +352,7 @@ def test_a_hub_id_offline(hub, capsys):
 def test_hub_offline_by_the_environment(tmp_path):
     """As a user sets it."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    code = "from outpace.models import locate; locate('org/name')"
+    code = "from outpace.models.find import locate; locate('org/name')"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert "BadInputError: no model 'org/name' here, and the hub could not give it" in done.stderr.splitlines()[-1]
 

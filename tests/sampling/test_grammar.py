@@ -17,7 +17,7 @@ from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import DrafterContext
 from outpace.errors import BadInputError, OutpaceError
 from outpace.llm import LLM
@@ -28,6 +28,7 @@ from outpace.sampling.grammar import MAX_CACHED, GrammarCompiler, GrammarProcess
 from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, SampledDrafter, make_request
 from outpace.tree.draft import Draft
+from outpace.tree.unconfirmed import Unconfirmed
 from outpace.verifiers import create_verifier
 
 FEW = settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,9 +194,9 @@ def test_forbidden_tokens_are_refused_clearly():
 # ---- the shape of drafts
 
 
-def shape(form: StructuredOutput, draft: Draft, budget: int = 8, limit: int = 40, pending=(), committed: str = "") -> Draft:
+def shape(form: StructuredOutput, draft: Draft, budget: int = 8, limit: int = 40, unconfirmed=(), committed: str = "") -> Draft:
     request = make_request(ToyTarget(vocab_size=len(VOCAB)), [1])
-    request.pending = list(pending)
+    request.unconfirmed = Unconfirmed(list(unconfirmed))
     found = processor(form)
     found.commit(encode(committed))
     return found.shape(draft, request, budget, limit)
@@ -212,17 +213,17 @@ def tree(draft: Draft) -> set[str]:
 def test_forbidden_nodes_go_with_their_subtrees():
     form = StructuredOutput("regex", "[ab][cd][ef].*")
     tokens = encode("aqbcdqeaz")
-    shaped = shape(form, Draft(tokens, [-1, -1, -1, 0, 0, 2, 3, 1, 8 - 1], chances=[0.9, *[0.1] * 8], sources=list("123456789")))
+    shaped = shape(form, Draft(tokens, [-1, -1, -1, 0, 0, 2, 3, 1, 8 - 1], confidences=[0.9, *[0.1] * 8], sources=list("123456789")))
     assert tree(shaped) == {"a", "b", "ac", "ad", "ace"}
     assert sorted(shaped.sources) == ["1", "3", "4", "5", "7"]
-    assert shaped.chances[0] == 0.9
+    assert shaped.confidences[0] == 0.9
 
 
 def test_forced_tokens_come_first_and_cost_no_budget():
     shaped = shape(FORMS["schema"], Draft.chain(encode('{"name": "Al')), budget=3)
     assert FAST.decode(shaped.token_ids) == '{"name": "Al'
     assert shaped.sources == ["grammar"] * 10 + ["NoDrafter"] * 2
-    assert shaped.chances[:10] == [1.0] * 10
+    assert shaped.confidences[:10] == [1.0] * 10
     assert len(shape(FORMS["schema"], Draft(), limit=4)) == 4
 
 
@@ -239,19 +240,22 @@ def test_the_end_is_forced_too_and_nothing_follows_it():
 
 
 def test_pending_tokens_and_committed_ones_lead_the_draft():
-    assert FAST.decode(shape(FORMS["choice"], Draft(), pending=encode("es"), committed="y").token_ids, skip_special_tokens=False) == "<end>"
-    assert FAST.decode(shape(FORMS["choice"], Draft.chain(encode("ttx")), pending=encode("o"), committed="n").token_ids) == "t at all"
+    assert (
+        FAST.decode(shape(FORMS["choice"], Draft(), unconfirmed=encode("es"), committed="y").token_ids, skip_special_tokens=False)
+        == "<end>"
+    )
+    assert FAST.decode(shape(FORMS["choice"], Draft.chain(encode("ttx")), unconfirmed=encode("o"), committed="n").token_ids) == "t at all"
 
 
 def test_probes_stay_behind_the_nodes_that_stay():
     form = StructuredOutput("regex", "[ab][cd].*")
-    shaped = shape(form, Draft([*encode("aqc"), 7, 8, 9], [-1, -1, 0, 2, 1, -1], num_probes=3))
-    assert (shaped.num_probes, shaped.token_ids[-2:], len(shaped)) == (2, [7, 9], 4)
+    shaped = shape(form, Draft([*encode("aqc"), 7, 8, 9], [-1, -1, 0, 2, 1, -1], num_lookahead=3))
+    assert (shaped.num_lookahead, shaped.token_ids[-2:], len(shaped)) == (2, [7, 9], 4)
     assert shaped.parents[-2:] == [1, -1]
 
 
 def test_plain_decoding_stays_plain(toy):
-    answer = toy.generate("ab", SamplingParams(structured=FORMS["schema"], max_tokens=60), speculative=False)[0]
+    answer = toy.generate("ab", SamplingParams(structured=FORMS["schema"], max_tokens=60), speculative_config=False)[0]
     assert answer.stats.num_steps == len(answer.token_ids)
     assert "grammar" not in answer.sources
 
@@ -272,10 +276,10 @@ def test_every_drafter_gives_the_plain_text(toy, form, temperature):
     num_complete = 0
     for seed in range(4):
         params = SamplingParams(temperature=temperature, seed=seed, max_tokens=90, structured=FORMS[form], logprobs=1)
-        plain = toy.generate("[]ab", params, speculative=False)[0]
+        plain = toy.generate("[]ab", params, speculative_config=False)[0]
         assert plain.error is None
         for drafter in DRAFTERS:
-            answer = toy.generate("[]ab", params, speculative=drafter)[0]
+            answer = toy.generate("[]ab", params, speculative_config=drafter)[0]
             assert (answer.token_ids, answer.text, answer.finish_reason, answer.logprobs) == (
                 plain.token_ids,
                 plain.text,
@@ -305,17 +309,17 @@ def test_forced_tokens_are_accepted(toy):
 def test_other_verifiers_keep_the_form_with_sampled_trees(toy, verifier):
     context = DrafterContext(toy.target)
     drafter = SampledDrafter(context, width=3)
-    speculation = Speculation("sampled", drafter, create_verifier(verifier), FixedController(12))
+    strategy = Strategy("sampled", drafter, create_verifier(verifier), FixedController(12))
     for seed in range(4):
         params = SamplingParams(temperature=1.0, seed=seed, max_tokens=80, structured=FORMS["regex"])
-        answer = toy.generate("ab", params, speculative=speculation)[0]
+        answer = toy.generate("ab", params, speculative_config=strategy)[0]
         assert answer.error is None
         assert answer.finish_reason == "length" or is_valid("regex", answer.text)
 
 
 def test_max_tokens_and_stop_strings_cut_at_every_offset(toy):
     params = SamplingParams(seed=2, temperature=0.8, max_tokens=90, structured=FORMS["regex"])
-    whole = toy.generate("ab", params, speculative=False)[0]
+    whole = toy.generate("ab", params, speculative_config=False)[0]
     assert whole.finish_reason == "stop"
     for length in range(1, len(whole.token_ids) + 1):
         cut = toy.generate("ab", SamplingParams(seed=2, temperature=0.8, max_tokens=length, structured=FORMS["regex"]))[0]
@@ -474,8 +478,8 @@ def test_real_answers_fit_their_schema_with_any_drafter(llm, schema):
     num_saved = 0
     for seed in range(8):
         params = SamplingParams(temperature=0.8, seed=seed, max_tokens=160, structured=StructuredOutput("json_schema", schema), logprobs=0)
-        plain = llm.chat(QUESTION, params, speculative="none")[0]
-        fast = llm.chat(QUESTION, params, speculative="suffix+recycling")[0]
+        plain = llm.chat(QUESTION, params, speculative_config="none")[0]
+        fast = llm.chat(QUESTION, params, speculative_config="suffix+recycling")[0]
         assert (fast.token_ids, fast.text, fast.finish_reason, fast.logprobs) == (
             plain.token_ids,
             plain.text,

@@ -193,7 +193,7 @@ def test_a_click_on_a_token_or_a_bar_chooses_its_step(page):
 
 def test_traces_are_read_as_the_engine_means_them(page):
     """Held guesses are right but not in the text yet; the model's own tokens of the step before may be checked again."""
-    draft = {"tokens": ["a", "b", "c"], "parents": [-1, -1, 1], "chances": [None, None, 0.5], "sources": ["", "x", "x"]}
+    draft = {"tokens": ["a", "b", "c"], "parents": [-1, -1, 1], "confidences": [None, None, 0.5], "sources": ["", "x", "x"]}
     held = {"step": 1, "milliseconds": 1, "tokens": [{"text": "b", "source": "x"}], "draft": {**draft, "accepted": [1, 2]}}
     again = {
         "step": 2,
@@ -201,7 +201,8 @@ def test_traces_are_read_as_the_engine_means_them(page):
         "tokens": [{"text": "a", "source": ""}, {"text": "z", "source": ""}],
         "draft": {**draft, "accepted": [0]},
     }
-    read = "async (trace) => { const s = await import('/static/js/steps/steps.js'); const step = s.readStep(trace); return [step, s.describe(step)]; }"
+    read = "async (trace) => { const s = await import('/static/js/steps/steps.js'); const step = s.readStep(trace); "
+    read += "return [step, s.describe(step)]; }"
     step, words = page.evaluate(read, held)
     assert [node["state"] for node in step["nodes"]] == ["rejected", "accepted", "held"]
     assert words == "2 guesses, 1 kept; 1 more right, held over to the next step. 1 token in 1.0 ms."

@@ -64,7 +64,7 @@ def test_a_chat_is_what_the_library_says(server):
     assert (choice["index"], choice["message"]["role"], choice["logprobs"]) == (0, "assistant", None)
     used = answer["speculative"]
     assert (used["drafter"], used["verifier"], used["seed"]) == ("prompt_lookup", "exact", 7)
-    assert used["mean_acceptance_length"] == round(answer["usage"]["completion_tokens"] / used["num_steps"], 4)
+    assert used["tokens_per_step"] == round(answer["usage"]["completion_tokens"] / used["num_steps"], 4)
     assert answer["usage"]["prompt_tokens"] == len("abc abc abc")
     want = server.twin.chat(HELLO, SamplingParams(temperature=0.8, seed=7, max_tokens=20))[0]
     assert choice["message"]["content"] == want.text
@@ -218,7 +218,7 @@ def test_the_trace_tells_every_step(server):
     for piece in pieces:
         trace, draft = piece["trace"], piece["trace"]["draft"]
         assert trace["milliseconds"] > 0
-        assert len(draft["tokens"]) == len(draft["parents"]) == len(draft["chances"]) == len(draft["sources"])
+        assert len(draft["tokens"]) == len(draft["parents"]) == len(draft["confidences"]) == len(draft["sources"])
         assert all(-1 <= parent < node for node, parent in enumerate(draft["parents"]))
         held = [draft["tokens"][node] for node in draft["accepted"]]
         given = [token["text"] for token in trace["tokens"]]
@@ -412,7 +412,7 @@ def test_keys(toy_llm, tmp_path):
     path.write_text("# two tenants\nfirst-key\n\nsecond-key\n", "utf-8")
     scopes = []
     submit = toy_llm.submit
-    toy_llm.submit = lambda *args, **options: scopes.append(options["memory_scope"]) or submit(*args, **options)
+    toy_llm.submit = lambda *args, **options: scopes.append(options["cache_salt"]) or submit(*args, **options)
     with TestClient(create_app(toy_llm, ServerSettings(api_keys=read_keys(path)))) as client:
         for key in (
             None,
@@ -507,6 +507,6 @@ def test_one_answer_with_a_bug_behind_the_engine(server, monkeypatch):
     from outpace.llm import Job
 
     take = Job.take
-    monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.params.max_tokens == 19 else take(job))
+    monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.sampling_params.max_tokens == 19 else take(job))
     assert refusal(ask(server, max_tokens=19), 500)["message"] == "the request failed inside the server"
     assert ask(server).status_code == 200

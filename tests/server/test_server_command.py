@@ -44,7 +44,7 @@ def test_auto_is_measured_before_it_listens(started):
     assert 0 <= result.stderr.index("measuring the cost of a pass (once)") < result.stderr.index("outpace serves toy")
     assert "(drafter auto)" in result.stderr
     server = started[0][0].state.server
-    assert [config.method for config in server.llm.speculations.kept] == ["auto", "auto:prediction+suffix+recycling"]
+    assert [config.method for config in server.llm.strategies.kept] == ["auto", "auto:prediction+suffix+recycling"]
 
 
 def test_an_open_server_is_warned_about(started):

@@ -28,7 +28,7 @@ QUIET = settings(
 @pytest.fixture
 def app(monkeypatch):
     llm = byte_llm(monkeypatch, max_len=96)
-    llm.speculation("auto")
+    llm.strategy("auto")
     app = create_app(llm)
     yield app
     app.state.server.worker.stop()

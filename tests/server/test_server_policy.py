@@ -35,7 +35,7 @@ def refused(client: TestClient, speculative) -> str:
 @pytest.fixture
 def client(make_toy):
     llm = make_toy("prompt_lookup", toy={"seed": 1})
-    llm.speculation("auto")
+    llm.strategy("auto")
     with TestClient(create_app(llm)) as client:
         yield client
     assert is_empty(llm)
@@ -129,7 +129,7 @@ def test_auto_is_open_and_adapts(client):
     for spec in ("auto", "auto:suffix+prompt_lookup", "auto:recycling:successors=4", "auto:blind:tokens=frequent+suffix"):
         response = ask(client, spec).json()
         assert (response["speculative"]["drafter"], response["choices"]) == (spec, plain)
-    controllers = {config.method: built.controller for config, built in llm.speculations.kept.items()}
+    controllers = {config.method: built.controller for config, built in llm.strategies.kept.items()}
     assert isinstance(controllers["auto:suffix+prompt_lookup"], AdaptiveController)
 
 
@@ -140,7 +140,7 @@ def test_auto_waits_for_its_measurement_before_the_first_request(make_toy, monke
         assert "auto" not in {entry["name"] for entry in client.get("/v1/outpace/drafters").json()}
     llm = make_toy()
     llm.target.fingerprint = "toy"
-    costs, measured = make_toy("auto").speculations.costs, []
+    costs, measured = make_toy("auto").strategies.costs, []
     monkeypatch.setattr("outpace.controller.factory.cost_of", lambda target, *_: measured.append(target) or costs)
     app = create_app(llm)
     assert measured == [llm.target]

@@ -20,7 +20,7 @@ from outpace.config import EngineConfig
 from outpace.params import SamplingParams
 from outpace.server import ServerSettings, create_app
 from outpace.server.prometheus import ServerMetrics
-from outpace.server.worker import Work, Worker
+from outpace.server.worker import GenerationJob, Worker
 
 BODY = {"messages": [{"role": "user", "content": "abc abc"}], "max_tokens": 300, "temperature": 1, "seed": 1, "ignore_eos": True}
 PATH = "/v1/chat/completions"
@@ -92,8 +92,8 @@ def test_a_full_queue_is_full_for_one_key_only(slow, client):
 
 def test_tenants_take_turns(slow):
     """With one key's requests waiting in front, another key's first request still gets the next slot."""
-    jobs = [slow.submit("abc", SamplingParams(max_tokens=4 + i), memory_scope="many") for i in range(6)]
-    other = slow.submit("abc", SamplingParams(max_tokens=4), memory_scope="one")
+    jobs = [slow.submit("abc", SamplingParams(max_tokens=4 + i), cache_salt="many") for i in range(6)]
+    other = slow.submit("abc", SamplingParams(max_tokens=4), cache_salt="one")
     slow.step()
     assert [job.request.slot is not None for job in (*jobs, other)] == [True, *[False] * 5, True]
     while not other.is_done:
@@ -136,7 +136,10 @@ def test_a_request_that_fails_touches_no_other(toy_llm):
     async def scenario() -> tuple[str, str]:
         worker = Worker(toy_llm, ServerSettings(), ServerMetrics(toy_llm.engine))
         broken = SamplingParams(max_tokens=50, seed=1, ignore_eos=True, logits_processors=(bad,))
-        works = [Work(prompt, broken, toy_llm.speculative, count=2), Work(prompt, fine, toy_llm.speculative)]
+        works = [
+            GenerationJob(prompt, broken, toy_llm.speculative_config, count=2),
+            GenerationJob(prompt, fine, toy_llm.speculative_config),
+        ]
         tickets = [await worker.submit([work], "") for work in works]
         with pytest.raises(Exception, match="failed inside the server") as caught:
             [event async for event in tickets[0].events()]

@@ -11,7 +11,7 @@ from helper_tools import random_eagle, random_medusa
 
 from outpace.config import EngineConfig
 from outpace.controller.base import FixedController
-from outpace.controller.strategy import Speculation
+from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.spec import create_drafter
 from outpace.engine.engine import Engine
@@ -81,11 +81,11 @@ def random_tokens(seed: int, n: int, below: int = V):
     return np.random.default_rng(seed).integers(0, below, n).tolist()
 
 
-def prefilled(target, token_ids):
+def observe_prompt(target, token_ids):
     """A slot that holds these tokens."""
     slot = target.allocate(len(token_ids) + 64)
     target.forward([Segment(slot, token_ids, wants_output=False)])
-    target.keep(slot, token_ids, range(len(token_ids)))
+    target.accept(slot, token_ids, range(len(token_ids)))
     return slot
 
 
@@ -113,7 +113,7 @@ def model(request, device):
 
 def test_chain_and_tree(model):
     target, text = hf.HFTarget(model), random_tokens(1, 26)
-    slot = prefilled(target, text[:20])
+    slot = observe_prompt(target, text[:20])
     close(target.forward([Segment(slot, text[20:])]).logits, plain(model, text)[20:])
     tree = [text[20], 5, 6, text[21], 7, text[22]], [-1, 0, 1, 0, 0, 3]
     output = target.forward([Segment(slot, *tree)])
@@ -125,23 +125,23 @@ def test_chain_and_tree(model):
 
 def test_rollback_keeps_a_path_that_is_no_prefix(model):
     target, text = hf.HFTarget(model), random_tokens(2, 24)
-    slot = prefilled(target, text[:16])
+    slot = observe_prompt(target, text[:16])
     target.forward([Segment(slot, [text[16], 5, 6, text[17], 7, text[18]], [-1, 0, 1, 0, 3, 3])])
-    target.keep(slot, text[16:19], [0, 3, 5])
+    target.accept(slot, text[16:19], [0, 3, 5])
     assert slot.token_ids == text[:19]
     close(target.forward([Segment(slot, text[19:])]).logits, plain(model, text)[19:])
-    target.keep(slot, [text[19]], [0])  # everything after the first row is rolled back
+    target.accept(slot, [text[19]], [0])  # everything after the first row is rolled back
     close(target.forward([Segment(slot, [9, 10, 11])]).logits, plain(model, [*text[:20], 9, 10, 11])[20:])
 
 
 def test_prefill_and_decode_share_a_pass(model):
     target, a, b, c = hf.HFTarget(model), random_tokens(3, 40), random_tokens(4, 12), random_tokens(5, 30)
-    first, second, third = prefilled(target, a[:36]), target.allocate(64), prefilled(target, c[:3])
+    first, second, third = observe_prompt(target, a[:36]), target.allocate(64), observe_prompt(target, c[:3])
     tree = [b[9], 1, 2, 3], [-1, 0, 0, 2]
     segments = [Segment(third, c[3:25], wants_output=False), Segment(first, a[36:]), Segment(second, b[:9], wants_output=False)]
     close(target.forward(segments).logits, plain(model, a)[36:])
     for segment in (segments[2], segments[0]):
-        target.keep(segment.slot, segment.token_ids, range(len(segment)))
+        target.accept(segment.slot, segment.token_ids, range(len(segment)))
     logits = target.forward([Segment(third, c[25:]), Segment(first, a[36:38]), Segment(second, *tree)]).logits
     close(logits[:5], plain(model, c)[25:])
     close(logits[5:7], plain(model, a)[36:38])
@@ -151,7 +151,7 @@ def test_prefill_and_decode_share_a_pass(model):
 def test_random_sessions(model):
     """Three sequences of random trees, each keeping a random path, in passes of changing company."""
     target, rng = hf.HFTarget(model), np.random.default_rng(6)
-    slots = [prefilled(target, random_tokens(seed, 3 + 5 * seed)) for seed in range(3)]
+    slots = [observe_prompt(target, random_tokens(seed, 3 + 5 * seed)) for seed in range(3)]
     for _ in range(5):
         batch = []
         for i in rng.permutation(3)[: rng.integers(1, 4)]:
@@ -164,14 +164,14 @@ def test_random_sessions(model):
             while node >= 0:
                 path.insert(0, node)
                 node = segment.parents[node]
-            target.keep(segment.slot, [segment.token_ids[n] for n in path], path)
+            target.accept(segment.slot, [segment.token_ids[n] for n in path], path)
 
 
 def test_probes_past_the_end_harm_nobody(device):
     model = model_of("gpt2", device)
     text = random_tokens(7, 512)
     target = hf.HFTarget(model)
-    slot = prefilled(target, text[:510])
+    slot = observe_prompt(target, text[:510])
     close(target.forward([Segment(slot, [*text[510:], 1, 2, 3])]).logits[:2], plain(model, text)[510:])
 
 
@@ -182,9 +182,9 @@ def test_buffers_grow_and_keep_their_content(device):
     model = model_of("llama", device)
     target, short, long = hf.HFTarget(model), random_tokens(8, 20), random_tokens(9, 300)
     layer = target.cache.layers[0]
-    slot = prefilled(target, short[:16])
+    slot = observe_prompt(target, short[:16])
     assert layer.keys.shape == (1, 2, 256, 16)
-    other = prefilled(target, long[:290])
+    other = observe_prompt(target, long[:290])
     assert layer.keys.shape == layer.values.shape == (2, 2, 512, 16)
     close(target.forward([Segment(slot, short[16:])]).logits, plain(model, short)[16:])
     close(target.forward([Segment(other, long[290:])]).logits, plain(model, long)[290:])
@@ -193,14 +193,14 @@ def test_buffers_grow_and_keep_their_content(device):
 def test_slots_run_out_and_are_reused(device):
     model = model_of("qwen3", device)
     target, text = hf.HFTarget(model, max_slots=3), random_tokens(10, 20)
-    slots = [prefilled(target, random_tokens(seed, 30)) for seed in range(3)]
+    slots = [observe_prompt(target, random_tokens(seed, 30)) for seed in range(3)]
     with pytest.raises(OutOfSlots):
         target.allocate(8)
     target.free(slots[1])
     hole = [Segment(slots[2], text[:2]), Segment(slots[0], text[:2])]  # slots that are no neighbours
     expected = [plain(model, [*segment.slot.token_ids, *text[:2]])[-2:] for segment in hole]
     close(target.forward(hole).logits, np.concatenate(expected))
-    again = prefilled(target, text[:12])
+    again = observe_prompt(target, text[:12])
     assert (again.index, again.num_cached) == (1, 12)
     close(target.forward([Segment(again, text[12:])]).logits, plain(model, text)[12:])
 
@@ -208,7 +208,7 @@ def test_slots_run_out_and_are_reused(device):
 def test_long_prefill_does_not_pad_decoding_and_has_no_logits(device):
     model = model_of("llama", device)
     target = hf.HFTarget(model)
-    first, second, third = prefilled(target, [1, 2, 3]), prefilled(target, [4, 5]), target.allocate(300)
+    first, second, third = observe_prompt(target, [1, 2, 3]), observe_prompt(target, [4, 5]), target.allocate(300)
     batch = [Segment(first, [6, 7]), Segment(third, random_tokens(11, 200), wants_output=False), Segment(second, [8])]
     widths, rows, masks = [], [], []
     with (
@@ -228,7 +228,7 @@ def test_hidden_is_what_the_head_reads(kind, device):
     model = model_of(kind, device)
     target = hf.HFTarget(model, hidden=True)
     assert target.capabilities.hidden
-    slots, seen = [prefilled(target, random_tokens(seed, 9)) for seed in range(2)], []
+    slots, seen = [observe_prompt(target, random_tokens(seed, 9)) for seed in range(2)], []
     with model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu().numpy())):
         output = target.forward([Segment(slots[0], [1, 2, 3]), Segment(slots[1], [4])])
     assert output.hidden.shape == (4, 64)
@@ -264,7 +264,7 @@ class OracleDrafter(Drafter):
         for depth, guess in enumerate(guesses[: budget // 2]):
             tokens += [self.lie(guess), guess]
             parents += [2 * depth - 1] * 2
-        return Draft([*tokens, 1, 2], [*parents, -1, len(tokens) - 1], num_probes=2)
+        return Draft([*tokens, 1, 2], [*parents, -1, len(tokens) - 1], num_lookahead=2)
 
     def lie(self, token: int) -> int:
         return (token + int(self.rng.integers(1, V))) % V
@@ -300,9 +300,9 @@ def run(target, drafter: Drafter, temperature: float, prompts: list[list[int]]) 
     """Decode prompts in one engine whose passes mix chunks of prefill with decoding."""
     params, requests = params_of(temperature), []
     engine = Engine(target, EngineConfig(max_num_batched_tokens=24, min_prefill_chunk=7))
-    speculation = Speculation("test", drafter, create_verifier("exact"), FixedController(6))
+    strategy = Strategy("test", drafter, create_verifier("exact"), FixedController(6))
     for i, prompt in enumerate(prompts):
-        requests.append(Request(str(i), list(prompt), params, sampler_of(params, prompt), speculation))
+        requests.append(Request(str(i), list(prompt), params, sampler_of(params, prompt), strategy))
         engine.add(requests[-1])
     while engine.has_unfinished:
         engine.step()
@@ -400,7 +400,7 @@ def test_sliding_window_caps_the_length(name, caplog):
         target = hf.HFTarget(model)
     assert target.capabilities.max_len == 32
     assert [record.getMessage() for record in caplog.records] == ["texts are limited to 32 tokens by the model's sliding window"]
-    slot = prefilled(target, text[:27])
+    slot = observe_prompt(target, text[:27])
     close(target.forward([Segment(slot, text[27:])]).logits, plain(model, text)[27:])
 
 
@@ -423,12 +423,12 @@ def test_flex_attention_is_switched_to_sdpa():
     model.set_attn_implementation("flex_attention")
     target = hf.HFTarget(model)
     assert model.config._attn_implementation == "sdpa"
-    slot, text = prefilled(target, [1, 2, 3]), [1, 2, 3, 4, 5]
+    slot, text = observe_prompt(target, [1, 2, 3]), [1, 2, 3, 4, 5]
     close(target.forward([Segment(slot, text[3:])]).logits, plain(model, text)[3:])
 
 
 def test_bfloat16_returns_float32(device):
     target = hf.HFTarget(build("LlamaConfig", device, **SHAPE).to(torch.bfloat16), hidden=True)
-    output = target.forward([Segment(prefilled(target, [1, 2, 3]), [4, 5])])
+    output = target.forward([Segment(observe_prompt(target, [1, 2, 3]), [4, 5])])
     assert (output.logits.dtype, output.hidden.dtype) == (np.float32, np.float32)
     assert np.isfinite(output.logits).all()

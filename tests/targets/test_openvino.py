@@ -165,7 +165,7 @@ def fresh(target, tokens, chunk=512):
     for start in range(0, len(tokens), chunk):
         part = tokens[start : start + chunk]
         target.forward([Segment(slot, part, wants_output=False)])
-        target.keep(slot, part, range(len(part)))
+        target.accept(slot, part, range(len(part)))
     return slot
 
 

@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 def plain_steps(text: str, limit: int) -> Iterator[dict[str, Any]]:
     """One token a step, no draft."""
-    draft = {"tokens": [], "parents": [], "chances": [], "sources": [], "accepted": []}
+    draft = {"tokens": [], "parents": [], "confidences": [], "sources": [], "accepted": []}
     for number, word in enumerate(words(text)[:limit]):
         yield {"step": number, "milliseconds": 4.0, "tokens": [{"text": word, "source": ""}], "draft": draft}
 
@@ -54,15 +54,15 @@ def drafted_steps(text: str, limit: int, name: str) -> Iterator[dict[str, Any]]:
     while place < len(tokens):
         ahead = tokens[place : place + 2]
         own = tokens[place + 2 : place + 3]
-        draft: dict[str, Any] = {"tokens": [], "parents": [], "chances": [], "sources": [], "accepted": []}
+        draft: dict[str, Any] = {"tokens": [], "parents": [], "confidences": [], "sources": [], "accepted": []}
         if number % 3 == 2 or not own:
             ahead, own = [], tokens[place : place + 1]
         else:
-            draft = {"tokens": list(ahead), "parents": [-1, 0], "chances": [0.9, None], "sources": [name, both], "accepted": [0, 1]}
+            draft = {"tokens": list(ahead), "parents": [-1, 0], "confidences": [0.9, None], "sources": [name, both], "accepted": [0, 1]}
             if number % 3 == 0:
                 draft["tokens"] += [" wrong", " guess", " other"]
                 draft["parents"] += [1, 2, -1]
-                draft["chances"] += [0.4, 0.2, 0.1]
+                draft["confidences"] += [0.4, 0.2, 0.1]
                 draft["sources"] += [name, name, name]
         given = [{"text": text, "source": source} for text, source in zip(ahead, draft["sources"], strict=False)]
         yield {"step": number, "milliseconds": 5.0, "tokens": [*given, *({"text": word, "source": ""} for word in own)], "draft": draft}
@@ -125,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
                 if num_steps == script.break_after:
                     return
             figures = {"num_steps": num_steps, "num_draft_tokens": 2 * num_tokens, "num_accepted_tokens": num_tokens - num_steps, "seed": 1}
-            figures |= {"mean_acceptance_length": num_tokens / num_steps, "tokens_per_second": 100.0, "drafter": method}
+            figures |= {"tokens_per_step": num_tokens / num_steps, "tokens_per_second": 100.0, "drafter": method}
             self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}], "speculative": figures})
             self.event({"choices": [], "usage": {"completion_tokens": num_tokens}, "speculative": figures})
             self.wfile.write(b"data: [DONE]\n\n")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from outpace.heads.eagle.weights import TENSORS
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.params import SamplingParams
 from outpace.targets.base import Embeddings, LMHead
 from outpace.targets.identity import Base
@@ -17,7 +17,7 @@ from outpace.testing import generate
 
 def random_medusa(
     base: Base, heads: int = 3, layers: int = 1, own: bool = False, reduced: int | None = None, seed: int = 0, **more: Any
-) -> Helper:
+) -> DraftHeads:
     """Heads whose blocks and projections are random; `own` LM heads, or the target's; over `reduced` tokens, or all."""
     rng, size = np.random.default_rng(seed), base.hidden_size
     tensors: dict[str, np.ndarray] = {}
@@ -31,10 +31,10 @@ def random_medusa(
     if reduced:
         tensors["vocab_ids"] = rng.choice(base.vocab_size, reduced, replace=False)
     settings = {"num_heads": heads, "num_layers": layers, "num_draft_vocab": reduced, **more.pop("settings", {})}
-    return Helper("medusa", base, settings, tensors, **more)
+    return DraftHeads("medusa", base, settings, tensors, **more)
 
 
-def fitted_medusa(target: ToyTarget, prompts: list[list[int]], heads: int = 3, tree: list[list[int]] | None = None) -> Helper:
+def fitted_medusa(target: ToyTarget, prompts: list[list[int]], heads: int = 3, tree: list[list[int]] | None = None) -> DraftHeads:
     """One projection a head, fitted by least squares to the greedy text of a toy model: better than chance, far from always right."""
     rows: list[np.ndarray] = []
     texts = [[*prompt, *generate(target, [prompt], SamplingParams(max_tokens=200))[0]] for prompt in prompts]
@@ -44,10 +44,10 @@ def fitted_medusa(target: ToyTarget, prompts: list[list[int]], heads: int = 3, t
         hidden, wanted = np.array([row for row, _ in rows]), np.eye(target.capabilities.vocab_size)[[token for _, token in rows]]
         tensors[f"heads.{head}.projection.weight"] = (6 * np.linalg.lstsq(hidden, wanted, rcond=None)[0].T).astype(np.float32)
     assert target.base is not None
-    return Helper("medusa", target.base, {"num_heads": heads, "num_layers": 0, "num_draft_vocab": None}, tensors, tree)
+    return DraftHeads("medusa", target.base, {"num_heads": heads, "num_layers": 0, "num_draft_vocab": None}, tensors, tree)
 
 
-def random_eagle(base: Base, heads: int = 4, kv_heads: int = 2, head_dim: int = 8, reduced: int | None = None, seed: int = 0) -> Helper:
+def random_eagle(base: Base, heads: int = 4, kv_heads: int = 2, head_dim: int = 8, reduced: int | None = None, seed: int = 0) -> DraftHeads:
     """An EAGLE head of random weights, wide enough for its attention to count; over `reduced` tokens, or all."""
     rng, size, inner = np.random.default_rng(seed), base.hidden_size, 24
     shapes = {"fc": (size, 2 * size), "gate_proj": (inner, size), "up_proj": (inner, size), "down_proj": (size, inner)}
@@ -59,10 +59,10 @@ def random_eagle(base: Base, heads: int = 4, kv_heads: int = 2, head_dim: int = 
         tensors["vocab_ids"] = rng.choice(base.vocab_size, reduced, replace=False)
     settings = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim, "intermediate_size": inner}
     settings |= {"rope_theta": 10000.0, "rms_norm_eps": 1e-5, "num_draft_vocab": reduced, "temperatures": [1.0, 2.0]}
-    return Helper("eagle", base, settings, tensors)
+    return DraftHeads("eagle", base, settings, tensors)
 
 
-def fitted_eagle(target: ToyTarget, prompts: list[list[int]]) -> Helper:
+def fitted_eagle(target: ToyTarget, prompts: list[list[int]]) -> DraftHeads:
     """A head without attention, fitted to the greedy text of a toy model by ridge regression of the next hidden state on the ones before:
     better than chance, far from always right."""
     assert target.base is not None

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from outpace.cli import app
-from outpace.heads.format import KINDS, Helper
+from outpace.heads.format import KINDS, DraftHeads
 from outpace.heads.shipped import ASSETS
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def with_runs(script, work, size):
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_shipped_helper_is_the_default_models(folder):
-    helper = Helper.from_pretrained(folder)
+    helper = DraftHeads.from_pretrained(folder)
     assert folder.name == f"{helper.kind}-smollm2-135m-instruct"
     assert helper.base.fingerprint == DEFAULT_MODEL
     assert helper.tensors

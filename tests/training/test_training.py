@@ -365,9 +365,9 @@ def test_the_walk_decodes_every_text(seed, is_fixed):
         for k in range(3):
             ranks[max(0, end - 1 - k) : end, k] = -1
     tree = [[0], [0, 0], [1]]
-    chances = np.full((starts[-1], 3, calibration.NUM_RANKS), 0.001)
-    chances[:, :, 0], chances[:, :, 1] = 0.6, 0.3  # three likeliest paths: 0 (.6), 0 0 (.36), 1 (.3)
-    longest = calibration.with_tree(ranks, tree) if is_fixed else calibration.with_likeliest(ranks, chances, 3, 0.02)
+    confidences = np.full((starts[-1], 3, calibration.NUM_RANKS), 0.001)
+    confidences[:, :, 0], confidences[:, :, 1] = 0.6, 0.3  # three likeliest paths: 0 (.6), 0 0 (.36), 1 (.3)
+    longest = calibration.with_tree(ranks, tree) if is_fixed else calibration.with_likeliest(ranks, confidences, 3, 0.02)
     found = calibration.walk(starts, longest)
     num_steps = 0
     for begin, end in itertools.pairwise(starts):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from outpace.cli import app
 from outpace.drafters.blanks.kinds import TRAINED
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
 from outpace.training.data.texts import Text
 from outpace.training.loop import LoopSettings
@@ -44,7 +44,7 @@ def frozen(model) -> FrozenModel:
 
 
 @pytest.fixture(scope="module")
-def whole(model, tmp_path_factory) -> tuple[Source, Path, Helper]:
+def whole(model, tmp_path_factory) -> tuple[Source, Path, DraftHeads]:
     """(source, folder, helper) of a run that nothing interrupted; prompts of one token each."""
     folder = tmp_path_factory.mktemp("runs")
     prompts = folder / "prompts.jsonl"
@@ -71,8 +71,8 @@ def test_a_blank_is_told_the_token_behind_it(frozen):
     places = task._some(text, [0])
     assert places.anchors.tolist() == [1, 2, 3]
     assert task._labels(text, places).tolist() == [[8, 9, 10], [9, 10, -1], [10, -1, -1]]
-    ranks, chances = task.guesses([text])
-    assert (ranks.shape, chances.shape) == ((4, 3), (4, 3, 10))
+    ranks, confidences = task.guesses([text])
+    assert (ranks.shape, confidences.shape) == ((4, 3), (4, 3, 10))
     assert (ranks >= 0).tolist() == [[True] * 3, [True, True, False], [True, False, False], [False] * 3]
     loss, figures = task.loss(np.array([0]))
     loss.backward()
@@ -84,7 +84,7 @@ def test_blanks_learn_and_the_file_has_them(whole):
     _, out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.9 * losses[0]
-    loaded = Helper.from_pretrained(out)
+    loaded = DraftHeads.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.settings) == ("blanks", helper.base, helper.settings)
     assert loaded.tensors["embeddings"].shape == (3, 64)
     assert loaded.training["held_out"]["num_texts"] >= 1

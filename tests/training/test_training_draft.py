@@ -110,8 +110,8 @@ def test_batches_hold_every_text_once_and_no_more_rows_than_allowed(lengths, max
 
 
 def test_chains_on_paper():
-    hits, chances = np.array([1, 1, 0, 1, 1, 1], bool), np.array([0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
-    chains = Chains(np.array([0, 4, 6]), hits, chances)
+    hits, confidences = np.array([1, 1, 0, 1, 1, 1], bool), np.array([0.5, 0.9, 0.9, 0.9, 0.9, 0.9])
+    chains = Chains(np.array([0, 4, 6]), hits, confidences)
     assert chains.acceptance(7).num_steps == 3  # rows 0-2, 3; 4-5
     assert chains.acceptance(1).num_steps == 4  # rows 0-1, 2, 3; 4-5
     assert chains.acceptance(7, 0.6).num_steps == 4  # the first chain stops behind row 0
@@ -189,7 +189,7 @@ def test_decoding_accepts_what_training_said(model, whole):
     texts = {row["id"]: row for row in map(json.loads, (out / "answers.jsonl").read_text().splitlines())}
     said = record.training["held_out"]["acceptance"]
     for depth in (1, run_draft.MAX_DEPTH):
-        llm = LLM(str(model), f"draft_model:{out}:max_depth={depth}:min_chance=0", target="hf", precision="f32")
+        llm = LLM(str(model), f"draft_model:{out}:max_depth={depth}:min_confidence=0", target="hf", precision="f32")
         num_tokens = num_steps = 0
         for name in held_out(Rows(out / "shards").ids):
             expected = texts[name]["token_ids"]
@@ -207,7 +207,7 @@ def test_it_drafts_on_openvino(model, whole):
     prompt, params = [5, 6, 7], SamplingParams(max_tokens=24)
     llm = LLM(str(model), "none", target="openvino", precision="f32")
     plain = llm.generate(prompt, params)[0]
-    drafted = llm.generate(prompt, params, speculative=f"draft_model:{whole[0]}:min_chance=0")[0]
+    drafted = llm.generate(prompt, params, speculative_config=f"draft_model:{whole[0]}:min_confidence=0")[0]
     assert drafted.token_ids == plain.token_ids
     assert drafted.stats.num_steps < plain.stats.num_steps
 

@@ -15,7 +15,7 @@ from training_tools import KILLED_AT_A_CHECKPOINT, run_killed
 from typer.testing import CliRunner
 
 from outpace.cli import app
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
 from outpace.params import SamplingParams
 from outpace.training.base_model import LayerSizes
@@ -123,7 +123,7 @@ def source_of(model: Path, prompts: Path) -> Source:
 
 
 @pytest.fixture(scope="module")
-def whole(model, prompts, tmp_path_factory) -> tuple[Path, Helper]:
+def whole(model, prompts, tmp_path_factory) -> tuple[Path, DraftHeads]:
     """(folder, helper) of a run that nothing interrupted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPACE_HOME", str(tmp_path_factory.mktemp("home")))
@@ -135,7 +135,7 @@ def test_the_head_learns_and_the_file_has_it(whole):
     out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
-    loaded = Helper.from_pretrained(out)
+    loaded = DraftHeads.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.settings) == ("eagle", helper.base, helper.settings)
     assert loaded.tensors["fc.weight"].shape == (helper.base.hidden_size, 2 * helper.base.hidden_size)
     assert loaded.tensors["vocab_ids"].shape == (64,)
@@ -186,7 +186,7 @@ def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
     assert result.exit_code == 0, result.output
     assert "tokens ahead" in result.stdout
     assert "--drafter eagle:" in result.stdout
-    assert Helper.from_pretrained(tmp_path / "out").settings["num_draft_vocab"] is None
+    assert DraftHeads.from_pretrained(tmp_path / "out").settings["num_draft_vocab"] is None
 
 
 def test_rows_of_another_model_are_refused(whole, tmp_path):

@@ -20,7 +20,7 @@ from training_tools import KILLED_AT_A_CHECKPOINT, decoded_length, run_killed
 
 from outpace.cli import app
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
 from outpace.training.loop import LoopSettings
 from outpace.training.medusa import run as run_medusa
@@ -59,7 +59,7 @@ def source_of(model: Path, prompts: Path) -> Source:
 
 
 @pytest.fixture(scope="module")
-def whole(model, prompts, tmp_path_factory) -> tuple[Path, Helper]:
+def whole(model, prompts, tmp_path_factory) -> tuple[Path, DraftHeads]:
     """(folder, helper) of a run that nothing interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     return out, run_medusa.train_medusa(source_of(model, prompts), out, SHAPE, LOOP)
@@ -125,7 +125,7 @@ def test_heads_learn_and_the_file_has_them(whole):
     out, helper = whole
     losses = [row["loss"] for row in read_metrics(out) if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
-    loaded = Helper.from_pretrained(out)
+    loaded = DraftHeads.from_pretrained(out)
     assert (loaded.kind, loaded.base, loaded.tree) == ("medusa", helper.base, helper.tree)
     assert loaded.settings == {"num_heads": 3, "num_layers": 1, "num_draft_vocab": 64, "temperatures": helper.settings["temperatures"]}
     assert loaded.tensors["vocab_ids"].shape == (64,)
@@ -154,7 +154,7 @@ def test_heads_with_lm_heads_of_their_own(model, whole, tmp_path, num_draft_voca
     source = Source(str(model), whole[0] / "shards", target="hf", precision="f32")
     settings = MedusaSettings(num_heads=2, num_draft_vocab=num_draft_vocab, lm_head="own")
     run_medusa.train_medusa(source, tmp_path, settings, replace(LOOP, epochs=8, checkpoint_seconds=30))
-    loaded = Helper.from_pretrained(tmp_path)
+    loaded = DraftHeads.from_pretrained(tmp_path)
     own, other = (loaded.tensors[f"heads.{k}.lm_head.weight"] for k in range(2))
     assert own.shape == (num_draft_vocab or 96, 64)
     assert np.abs(own.astype(float) - other).max() > 0.001  # each has learned something of its own
@@ -181,7 +181,7 @@ def test_the_command_takes_an_earlier_runs_rows(model, whole, tmp_path):
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert (document["settings"]["num_heads"], document["settings"]["num_draft_vocab"]) == (2, None)
-    assert "vocab_ids" not in Helper.from_pretrained(tmp_path / "out").tensors
+    assert "vocab_ids" not in DraftHeads.from_pretrained(tmp_path / "out").tensors
 
 
 def test_answers_of_others_give_no_acceptance_length(model, tmp_path):
@@ -305,7 +305,7 @@ def test_two_processes_train_as_one_does(model, whole, tmp_path):
     done = in_two_processes("train", "medusa", "--model", model, "--data", shards, "--out", out, *words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Mean acceptance length to expect") == 1  # the second process ended quietly
-    mine, other = (Helper.from_pretrained(folder).training["held_out"]["acceptance_best"] for folder in (out, whole[0]))
+    mine, other = (DraftHeads.from_pretrained(folder).training["held_out"]["acceptance_best"] for folder in (out, whole[0]))
     assert mine == pytest.approx(other, rel=0.05)
     steps = [row["step"] for row in read_metrics(out)]
     assert steps == sorted(steps)

@@ -126,6 +126,7 @@ def _document(output: RequestOutput, load_seconds: float) -> dict[str, Any]:
         "seconds": {key: round(value, 4) for key, value in seconds.items()},
         "tokens_per_second": round(output.tokens_per_second, 2),
         "num_steps": stats.num_steps,
+        "tokens_per_step": round(output.tokens_per_step, 3),
         "mean_acceptance_length": round(output.mean_acceptance_length, 3),
         "from_draft": output.from_draft,
     }

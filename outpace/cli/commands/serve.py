@@ -76,5 +76,5 @@ def _serve(
         app = create_app(llm, settings)
         host, port = bound.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative.method}); Ctrl-C ends", err=True)
+        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative_config.method}); Ctrl-C ends", err=True)
         run(app, bound, patience, access_log)

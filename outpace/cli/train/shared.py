@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from outpace.heads.draft_record import DraftRecord
-    from outpace.heads.format import Helper
+    from outpace.heads.format import DraftHeads
 
 
 Data = Annotated[Path, typer.Option(help="JSON lines with prompts or whole texts, a plain text, or the `shards` folder of another run.")]
@@ -30,7 +30,7 @@ StartFrom = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")]
 
 
-def show(helper: Helper | DraftRecord, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
+def show(helper: DraftHeads | DraftRecord, out: Path, tables: Sequence[Any], advice: str, as_json: bool) -> None:
     """What a run has made: as one JSON document, or for people."""
     if as_json:
         typer.echo(json.dumps({"out": str(out), "base": asdict(helper.base), "settings": helper.settings, "training": helper.training}))

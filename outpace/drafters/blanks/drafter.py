@@ -34,7 +34,7 @@ class BlanksDrafter(Drafter):
     count: blanks in a row, branches: guesses for each position, after: behind the root (the last token), the end (also the last guess) or
     every guess. 0 and "" are what suits: 3 blanks, 1 branch, root, and with trained blanks all of them and 4 branches."""
 
-    requires = Capabilities(tree=True, probes=True)
+    requires = Capabilities(tree=True, lookahead=True)
 
     def __init__(
         self, context: DrafterContext, path: str = "", count: int = 0, blank: str = "auto", branches: int = 0, after: str = "root"
@@ -43,8 +43,8 @@ class BlanksDrafter(Drafter):
             raise BadInputError(f"blanks: count and branches must be at least 1, not {count} and {branches}")
         if after not in WHERE:
             raise BadInputError(f"blanks: after must be one of {', '.join(WHERE)}, not {after!r}")
-        if count > EngineConfig.max_draft_rows // 2:
-            raise BadInputError(f"blanks: count may be {EngineConfig.max_draft_rows // 2} at most, not {count}")
+        if count > EngineConfig.max_draft_tokens // 2:
+            raise BadInputError(f"blanks: count may be {EngineConfig.max_draft_tokens // 2} at most, not {count}")
         if path and blank != "auto":
             raise BadInputError("blanks: trained blanks, or a text in their place; not both")
         trained = trained_blanks(context, path) if blank == "auto" else None
@@ -61,11 +61,11 @@ class BlanksDrafter(Drafter):
 
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
-        room = EngineConfig.max_draft_rows - len(request.pending)
+        room = EngineConfig.max_draft_tokens - len(request.unconfirmed)
         draft = grow([*state.ahead(len(text))], min(budget, room - self.count))
-        room = min(room - len(draft), EngineConfig.max_draft_rows)
-        last = request.num_prompt_tokens + request.params.max_tokens - 1  # the last position that will ever be written
-        state.asked = self._with_blanks(draft, text, room, last, len(request.pending) - 1)
+        room = min(room - len(draft), EngineConfig.max_draft_tokens)
+        last = request.num_prompt_tokens + request.sampling_params.max_tokens - 1  # the last position that will ever be written
+        state.asked = self._with_blanks(draft, text, room, last, len(request.unconfirmed) - 1)
         return state.asked.draft
 
     def _with_blanks(self, draft: Draft, text: Sequence[int], room: int, last: int, root: int) -> _Asked:
@@ -84,9 +84,9 @@ class BlanksDrafter(Drafter):
             parents += [node, *range(start, start + count - 1)]
             anchors.append(_Anchor(node, position, list(range(start, start + count))))
             room -= count
-        num_probes = len(token_ids) - len(draft)
-        chances = [*(draft.chances or ()), *[0.0] * num_probes]
-        return _Asked(Draft(token_ids, parents, None, num_probes, chances), root, anchors)
+        num_lookahead = len(token_ids) - len(draft)
+        confidences = [*(draft.confidences or ()), *[0.0] * num_lookahead]
+        return _Asked(Draft(token_ids, parents, None, num_lookahead, confidences), root, anchors)
 
     def _places(self, draft: Draft) -> list[int]:
         """Nodes that get blanks, -1 for the last known token."""
@@ -165,21 +165,21 @@ def grow(levels: Sequence[Level], budget: int) -> Draft:
     """A tree over independent guesses for the next positions, the likeliest paths first. One guess a position makes a chain."""
     token_ids: list[int] = []
     parents: list[int] = []
-    chances: list[float] = []
+    confidences: list[float] = []
     heap: list[tuple[float, int, int, int, int, float]] = []  # (-chance of the path, number, depth, parent, token, chance)
 
-    def push(path_chance: float, depth: int, parent: int) -> None:
-        for i, (token, chance) in enumerate(levels[depth] if depth < len(levels) else ()):
-            heapq.heappush(heap, (path_chance * chance, (parent + 1) * len(levels[depth]) + i, depth, parent, token, chance))
+    def push(path_confidence: float, depth: int, parent: int) -> None:
+        for i, (token, confidence) in enumerate(levels[depth] if depth < len(levels) else ()):
+            heapq.heappush(heap, (path_confidence * confidence, (parent + 1) * len(levels[depth]) + i, depth, parent, token, confidence))
 
     push(-1.0, 0, -1)
     while heap and len(token_ids) < budget:
-        path_chance, _, depth, parent, token, chance = heapq.heappop(heap)
+        path_confidence, _, depth, parent, token, confidence = heapq.heappop(heap)
         token_ids.append(token)
         parents.append(parent)
-        chances.append(chance)
-        push(path_chance, depth + 1, len(token_ids) - 1)
-    return Draft(token_ids, parents, None, 0, chances)
+        confidences.append(confidence)
+        push(path_confidence, depth + 1, len(token_ids) - 1)
+    return Draft(token_ids, parents, None, 0, confidences)
 
 
 def depth_of(draft: Draft, node: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from outpace.drafters.base import DrafterContext
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.mask_tokens import blank_vectors
 from outpace.heads.shipped import shipped
 
@@ -71,6 +71,6 @@ def trained_blanks(context: DrafterContext, path: str) -> Blanks | None:
         return None
     if base is None:
         raise BadInputError("blanks: this target does not say which model it runs, so no trained blanks can be known to fit")
-    vectors = blank_vectors(Helper.from_pretrained(folder, base))
+    vectors = blank_vectors(DraftHeads.from_pretrained(folder, base))
     first = context.target.add_vectors(vectors.embeddings, vectors.low_rank)
     return Blanks(range(first, first + vectors.count), 1.0, vectors.temperatures)

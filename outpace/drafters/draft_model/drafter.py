@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, HelperModel
+from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.draft_model.vocab_mapping import Translation, translation
 from outpace.errors import BadInputError
 from outpace.request import Request
@@ -41,7 +41,7 @@ class _Growth:
     depth: int
     token_ids: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
-    chances: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     paths: list[float] = field(default_factory=list)  # chance of the node and all its ancestors
     run: list[int] = field(default_factory=list)  # nodes that have been expanded or are now: the rows behind the context's
     frontier: list[int] = field(default_factory=lambda: [-1])  # nodes whose children come next
@@ -60,16 +60,16 @@ class _Growth:
         last = len(self.context) - self.slot.num_cached - 1
         return [last if node < 0 else last + 1 + self.run.index(node) for node in self.frontier]
 
-    def add(self, parent: int, tokens: Array, chances: Array) -> None:
+    def add(self, parent: int, tokens: Array, confidences: Array) -> None:
         """Children of a node, likeliest first."""
         path = self.paths[parent] if parent >= 0 else 1.0
-        for rank, (token, chance) in enumerate(zip(tokens.tolist(), chances.tolist(), strict=True)):
-            if rank and path * chance < MIN_SIBLING:
+        for rank, (token, confidence) in enumerate(zip(tokens.tolist(), confidences.tolist(), strict=True)):
+            if rank and path * confidence < MIN_SIBLING:
                 break
             self.token_ids.append(token)
             self.parents.append(parent)
-            self.chances.append(chance)
-            self.paths.append(path * chance)
+            self.confidences.append(confidence)
+            self.paths.append(path * confidence)
 
     def best(self) -> list[int]:
         """The likeliest nodes that fit into the budget, parents first."""
@@ -79,7 +79,7 @@ class _Growth:
 class DraftModelDrafter(Drafter):
     """path: a model (as --model takes it, or `self` for the target's own), with `:N` its first N layers only.
 
-    max_depth: longest chain. branches: 1 drafts a chain, more a tree. min_chance: nodes less likely than this, all their ancestors
+    max_depth: longest chain. branches: 1 drafts a chain, more a tree. min_confidence: nodes less likely than this, all their ancestors
     included, are not expanded; auto is what a pass of the helper costs in passes of the target. vocab=shared: of a helper with another
     tokenizer use the tokens both have, instead of going by way of text.
     """
@@ -90,17 +90,17 @@ class DraftModelDrafter(Drafter):
         path: str,
         max_depth: int = 7,
         branches: int = 1,
-        min_chance: str = "auto",
+        min_confidence: str = "auto",
         vocab: str = "auto",
     ):
         if max_depth < 1 or branches < 1:
             raise BadInputError(f"draft_model: max_depth and branches must be at least 1, not {max_depth} and {branches}")
         if vocab not in ("auto", "shared"):
             raise BadInputError(f"draft_model: vocab must be auto or shared, not {vocab!r}")
-        stop = _read_chance(min_chance)
+        stop = _read_chance(min_confidence)
         self.helper = _load(context, path)
         self.max_depth = max_depth
-        self.min_chance = min(self.helper.pass_cost, MAX_STOP) if stop is None else stop
+        self.min_confidence = min(self.helper.pass_cost, MAX_STOP) if stop is None else stop
         capabilities = self.helper.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size
         self.translation: Translation = translation(context.tokenizer, self.helper.tokenizer, *sizes, vocab == "shared")
@@ -126,17 +126,17 @@ class DraftModelDrafter(Drafter):
         context = self.translation.to_helper(request.context)
         if context is None:
             return None
-        left = request.num_tokens_left - 1 - len(request.pending)
+        left = request.num_tokens_left - 1 - len(request.unconfirmed)
         depth = min(budget, left, self.max_depth, self.helper.target.capabilities.max_len - len(context))
         slot = self._slot(request, context) if depth > 0 else None
         if slot is None:
             return None
-        sure = self.translation.to_helper(request.token_ids) if request.pending else context
+        sure = self.translation.to_helper(request.token_ids) if request.unconfirmed else context
         growth = _Growth(request, context, slot, max(0, len(sure or ()) - self.translation.num_unsure), budget, depth)
         while growth.num_stable - slot.num_cached > MAX_CATCH_UP:
             part = context[slot.num_cached : min(growth.num_stable, slot.num_cached + PREFILL_CHUNK)]
             self.helper.target.forward([Segment(slot, part, wants_output=False)])
-            self.helper.target.keep(slot, part, range(len(part)))
+            self.helper.target.accept(slot, part, range(len(part)))
         return growth
 
     def _slot(self, request: Request, context: list[int]) -> Slot | None:
@@ -149,7 +149,7 @@ class DraftModelDrafter(Drafter):
                 return slot
             self.end(request)
         size = min(len(context) + request.num_tokens_left, target.capabilities.max_len) + room
-        if size > target.max_rows:
+        if size > target.max_cached_tokens:
             return None
         try:
             self.slots[request.id] = slot = target.allocate(size, context)
@@ -170,21 +170,21 @@ class DraftModelDrafter(Drafter):
                 start += size
                 stable = growth.context[growth.slot.num_cached : growth.num_stable]
                 if stable:
-                    target.keep(growth.slot, stable, range(len(stable)))
+                    target.accept(growth.slot, stable, range(len(stable)))
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
 
     def _expand(self, growth: _Growth, logits: Array) -> None:
         """Give the frontier its children, and choose the next frontier among them."""
         old = len(growth.token_ids)
         for node, row in zip(growth.frontier, growth.rows(), strict=True):
-            places, chances = likeliest(logits[row][self.translation.columns], self.branches)
-            growth.add(node, self.translation.token_at(places), chances)
-        new = [node for node in growth.best() if node >= old and growth.paths[node] >= self.min_chance]
+            places, confidences = likeliest(logits[row][self.translation.columns], self.branches)
+            growth.add(node, self.translation.token_at(places), confidences)
+        new = [node for node in growth.best() if node >= old and growth.paths[node] >= self.min_confidence]
         growth.frontier = sorted(sorted(new, key=lambda node: -growth.paths[node])[: self.branches])
         growth.run += growth.frontier
 
     def _finish(self, growth: _Growth) -> Draft:
-        drafted = select(Draft(growth.token_ids, growth.parents, chances=growth.chances), growth.best())
+        drafted = select(Draft(growth.token_ids, growth.parents, confidences=growth.confidences), growth.best())
         draft = self.translation.to_target(growth.request.context, growth.context, drafted)
         return draft if len(draft) <= growth.budget else select(draft, range(growth.budget))
 
@@ -198,14 +198,14 @@ def likeliest(row: Array, k: int) -> tuple[Array, Array]:
     return places, weights[places] / weights.sum()
 
 
-def _load(context: DrafterContext, path: str) -> HelperModel:
+def _load(context: DrafterContext, path: str) -> DraftModel:
     """The helper that `path` names: a model, or with `:N` at the end its first N layers."""
-    if context.load_helper is None:
+    if context.load_draft_model is None:
         raise BadInputError("draft_model: no helper model can be loaded here")
     name, _, layers = path.rpartition(":")
     if name and layers.isdecimal():
-        return context.load_helper(name, int(layers))
-    return context.load_helper(path, None)
+        return context.load_draft_model(name, int(layers))
+    return context.load_draft_model(path, None)
 
 
 def _read_chance(text: str) -> float | None:
@@ -213,9 +213,9 @@ def _read_chance(text: str) -> float | None:
     if text == "auto":
         return None
     try:
-        chance = float(text)
+        confidence = float(text)
     except ValueError:
-        chance = -1.0
-    if not 0 <= chance <= 1:
-        raise BadInputError(f"draft_model: min_chance must be auto or a number from 0 to 1, not {text!r}")
-    return chance
+        confidence = -1.0
+    if not 0 <= confidence <= 1:
+        raise BadInputError(f"draft_model: min_confidence must be auto or a number from 0 to 1, not {text!r}")
+    return confidence

@@ -83,7 +83,7 @@ class SharedVocab(Translation):
         return out or None
 
     def to_target(self, context: Sequence[int], helper_context: Sequence[int], draft: Draft) -> Draft:
-        return Draft([self.back[token] for token in draft.token_ids], draft.parents, chances=draft.chances)
+        return Draft([self.back[token] for token in draft.token_ids], draft.parents, confidences=draft.confidences)
 
 
 class Reencoded(Translation):
@@ -124,9 +124,9 @@ class Reencoded(Translation):
                 break
             continuation = text[len(before) :]
             ends.append(len(continuation))
-        chances = np.cumprod(draft.chances[: len(ends)] if draft.chances else [1.0] * len(ends))
+        confidences = np.cumprod(draft.confidences[: len(ends)] if draft.confidences else [1.0] * len(ends))
         tokens = self._tokens(context, continuation.rstrip(UNFINISHED))
-        return self._with_chances(tokens, ends, chances) if tokens else EMPTY_DRAFT
+        return self._with_chances(tokens, ends, confidences) if tokens else EMPTY_DRAFT
 
     def _said(self, token_ids: Sequence[int]) -> str:
         text: str = self.helper.fast.decode(list(token_ids), skip_special_tokens=False)
@@ -144,14 +144,14 @@ class Reencoded(Translation):
 
     def _with_chances(self, tokens: list[int], ends: list[int], path_chances: Array) -> Draft:
         """A token is as likely as all the helper's tokens up to its end, given that those before it were right."""
-        chances, last = [], 1.0
+        confidences, last = [], 1.0
         for number in range(1, len(tokens) + 1):
             end = len(self.target.fast.decode(tokens[:number], skip_special_tokens=False))
             reached = min(int(np.searchsorted(ends, end)), len(ends) - 1)
             path = float(path_chances[reached])
-            chances.append(path / last if last else 0.0)
+            confidences.append(path / last if last else 0.0)
             last = path
-        return Draft(tokens, range(-1, len(tokens) - 1), chances=chances)
+        return Draft(tokens, range(-1, len(tokens) - 1), confidences=confidences)
 
 
 def translation(target: Any, helper: Any, target_size: int, helper_size: int, is_shared: bool) -> Translation:

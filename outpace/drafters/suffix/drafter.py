@@ -15,7 +15,7 @@ from heapq import merge
 from itertools import islice
 from pathlib import Path
 
-from outpace.drafters.base import Drafter, DrafterContext, grow, unseen
+from outpace.drafters.base import DrafterContext, SuccessorSource, grow, unseen
 from outpace.drafters.suffix.answer_cache import BETWEEN, AnswerMemory
 from outpace.drafters.suffix.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.errors import BadInputError
@@ -40,7 +40,7 @@ class _Sources:
     matches: dict[SuffixAutomaton, tuple[Match, int]]  # remembered text -> (match, number of context tokens walked)
 
 
-class SuffixDrafter(Drafter):
+class SuffixDrafter(SuccessorSource):
     """threshold: nodes less likely than this are not worth their row. memory: tokens of finished answers remembered, 0 = none.
 
     scopes: memory scopes remembered, the latest ones. file: answers saved earlier, loaded at the start if the file exists.
@@ -68,7 +68,7 @@ class SuffixDrafter(Drafter):
         return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        chances, left = dict[int, float](), 1.0
+        confidences, left = dict[int, float](), 1.0
         levels = [text.votes(text.walk(match, path)) for text, match in self._matches(request)]
         longest_first = levels[0] if len(levels) == 1 else merge(*levels, key=lambda level: -level[0])
         for matched, votes in islice(longest_first, MAX_LEVELS + len(levels)):
@@ -76,11 +76,11 @@ class SuffixDrafter(Drafter):
             trust = left * _trust(matched, total, len(votes))
             vote = trust / (total + LATEST)
             for token, count in votes:
-                chances[token] = chances.get(token, 0.0) + vote * count
-            chances[votes[0][0]] += vote * LATEST
+                confidences[token] = confidences.get(token, 0.0) + vote * count
+            confidences[votes[0][0]] += vote * LATEST
             left -= trust
-        chances.pop(BETWEEN, None)
-        return sorted(chances.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
+        confidences.pop(BETWEEN, None)
+        return sorted(confidences.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
 
     def _matches(self, request: Request) -> list[tuple[SuffixAutomaton, Match]]:
         """Where the end of `request.context` stands in each text, all brought up to date."""
@@ -89,7 +89,7 @@ class SuffixDrafter(Drafter):
         text.extend(unseen(request, text.num_tokens))
         matches = [(text, text.match)]
         if self.memory:
-            remembered = self.memory.texts(request.memory_scope)
+            remembered = self.memory.texts(request.cache_salt)
             num_tokens = text.num_tokens
             for other in remembered:
                 match, num_walked = sources.matches.get(other, (NO_MATCH, max(0, num_tokens - LONGEST_LATE_MATCH)))
@@ -100,7 +100,7 @@ class SuffixDrafter(Drafter):
     def end(self, request: Request) -> None:
         self.sources.pop(request.id, None)
         if self.memory and request.finish_reason in ("stop", "length"):
-            self.memory.add(request.memory_scope, request.output_token_ids)
+            self.memory.add(request.cache_salt, request.output_token_ids)
 
     def save(self, path: str | Path = "") -> None:
         """Save the remembered answers of all scopes, to the file of the option `file` by default. Raises BadInputError."""

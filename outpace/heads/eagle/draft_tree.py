@@ -76,15 +76,15 @@ class _Growth:
     open: list[tuple[float, int, Path]] = field(default_factory=list)  # heap of (-chance of the path, number, path)
     num_opened: int = 0
 
-    def expand(self, path: Path, path_chance: float, feature: Array, token_ids: Array, chances: Array) -> None:
+    def expand(self, path: Path, path_confidence: float, feature: Array, token_ids: Array, confidences: Array) -> None:
         """What follows a path: token_ids and chances [top], likeliest first."""
         self.features[path] = feature
-        self.tree[path] = list(zip(token_ids.tolist(), chances.tolist(), strict=True))
+        self.tree[path] = list(zip(token_ids.tolist(), confidences.tolist(), strict=True))
         if len(path) + 1 < self.shape.max_depth:
-            for token, chance in self.tree[path]:
-                if path_chance * chance < self.shape.threshold:
+            for token, confidence in self.tree[path]:
+                if path_confidence * confidence < self.shape.threshold:
                     break
-                heappush(self.open, (-path_chance * chance, self.num_opened, (*path, token)))
+                heappush(self.open, (-path_confidence * confidence, self.num_opened, (*path, token)))
                 self.num_opened += 1
 
     def choose(self) -> list[tuple[Path, float]]:
@@ -121,7 +121,7 @@ class _Batch:
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
             self._write(text, growth.cache.num_rows - len(rows), len(rows), found)
-            growth.expand((), 1.0, found.features[text, 0], found.token_ids[text, 0], found.chances[text, 0])
+            growth.expand((), 1.0, found.features[text, 0], found.token_ids[text, 0], found.confidences[text, 0])
 
     def level(self) -> None:
         """Run the likeliest open nodes of each text."""
@@ -136,9 +136,9 @@ class _Batch:
         for text, (growth, chosen) in enumerate(zip(self.growths, levels, strict=True)):
             at = growth.cache.num_rows + len(growth.rows)
             self._write(text, at, len(chosen), found)
-            for i, (path, chance) in enumerate(chosen):
+            for i, (path, confidence) in enumerate(chosen):
                 growth.rows[path] = at + i
-                growth.expand(path, chance, found.features[text, i], found.token_ids[text, i], found.chances[text, i])
+                growth.expand(path, confidence, found.features[text, i], found.token_ids[text, i], found.confidences[text, i])
 
     def _call(self, width: int) -> _Call:
         return _Call(len(self.growths), width, self.shape.branches, self.past_keys, self.hidden_size)

@@ -29,10 +29,10 @@ class NumpyEagle:
         normed = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + weights.norm_eps) * weights.norm
         gate = normed @ weights.gate_proj.T
         x = x + (gate / (1 + np.exp(-gate)) * (normed @ weights.up_proj.T)) @ weights.down_proj.T
-        chances = _softmax(x @ self.lm_head.T / rows.temperatures[..., None])
-        best = np.argsort(-chances, axis=-1, kind="stable")[..., : self.top]
+        confidences = _softmax(x @ self.lm_head.T / rows.temperatures[..., None])
+        best = np.argsort(-confidences, axis=-1, kind="stable")[..., : self.top]
         tokens = best if weights.vocab_ids is None else weights.vocab_ids[best]
-        return EagleGuesses(keys, values, x, tokens, np.take_along_axis(chances, best, axis=-1))
+        return EagleGuesses(keys, values, x, tokens, np.take_along_axis(confidences, best, axis=-1))
 
     def _heads(self, x: Array) -> Array:
         """[B, rows, heads * D] -> [B, heads, rows, D]."""

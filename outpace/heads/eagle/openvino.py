@@ -48,8 +48,8 @@ class OpenVINOEagle:
         for place, name in enumerate(self.names):
             self.request.set_input_tensor(place, ov.Tensor(np.ascontiguousarray(given[name]), shared_memory=True))
         run(self.request)
-        keys, values, features, best, chances = (self.request.get_output_tensor(i).data.copy() for i in range(5))
-        return EagleGuesses(keys, values, features, best if self.vocab_ids is None else self.vocab_ids[best], chances)
+        keys, values, features, best, confidences = (self.request.get_output_tensor(i).data.copy() for i in range(5))
+        return EagleGuesses(keys, values, features, best if self.vocab_ids is None else self.vocab_ids[best], confidences)
 
 
 def _layer(weights: EagleWeights, embedded: Any, inputs: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -56,7 +56,7 @@ class EagleMemory:
         while len(self.texts) > MAX_TEXTS or sum(other.num_rows for other in self.texts) > MAX_ROWS:
             del self.texts[0]
 
-    def num_known(self, token_ids: Sequence[int]) -> int:
+    def num_reusable_prefix(self, token_ids: Sequence[int]) -> int:
         """How many tokens at the beginning of this text have rows here; all of a text for which there is no room, as it would be read
         again in every turn."""
         if len(token_ids) > MAX_ROWS:
@@ -65,8 +65,8 @@ class EagleMemory:
 
     def recall(self, token_ids: Sequence[int], num_rows: int, cache: EagleCache) -> None:
         """Give an empty cache the first `num_rows` rows of this text, or as many of them as are known."""
-        best, num_known = self._best(token_ids)
-        count = min(num_rows, num_known)
+        best, num_reusable_prefix = self._best(token_ids)
+        count = min(num_rows, num_reusable_prefix)
         if best is None or not count:
             return
         self.texts = [*(kept for kept in self.texts if kept is not best), best]

@@ -40,10 +40,10 @@ class TorchEagle:
             mixed = self._attended(self._rotated(self._heads(x, "q_proj"), positions.flatten()[queries]), keys, values, rows)
             x = self._mlp(x + linear(mixed, self.matrices["o_proj"]))
             logits = self.lm_head(x) if self.vocab_ids is None else linear(x, *self.reduced)
-            chances, best = torch.softmax(logits.float() / self._tensor(rows.temperatures)[..., None], -1).topk(self.top, dim=-1)
+            confidences, best = torch.softmax(logits.float() / self._tensor(rows.temperatures)[..., None], -1).topk(self.top, dim=-1)
             tokens = best if self.vocab_ids is None else self.vocab_ids[best]
             keys, values, x = (array.float().cpu().numpy() for array in (keys, values, x))
-            return EagleGuesses(keys, values, x, tokens.cpu().numpy(), chances.cpu().numpy())
+            return EagleGuesses(keys, values, x, tokens.cpu().numpy(), confidences.cpu().numpy())
 
     def _heads(self, x: Any, name: str) -> Any:
         """[B, rows, H] -> [B, heads, rows, D]."""

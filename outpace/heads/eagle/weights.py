@@ -14,7 +14,7 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.heads import checks
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 
 MAX_HEADS, MAX_HEAD_DIM, MAX_INTERMEDIATE, MAX_TEMPERATURES = 1024, 1024, 1 << 20, 32
 TENSORS = {  # what the matrices of EagleWeights are called on disk; vLLM calls them the same
@@ -56,7 +56,7 @@ class EagleWeights:
         return int(self.fc.shape[0])
 
 
-def eagle_weights(helper: Helper) -> EagleWeights:
+def eagle_weights(helper: DraftHeads) -> EagleWeights:
     """The weights of a helper of kind eagle. Raises BadInputError for settings or tensors that are missing, surplus or of a wrong shape."""
     if helper.kind != "eagle":
         raise BadInputError(f"this helper is of kind {helper.kind!r}, not eagle")
@@ -90,7 +90,7 @@ def eagle_weights(helper: Helper) -> EagleWeights:
     )
 
 
-def _matrices(helper: Helper, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+def _matrices(helper: DraftHeads, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     """The tensors of these shapes by the names of EagleWeights, float32."""
     found: dict[str, Array] = {}
     for name, shape in shapes.items():

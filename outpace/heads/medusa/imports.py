@@ -17,7 +17,7 @@ from safetensors import SafetensorError, deserialize
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
-from outpace.heads.format import Helper, read_config
+from outpace.heads.format import DraftHeads, read_config
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.targets.identity import Base
 
@@ -31,10 +31,10 @@ PATTERNS = {  # theirs -> ours; {n} is the number of layers
 }
 
 
-def load_medusa(folder: Path, base: Base) -> Helper:
+def load_medusa(folder: Path, base: Base) -> DraftHeads:
     """Medusa heads for this model from a folder in our format or one of the others. Raises BadInputError for any that do not fit."""
     config = read_config(folder)
-    ours = Helper.from_pretrained(folder, base) if "format" in config else None
+    ours = DraftHeads.from_pretrained(folder, base) if "format" in config else None
     try:
         helper = ours or _imported(folder, config, base)
         medusa_weights(helper)
@@ -43,7 +43,7 @@ def load_medusa(folder: Path, base: Base) -> Helper:
     return helper
 
 
-def _imported(folder: Path, config: Mapping[str, Any], base: Base) -> Helper:
+def _imported(folder: Path, config: Mapping[str, Any], base: Base) -> DraftHeads:
     num_heads = _setting(config, "medusa_num_heads", "num_heads")
     num_layers = _setting(config, "medusa_num_layers", "num_hidden_layers")
     theirs = _read(folder)
@@ -59,7 +59,7 @@ def _imported(folder: Path, config: Mapping[str, Any], base: Base) -> Helper:
     if "vocab_ids" in tensors:
         settings["num_draft_vocab"] = len(tensors["vocab_ids"])
         tensors = {name: _cut(name, tensor, tensors["vocab_ids"], base) for name, tensor in tensors.items()}
-    return Helper("medusa", base, settings, tensors, training={"imported_from": folder.name})
+    return DraftHeads("medusa", base, settings, tensors, training={"imported_from": folder.name})
 
 
 def _setting(config: Mapping[str, Any], *names: str) -> int:

@@ -27,8 +27,8 @@ class NumpyHeads:
         if weights.projections is not None:
             x = weights.projections @ x
         logits = (self.lm_heads @ x).transpose(2, 0, 1) / weights.temperatures[:, None]  # [rows, K, R]
-        chances = np.exp(logits - logits.max(axis=2, keepdims=True))
-        chances /= chances.sum(axis=2, keepdims=True)
-        best = np.argsort(-chances, axis=2, kind="stable")[:, :, : self.top]
+        confidences = np.exp(logits - logits.max(axis=2, keepdims=True))
+        confidences /= confidences.sum(axis=2, keepdims=True)
+        best = np.argsort(-confidences, axis=2, kind="stable")[:, :, : self.top]
         tokens = best if weights.vocab_ids is None else weights.vocab_ids[best]
-        return tokens, np.take_along_axis(chances, best, axis=2)
+        return tokens, np.take_along_axis(confidences, best, axis=2)

@@ -37,8 +37,8 @@ class OpenVINOHeads:
         """See `runtime.Heads`."""
         self.request.set_input_tensor(0, ov.Tensor(np.ascontiguousarray(hidden), shared_memory=True))
         run(self.request)
-        chances, best = (self.request.get_output_tensor(i).data.swapaxes(0, 1).copy() for i in range(2))
-        return best if self.vocab_ids is None else self.vocab_ids[best], chances
+        confidences, best = (self.request.get_output_tensor(i).data.swapaxes(0, 1).copy() for i in range(2))
+        return best if self.vocab_ids is None else self.vocab_ids[best], confidences
 
 
 def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:

@@ -43,6 +43,6 @@ class TorchHeads:
                 x = torch.bmm(x, self.projections.mT)
             logits = self.lm_head(x) if self.lm_heads is None else torch.bmm(x, self.lm_heads.mT)
             logits = logits if self.bias is None else logits + self.bias
-            chances, best = torch.softmax(logits.float() / self.temperatures, dim=2).topk(self.top, dim=2)
+            confidences, best = torch.softmax(logits.float() / self.temperatures, dim=2).topk(self.top, dim=2)
             tokens = best if self.vocab_ids is None else self.vocab_ids[best]
-            return tokens.transpose(0, 1).cpu().numpy(), chances.transpose(0, 1).cpu().numpy()
+            return tokens.transpose(0, 1).cpu().numpy(), confidences.transpose(0, 1).cpu().numpy()

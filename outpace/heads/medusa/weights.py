@@ -13,7 +13,7 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.heads import checks
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 
 MAX_HEADS, MAX_LAYERS = 32, 8
 
@@ -43,7 +43,7 @@ class MedusaWeights:
         return int(self.biases.shape[2])
 
 
-def medusa_weights(helper: Helper) -> MedusaWeights:
+def medusa_weights(helper: DraftHeads) -> MedusaWeights:
     """The weights of a helper of kind medusa. Raises BadInputError for tensors that are missing, surplus or of a wrong shape."""
     if helper.kind != "medusa":
         raise BadInputError(f"this helper is of kind {helper.kind!r}, not medusa")

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.outputs import RequestOutput, StreamPiece
-from outpace.server.api.generation import Form, Server, respond, room_for, sampling_params
+from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import ChatRequest, Message
 from outpace.server.api.structured import build_grammar, check_grammar
 from outpace.server.api.tools import ForcedCall, read_tools
@@ -23,7 +23,7 @@ router = APIRouter()
 LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 
 
-class ChatForm(Form):
+class ChatFormatter(ResponseFormatter):
     """Answers as messages of the assistant. With a `call` the answer is the arguments of a call of this function."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
@@ -116,7 +116,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     max_tokens = room_for(server, len(token_ids), _max_tokens(body), server.settings.default_max_tokens)
     params = sampling_params(body, max_tokens, num_top, form)
     prediction = await _prediction(server, body)
-    return await respond(server, request, body, ChatForm(tokenizer, num_top, call), [(token_ids, params)], prediction)
+    return await respond(server, request, body, ChatFormatter(tokenizer, num_top, call), [(token_ids, params)], prediction)
 
 
 async def _prediction(server: Server, body: ChatRequest) -> list[int] | None:

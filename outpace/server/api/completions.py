@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.outputs import RequestOutput, StreamPiece
-from outpace.server.api.generation import Form, Server, respond, room_for, sampling_params
+from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import CompletionRequest
 from outpace.server.api.trace import token_text
 from outpace.server.api_errors import ApiError
@@ -21,7 +21,7 @@ router = APIRouter()
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
-class CompletionForm(Form):
+class CompletionFormatter(ResponseFormatter):
     """Answers as texts. `echoes` are the prompts' texts, to be put in front of their answers."""
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
@@ -94,4 +94,4 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     for token_ids in encoded:
         max_tokens = room_for(server, len(token_ids), body.max_tokens, DEFAULT_MAX_TOKENS)
         works.append((token_ids, sampling_params(body, max_tokens, body.logprobs)))
-    return await respond(server, request, body, CompletionForm(tokenizer, body.logprobs, echoes, body.n or 1), works)
+    return await respond(server, request, body, CompletionFormatter(tokenizer, body.logprobs, echoes, body.n or 1), works)

@@ -26,10 +26,10 @@ from outpace.server.api.protocol import SamplingRequest
 from outpace.server.api.trace import trace_of
 from outpace.server.api.wire import DONE, EventStream, as_json, disconnected, json_response
 from outpace.server.api_errors import ApiError
-from outpace.server.policy import Policy, Wish, shown
+from outpace.server.policy import Policy, SpeculationRequest, shown
 from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
-from outpace.server.worker import Event, Ticket, Work, Worker
+from outpace.server.worker import Event, GenerationJob, RequestHandle, Worker
 
 logger = logging.getLogger("outpace")
 Usage = Callable[[Sequence[RequestOutput]], dict[str, Any]]
@@ -58,7 +58,7 @@ class Server:
             )
 
 
-class Form(ABC):
+class ResponseFormatter(ABC):
     """How one endpoint writes its answers. Made for one request; a stream asks for its pieces in order."""
 
     prefix: str  # of the answer's id
@@ -117,37 +117,37 @@ async def respond(
     server: Server,
     request: Request,
     body: SamplingRequest,
-    form: Form,
+    form: ResponseFormatter,
     prompts: Sequence[tuple[list[int], SamplingParams]],
     prediction: list[int] | None = None,
 ) -> Response:
     """Run the prompts and answer in the endpoint's form. `prediction`: tokens the client expects in the answer."""
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
-    wish = server.policy.read(body.speculative)
-    if wish.trace and not body.stream:
+    speculation_request = server.policy.read(body.speculative)
+    if speculation_request.trace and not body.stream:
         raise ApiError(400, "speculative.trace needs stream: true", param="speculative.trace")
     if server.settings.log_prompts:
         for token_ids, _ in prompts:
             logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
-    works = [Work(token_ids, params, wish.config, body.n or 1, prediction) for token_ids, params in prompts]
-    ticket = await server.worker.submit(works, getattr(request.state, "memory_scope", ""))
+    works = [GenerationJob(token_ids, params, speculation_request.config, body.n or 1, prediction) for token_ids, params in prompts]
+    ticket = await server.worker.submit(works, getattr(request.state, "cache_salt", ""))
     frame = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
     frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
     if body.stream:
         has_usage = body.stream_options is not None and body.stream_options.include_usage
         usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None
-        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, wish, usage)
+        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, speculation_request, usage)
         return EventStream(answer.lines(), ticket.close)
     outputs = await _collect(ticket, request)
     if outputs is None:
         return Response(status_code=499)  # nobody is there to read it
     choices = [form.choice(index, output) for index, output in enumerate(outputs)]
-    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, wish)}
+    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, speculation_request)}
     return json_response({**frame, "choices": choices, **tail})
 
 
-async def _collect(ticket: Ticket, request: Request) -> list[RequestOutput] | None:
+async def _collect(ticket: RequestHandle, request: Request) -> list[RequestOutput] | None:
     """The finished answers in order; None when the client has gone first, whose slots are then free."""
     outputs: dict[int, RequestOutput] = {}
 
@@ -173,8 +173,23 @@ async def _collect(ticket: Ticket, request: Request) -> list[RequestOutput] | No
 class _Stream:
     """The chunks of one answer. With a trace there is a chunk for every step, else one for every step that has something to say."""
 
-    def __init__(self, server: Server, ticket: Ticket, form: Form, frame: dict[str, Any], wish: Wish, usage: Usage | None):
-        self.server, self.ticket, self.form, self.frame, self.wish, self.usage = server, ticket, form, frame, wish, usage
+    def __init__(
+        self,
+        server: Server,
+        ticket: RequestHandle,
+        form: ResponseFormatter,
+        frame: dict[str, Any],
+        speculation_request: SpeculationRequest,
+        usage: Usage | None,
+    ):
+        self.server, self.ticket, self.form, self.frame, self.speculation_request, self.usage = (
+            server,
+            ticket,
+            form,
+            frame,
+            speculation_request,
+            usage,
+        )
         self.outputs: dict[int, RequestOutput] = {}
 
     async def lines(self) -> AsyncIterator[str]:
@@ -193,7 +208,7 @@ class _Stream:
 
     def _says_something(self, event: Event) -> bool:
         piece = event.piece
-        return bool(self.wish.trace or event.step == 0 or piece.text or piece.output or piece.logprobs)
+        return bool(self.speculation_request.trace or event.step == 0 or piece.text or piece.output or piece.logprobs)
 
     def _chunk(self, event: Event) -> dict[str, Any]:
         chunk = {**self.frame, "choices": [self.form.delta(event.index, event.piece, event.step == 0)]}
@@ -201,7 +216,7 @@ class _Stream:
             chunk["usage"] = None
         elif len(self.outputs) == self.ticket.num_choices:
             chunk |= self._summary()
-        if self.wish.trace:
+        if self.speculation_request.trace:
             chunk["trace"] = trace_of(self.server.llm.tokenizer, event)
         return chunk
 
@@ -209,7 +224,7 @@ class _Stream:
         return [self.outputs[index] for index in sorted(self.outputs)]
 
     def _summary(self) -> dict[str, Any]:
-        return {"speculative": speculative_of(self._in_order(), self.wish)}
+        return {"speculative": speculative_of(self._in_order(), self.speculation_request)}
 
 
 def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool) -> dict[str, Any]:
@@ -237,21 +252,22 @@ def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool)
     return usage | {"completion_tokens_details": details}
 
 
-def speculative_of(outputs: Sequence[RequestOutput], wish: Wish) -> dict[str, Any] | list[dict[str, Any]]:
+def speculative_of(outputs: Sequence[RequestOutput], speculation_request: SpeculationRequest) -> dict[str, Any] | list[dict[str, Any]]:
     """What guessing was used and what it gave: one object, or one for each choice where there are several."""
     blocks = []
     for output in outputs:
         stats = output.stats
         block = {
             "drafter": shown(output.drafter),
-            "verifier": wish.config.verifier,
+            "verifier": speculation_request.config.verifier,
             "seed": output.seed,
             "num_steps": stats.num_steps,
             "num_drafts": stats.num_drafts,
             "num_draft_tokens": stats.num_draft_tokens,
             "num_accepted_tokens": stats.num_accepted_tokens,
+            "tokens_per_step": round(output.tokens_per_step, 4),
             "mean_acceptance_length": round(output.mean_acceptance_length, 4),
             "tokens_per_second": round(output.tokens_per_second, 2),
         }
-        blocks.append(block | {"sources": [shown(source) for source in output.sources]} if wish.sources else block)
+        blocks.append(block | {"sources": [shown(source) for source in output.sources]} if speculation_request.sources else block)
     return blocks[0] if len(blocks) == 1 else blocks

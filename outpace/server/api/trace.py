@@ -33,14 +33,14 @@ def _draft(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
     step = event.piece.steps[-1]
     verdict = step.verdict
     if verdict is None:
-        return {"tokens": [], "parents": [], "chances": [], "sources": [], "accepted": []}
+        return {"tokens": [], "parents": [], "confidences": [], "sources": [], "accepted": []}
     draft = verdict.draft
-    size = len(draft) - draft.num_probes
-    chances = [None] * size if draft.chances is None else [round(float(chance), 6) for chance in draft.chances[:size]]
+    size = len(draft) - draft.num_lookahead
+    confidences = [None] * size if draft.confidences is None else [round(float(confidence), 6) for confidence in draft.confidences[:size]]
     return {
         "tokens": [token_text(tokenizer, token) for token in draft.token_ids[:size]],
         "parents": [int(parent) for parent in draft.parents[:size]],
-        "chances": chances,
-        "sources": [shown(source) for source in draft.sources[:size]] if draft.sources else [shown(step.request.speculation.name)] * size,
+        "confidences": confidences,
+        "sources": [shown(source) for source in draft.sources[:size]] if draft.sources else [shown(step.request.strategy.name)] * size,
         "accepted": [int(node) for node in verdict.path],
     }

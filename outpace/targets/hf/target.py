@@ -110,7 +110,7 @@ class HFTarget(TargetModel):
         self.model = (model if device is None else model.to(device)).eval()
         self.device, self.max_slots = model.device, max_slots
         config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
-        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, vocab_size=config.vocab_size, max_len=limit)
+        self.capabilities = Capabilities(tree=True, hidden=hidden, lookahead=True, vocab_size=config.vocab_size, max_len=limit)
         inputs = inspect.signature(model.forward).parameters
         self.can_skip_logits = "logits_to_keep" in inputs
         self.cache_name = next(name for name in CACHE_NAMES if name in inputs)
@@ -158,7 +158,7 @@ class HFTarget(TargetModel):
         """The model's own module, wherever it lives."""
         return Embeddings(self.model.get_input_embeddings())
 
-    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+    def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         base = slot.num_cached
         stay = next((i for i, node in enumerate(nodes) if node != i), len(nodes))  # the first rows are in place already
         if stay < len(nodes):
@@ -167,7 +167,7 @@ class HFTarget(TargetModel):
                     layer.move(slot.index, [base + node for node in nodes[stay:]], base + stay)
         slot.token_ids.extend(token_ids)
 
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         passes: list[tuple[Any, ...]] = []
         places: list[dict[int, Array]] = [{}, {}]  # segment -> where its rows are in the logits, and in the hidden states, of all passes
         num_rows = [0, 0]
@@ -275,7 +275,7 @@ class HFTarget(TargetModel):
         tokens = [(7 * i + 1) % self.capabilities.vocab_size for i in range(8)]
         slot = self.allocate(8)
         self.forward([Segment(slot, tokens[:3], wants_output=False)])
-        self.keep(slot, tokens[:3], range(3))
+        self.accept(slot, tokens[:3], range(3))
         got = self.forward([Segment(slot, [*tokens[3:4], *tokens[6:], *tokens[4:6]], [-1, 0, 1, 0, 3])]).logits[[0, 3, 4]]
         self.free(slot)
         with torch.inference_mode():

@@ -66,7 +66,9 @@ class OpenVINOTarget(TargetModel):
         hidden: bool = True,
         base: Base | None = None,
     ):
-        self.capabilities = Capabilities(tree=True, hidden=hidden, probes=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len)
+        self.capabilities = Capabilities(
+            tree=True, hidden=hidden, lookahead=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len
+        )
         self.path, self.base, self.threads = path, base, threads
         memory = anonymous_ranges()
         has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -82,7 +84,7 @@ class OpenVINOTarget(TargetModel):
         self.recent_slots: list[Slot] = []
         self.min_rows, self.pass_rows = MIN_ROWS, ANY_WIDTH
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
-        self._settle(memory)
+        self._warm_up(memory)
         self.min_rows = self._find_min_rows()
         self.pass_rows = self._find_pass_rows()
 
@@ -105,7 +107,7 @@ class OpenVINOTarget(TargetModel):
         self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
         return table
 
-    def _settle(self, memory: set[Range]) -> None:
+    def _warm_up(self, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final form, and move them to huge pages."""
         slot = self.allocate(MIN_ROWS)
         self.forward([Segment(slot, [0])])
@@ -126,7 +128,7 @@ class OpenVINOTarget(TargetModel):
 
     def _find_pass_rows(self) -> int:
         """The widest pass that gives the bits of narrow ones; wider batches are run in pieces."""
-        widths = [width for width in WIDE if width <= min(self.max_rows // 2, self.capabilities.max_len)]
+        widths = [width for width in WIDE if width <= min(self.max_cached_tokens // 2, self.capabilities.max_len)]
         tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_ROWS, *widths]))]
         slot, other = self.allocate(MIN_ROWS), self.allocate(len(tokens))
         narrow = self.forward([Segment(slot, tokens[:MIN_ROWS])]).logits.copy()
@@ -152,7 +154,7 @@ class OpenVINOTarget(TargetModel):
         bytes_per_block = sum(len(names) * int(np.prod(shape)) * itemsize for shape, names in ports.items())
         num_tokens = kv_cache_tokens or max(2 * self.capabilities.max_len, KV_CACHE_BYTES // bytes_per_block * BLOCK_SIZE)
         self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE)
-        self.max_rows = self.pool.num_blocks * BLOCK_SIZE - MIN_ROWS
+        self.max_cached_tokens = self.pool.num_blocks * BLOCK_SIZE - MIN_ROWS
         arrays = []
         for shape, names in ports.items():
             rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
@@ -174,15 +176,15 @@ class OpenVINOTarget(TargetModel):
         self.slots[index] = list(identities)
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
 
-    def forward(self, batch: TreeBatch, width: int = 0) -> TargetOutput:
+    def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         if sum(map(len, batch)) <= self.pass_rows:
-            return self._run(batch, width)
-        return joined(self._run(piece, width) for piece in pieces(batch, self.pass_rows))
+            return self._run(batch, num_tokens)
+        return joined(self._run(piece, num_tokens) for piece in pieces(batch, self.pass_rows))
 
-    def _run(self, batch: TreeBatch, width: int) -> TargetOutput:
+    def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
         """One pass."""
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        inputs = _pack(self._padded(batch, width), [len(segment) for segment in batch])
+        inputs = _pack(self._padded(batch, num_tokens), [len(segment) for segment in batch])
         if not self.capabilities.hidden:
             del inputs["hidden_rows"]
         for name, value in inputs.items():
@@ -197,17 +199,17 @@ class OpenVINOTarget(TargetModel):
         prompt_hidden = hidden[-num_prompt_rows:] if num_prompt_rows else None
         return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
 
-    def _padded(self, batch: TreeBatch, width: int) -> TreeBatch:
-        """The batch with rows nobody sees, up to `width` or, if that is 0, the widest of the last few passes: a pass of another width
+    def _padded(self, batch: TreeBatch, num_tokens: int) -> TreeBatch:
+        """The batch with rows nobody sees, up to `num_tokens` or, if that is 0, the widest of the last few passes: a pass of another width
         than the one before takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
         num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
         if num_rows > STEADY_ROWS:
             return batch
         slots = [segment.slot for segment in batch]
-        if slots != self.recent_slots or width:  # others are running: what they need is not known yet
+        if slots != self.recent_slots or num_tokens:  # others are running: what they need is not known yet
             self.recent_slots = slots
             self.recent_rows.clear()
-        self.recent_rows.append(max(num_rows, width))
+        self.recent_rows.append(max(num_rows, num_tokens))
         first = batch[0]
         length = max(len(first), MIN_ROWS) + max(self.min_rows, *self.recent_rows) - num_rows
         if length in (len(first), MIN_ROWS) or first.slot.num_cached + length > first.slot.capacity:
@@ -226,7 +228,7 @@ class OpenVINOTarget(TargetModel):
             self.feed[name] = value = np.array(value)
             self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
 
-    def keep(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
+    def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
         base = slot.num_cached
         moved = [(node, place) for place, node in enumerate(nodes) if node != place]
         if moved:
@@ -263,7 +265,7 @@ class OpenVINOTarget(TargetModel):
             self.request.set_tensor(name, tensor)
         self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
         self.request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
-        self._settle(memory)
+        self._warm_up(memory)
 
     def lm_head(self) -> LMHead:
         """A model of its own, read from the same file, with the weights as they are there."""

@@ -83,7 +83,7 @@ def _passes(target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequ
         batch = [Segment(slot, piece) for slot, piece in pieces if piece]
         yield target.forward(batch)
         for segment in batch:
-            target.keep(segment.slot, segment.token_ids, range(len(segment)))
+            target.accept(segment.slot, segment.token_ids, range(len(segment)))
 
 
 def _kept(output: TargetOutput) -> Tensors:

@@ -17,22 +17,22 @@ class Chains:
 
     starts: Array
     hits: Array
-    chances: Array
+    confidences: Array
 
-    def acceptance(self, depth: int, min_chance: float = 0.0) -> Acceptance:
-        """Decode the answers with chains of `depth` tokens that stop behind a token whose path is less likely than `min_chance`.
+    def acceptance(self, depth: int, min_confidence: float = 0.0) -> Acceptance:
+        """Decode the answers with chains of `depth` tokens that stop behind a token whose path is less likely than `min_confidence`.
 
         The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; this is not counted here.
         """
-        hits, chances = self.hits.tolist(), self.chances.tolist()
+        hits, confidences = self.hits.tolist(), self.confidences.tolist()
         num_steps = 0
         for begin, end in itertools.pairwise(self.starts.tolist()):
             row = begin
             while row < end:
                 num_steps += 1
                 stop, path = min(row + depth, end), 1.0
-                while row < stop and hits[row] and path >= min_chance:
-                    path *= chances[row]
+                while row < stop and hits[row] and path >= min_confidence:
+                    path *= confidences[row]
                     row += 1
                 row += 1
         return Acceptance(len(hits), num_steps)

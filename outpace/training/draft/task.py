@@ -91,7 +91,7 @@ class DraftTask:
 
     def chains(self, texts: Array) -> tuple[float, Chains]:
         """(how often both find the same token likeliest, what chains of guesses along these texts are worth), in float32."""
-        agreed, hits, chances = [], [], []
+        agreed, hits, confidences = [], [], []
         with torch.inference_mode():
             for text in texts.tolist():  # one by one, so that the chains keep the order of the texts
                 states, rows = self._states(np.array([text]))
@@ -99,11 +99,11 @@ class DraftTask:
                     piece = rows[start : start + PIECE_ROWS]
                     logits = self.module.get_output_embeddings()(states[start : start + PIECE_ROWS])
                     best = logits.argmax(1)
-                    chances.append((logits.gather(1, best[:, None])[:, 0] - logits.logsumexp(1)).exp().cpu().numpy())
+                    confidences.append((logits.gather(1, best[:, None])[:, 0] - logits.logsumexp(1)).exp().cpu().numpy())
                     agreed.append(best.cpu().numpy() == self.rows.best[piece])
                     hits.append(best.cpu().numpy() == self.rows.tokens[piece])
         starts = np.cumsum([0, *(self.rows.starts[texts + 1] - self.rows.answers[texts])])
-        return float(np.concatenate(agreed).mean()), Chains(starts, np.concatenate(hits), np.concatenate(chances))
+        return float(np.concatenate(agreed).mean()), Chains(starts, np.concatenate(hits), np.concatenate(confidences))
 
     def _pieces(self, texts: Array) -> Iterator[Array]:
         """These texts in batches of the training's size."""

@@ -13,7 +13,7 @@ import torch
 from outpace.arrays import Array
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.training.acceptance import accuracies
 from outpace.training.base_model import ModelParts
 from outpace.training.data.shards import Rows
@@ -40,7 +40,7 @@ class Worth:
     acceptance: float | None = None
 
 
-def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> Helper:
+def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
     """Train a head and save it in `out`. Raises BadInputError before the first step for whatever does not fit."""
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "eagle", source, [settings, loop], resume)
@@ -63,7 +63,9 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     texts = apart[:MEASURED_TEXTS]
     worth = measure(task, texts)
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
-    helper = Helper("eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)})
+    helper = DraftHeads(
+        "eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)}
+    )
     with tempfile.TemporaryDirectory() as folder:
         helper.save_pretrained(Path(folder))
         worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))
@@ -89,7 +91,7 @@ def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float 
     return round(replay(llm.target, built, rows, texts.tolist(), built.num_draft_tokens).mean_length, 4)
 
 
-def tables(helper: Helper) -> list[Any]:
+def tables(helper: DraftHeads) -> list[Any]:
     """The figures of a training for people: how often the right token is among the first guesses."""
     worth = Worth(**helper.training["held_out"])
     table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "tokens ahead", worth.accuracies)

@@ -10,7 +10,7 @@ from typing import Any
 
 from outpace.drafters.blanks.drafter import WHERE
 from outpace.errors import BadInputError
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.heads.mask_tokens import MAX_BLANKS
 from outpace.training.acceptance import accuracies
 from outpace.training.data.texts import Text, digest, held_out
@@ -38,7 +38,7 @@ class Worth:
     acceptance: dict[str, float] | None
 
 
-def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: LoopSettings, resume: bool = False) -> Helper:
+def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
     """Train blanks and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
     if not 1 <= settings.count <= MAX_BLANKS or settings.num_anchors < 1:
         raise BadInputError(f"there may be 1 to {MAX_BLANKS} blanks behind 1 or more places of a text")
@@ -64,7 +64,7 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
         "held_out": asdict(measure(task, measured)),
         "data": digest(texts),
     }
-    helper = Helper("blanks", model.base, shape, task.tensors(), None, record)
+    helper = DraftHeads("blanks", model.base, shape, task.tensors(), None, record)
     helper.save_pretrained(out)
     return helper
 
@@ -80,16 +80,16 @@ def measure(task: BlanksTask, texts: Sequence[Text]) -> Worth:
     """What the blanks are worth on the first of these texts."""
     ends = list(itertools.accumulate(len(text.token_ids) for text in texts))
     texts = texts[: max(1, sum(end <= MAX_MEASURED_TOKENS for end in ends))]
-    ranks, chances = task.guesses(texts)
+    ranks, confidences = task.guesses(texts)
     starts = [0, *itertools.accumulate(len(text.token_ids) for text in texts)]
     acceptance = None
     if task.own_share(texts) >= OWN_SHARE:
-        acceptance = {after: round(decode(starts, ranks, chances, after).mean_length, 4) for after in WHERE}
+        acceptance = {after: round(decode(starts, ranks, confidences, after).mean_length, 4) for after in WHERE}
     shares = [[round(share, 4) for share in blank] for blank in accuracies(ranks)]
     return Worth(len(texts), len(ranks), shares, acceptance)
 
 
-def tables(helper: Helper) -> list[Any]:
+def tables(helper: DraftHeads) -> list[Any]:
     """The figures of a training for people: accuracies of each blank, and the acceptance length to expect."""
     worth = Worth(**helper.training["held_out"])
     table = accuracy_table(f"{worth.num_rows:,} places of {worth.num_texts}", "blank", worth.accuracies)

@@ -15,7 +15,7 @@ from outpace.training.acceptance import Acceptance
 DRAFT_NODES, DRAFT_BRANCHES = TRAINED.num_draft_tokens, TRAINED.branches
 
 
-def decode(starts: Sequence[int], ranks: Array, chances: Array, after: str) -> Acceptance:
+def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) -> Acceptance:
     """Tokens and steps of some texts; text i has the rows starts[i] to starts[i + 1] - 1, one for each of its tokens.
 
     ranks [n, m] and chances [n, m, NUM_RANKS]: those of blanks behind the text up to the row, see calibration.py. A step drafts from blanks
@@ -24,21 +24,21 @@ def decode(starts: Sequence[int], ranks: Array, chances: Array, after: str) -> A
     """
     num_tokens = num_steps = 0
     for begin, end in itertools.pairwise(starts):
-        row, num_known = begin, 0  # of what the blanks said, `num_known` guesses are about known tokens
+        row, num_reusable_prefix = begin, 0  # of what the blanks said, `num_reusable_prefix` guesses are about known tokens
         num_steps += 1
         while row < end - 1:
-            anchor = row - num_known
-            num_right, has_own = _step(ranks[anchor, num_known:], chances[anchor, num_known:], after)
-            num_known = 0 if has_own else num_right
+            anchor = row - num_reusable_prefix
+            num_right, has_own = _step(ranks[anchor, num_reusable_prefix:], confidences[anchor, num_reusable_prefix:], after)
+            num_reusable_prefix = 0 if has_own else num_right
             row += 1 + num_right
             num_steps += 1
         num_tokens += end - begin
     return Acceptance(num_tokens, num_steps)
 
 
-def _step(ranks: Array, chances: Array, after: str) -> tuple[int, bool]:
+def _step(ranks: Array, confidences: Array, after: str) -> tuple[int, bool]:
     """(right guesses of the draft that grows from chances [levels, NUM_RANKS], do blanks stand behind the last of them)."""
-    levels = [list(enumerate(level)) for level in np.asarray(chances)[:, :DRAFT_BRANCHES].tolist()]
+    levels = [list(enumerate(level)) for level in np.asarray(confidences)[:, :DRAFT_BRANCHES].tolist()]
     draft = grow(levels, DRAFT_NODES)
     children, node, depth = draft.children(), -1, 0
     while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[depth]))) is not None:

@@ -72,11 +72,11 @@ class BlanksTask:
         labels = torch.cat([self._labels(text, places) for text, places in batch])
         states = torch.cat([self._states(places) for _, places in batch])  # one by one: no padding
         known = labels >= 0
-        num_known = known.sum(dim=0).clamp(min=1)
-        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_known).expand(labels.shape)
+        num_reusable_prefix = known.sum(dim=0).clamp(min=1)
+        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_reusable_prefix).expand(labels.shape)
         loss, hits = self.model.head.loss(states[known].float(), labels[known], importance[known])
         right = torch.zeros(labels.shape, device=self.device).masked_scatter_(known, hits.float())
-        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=0) / num_known).tolist(), 1)}
+        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=0) / num_reusable_prefix).tolist(), 1)}
 
     def evaluate(self) -> Mapping[str, float]:
         """Accuracy of each blank at some places of some held-out texts."""
@@ -87,8 +87,8 @@ class BlanksTask:
         """(ranks [n, m] of the right tokens, chances [n, m, NUM_RANKS] of the likeliest guesses) behind the last token of the prompt and
         behind each token of the answer but the last, text by text; see calibration.py."""
         found = [self._ranked(text, piece) for text in texts for piece in _pieces(text)]
-        ranks, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return ranks, chances
+        ranks, confidences = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return ranks, confidences
 
     def calibrate(self) -> list[float]:
         """Find what to divide each blank's logits by, so that its chances are true to life. `guesses` divides too."""
@@ -117,8 +117,8 @@ class BlanksTask:
         best = logits.topk(min(NUM_RANKS, logits.shape[-1]))
         is_right = best.indices == labels[:, :, None]
         ranks = torch.where(is_right.any(2), is_right.float().argmax(2), NUM_RANKS)
-        chances = (best.values - logits.logsumexp(2, keepdim=True)).exp()
-        return torch.where(labels >= 0, ranks, -1).cpu().numpy(), chances.cpu().numpy()
+        confidences = (best.values - logits.logsumexp(2, keepdim=True)).exp()
+        return torch.where(labels >= 0, ranks, -1).cpu().numpy(), confidences.cpu().numpy()
 
     def _logits(self, text: Text, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits [A, m, V] float32, labels [A, m], -1 behind the end) of one text."""

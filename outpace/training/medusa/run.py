@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.training.acceptance import accuracies, best_tree, walk, with_likeliest, with_tree
 from outpace.training.base_model import LMHeadWeights
 from outpace.training.data.shards import Rows
@@ -42,7 +42,7 @@ class Worth:
     acceptance_best: float | None
 
 
-def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> Helper:
+def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
     """Train heads and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "medusa", source, [settings, loop], resume)
@@ -74,7 +74,7 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
         **start.record,
         "held_out": asdict(worth),
     }
-    helper = Helper("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
+    helper = DraftHeads("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
     helper.save_pretrained(out)
     return helper
 
@@ -84,18 +84,18 @@ def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[li
     ends = np.cumsum([len(text) for text in held_out])
     texts = held_out[: max(1, int((ends <= MAX_HELD_OUT_ROWS).sum()))]
     whole = np.concatenate(texts)
-    ranks, chances = task.guesses(whole)
+    ranks, confidences = task.guesses(whole)
     tree = best_tree(ranks, TREE_NODES)
     starts = [0, *itertools.accumulate(len(text) for text in texts)]
     fixed = best = None
     if are_own(rows, whole):
         fixed = round(walk(starts, with_tree(ranks, tree[:DRAFT_NODES])).mean_length, 4)
-        best = round(walk(starts, with_likeliest(ranks, chances, DRAFT_NODES, DRAFT_THRESHOLD)).mean_length, 4)
+        best = round(walk(starts, with_likeliest(ranks, confidences, DRAFT_NODES, DRAFT_THRESHOLD)).mean_length, 4)
     shares = [[round(share, 4) for share in head] for head in accuracies(ranks)]
     return tree, Worth(len(texts), len(whole), shares, fixed, best)
 
 
-def tables(helper: Helper) -> list[Any]:
+def tables(helper: DraftHeads) -> list[Any]:
     """The figures of a training for people: accuracies of each head, and the acceptance length to expect."""
     worth = Worth(**helper.training["held_out"])
     table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "head", worth.accuracies)

@@ -38,11 +38,11 @@ class MedusaTask:
         """The decayed sum of the heads' cross-entropies, each a mean over the rows that have such a token."""
         labels = self._labels(self.chosen[items])
         states = self.module(self.rows.hidden(self.chosen[items]).to(self.device, torch.float32))
-        num_known = (labels >= 0).sum(dim=1)
+        num_reusable_prefix = (labels >= 0).sum(dim=1)
         decay = DECAY ** torch.arange(self.num_heads, device=self.device)
-        importance = (decay / num_known.clamp(min=1))[:, None].expand(labels.shape)
+        importance = (decay / num_reusable_prefix.clamp(min=1))[:, None].expand(labels.shape)
         loss, hits = self._loss(states, labels, importance)
-        shares = hits.sum(dim=1) / num_known.clamp(min=1)
+        shares = hits.sum(dim=1) / num_reusable_prefix.clamp(min=1)
         return loss, {f"accuracy_{k}": share for k, share in enumerate(shares.tolist(), 1)}
 
     def _loss(self, states: torch.Tensor, labels: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,18 +75,18 @@ class MedusaTask:
         """
         with torch.inference_mode():
             found = [self._guesses(rows[start : start + PIECE_ROWS]) for start in range(0, len(rows), PIECE_ROWS)]
-        ranks, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return ranks, chances
+        ranks, confidences = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return ranks, confidences
 
     def _guesses(self, rows: Array) -> tuple[Array, Array]:
         """The same for a few rows."""
         logits = (self._logits(rows) / self.temperatures[:, None]).flatten(0, 1)
         best = logits.topk(min(NUM_RANKS, logits.shape[1]))
-        chances = (best.values - logits.logsumexp(1, keepdim=True)).exp().view(self.num_heads, len(rows), -1)
-        is_right = (best.indices.view(chances.shape) == self._labels(rows)[:, :, None]).cpu().numpy()
+        confidences = (best.values - logits.logsumexp(1, keepdim=True)).exp().view(self.num_heads, len(rows), -1)
+        is_right = (best.indices.view(confidences.shape) == self._labels(rows)[:, :, None]).cpu().numpy()
         ranks = np.where(is_right.any(axis=2), is_right.argmax(axis=2), NUM_RANKS)
         ranks[self._tokens(rows) < 0] = -1
-        return ranks.T, chances.transpose(0, 1).cpu().numpy()
+        return ranks.T, confidences.transpose(0, 1).cpu().numpy()
 
     def calibrate(self) -> list[float]:
         """Find what to divide each head's logits by, so that its chances are true to life on held-out rows. `guesses` divides too."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from outpace.heads.format import Helper
+from outpace.heads.format import DraftHeads
 from outpace.training.base_model import LMHeadWeights
 from outpace.training.data.texts import held_out
 from outpace.training.recycling.table import Hits, RecyclingSettings, row_keys, successors_of
 from outpace.training.stages import Run, Source, check_rows, rows_of
 
 
-def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resume: bool = False) -> Helper:
+def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resume: bool = False) -> DraftHeads:
     """Make a table and save it in `out`. Raises BadInputError before that for whatever does not fit."""
     run = Run.of(out, "recycling", source, [settings], resume)
     rows = rows_of(source, run)
@@ -36,7 +36,7 @@ def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resu
     return helper
 
 
-def tables(helper: Helper) -> list[Any]:
+def tables(helper: DraftHeads) -> list[Any]:
     """The figures of a table for people: what it holds, and how often it knows the next token of held-out texts."""
     from rich.table import Table
 

@@ -112,7 +112,7 @@ export class Lane {
     const accepted = this.summary?.num_accepted_tokens ?? kept;
     const figures = {
       speed: milliseconds ? (this.summary?.tokens_per_second ?? (1000 * tokens) / milliseconds).toFixed(0) : "–",
-      acceptance: tokens ? (this.summary?.mean_acceptance_length ?? tokens / this.steps.length).toFixed(2) : "–",
+      acceptance: tokens ? (this.summary?.tokens_per_step ?? tokens / this.steps.length).toFixed(2) : "–",
       kept: drafted ? `${accepted} of ${drafted}` : "–",
       tokens: tokens || "–",
     };

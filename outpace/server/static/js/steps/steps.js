@@ -8,11 +8,11 @@
  *   bonus      the model's own token after guesses that were all right
  *   again      the model's own token of the step before, checked again
  *   plain      the model's own token of a step without guesses
- * nodes: [{text, parent, chance, source, isAgain, state}], state one of accepted, held (right, but not in the text with this step),
+ * nodes: [{text, parent, confidence, source, isAgain, state}], state one of accepted, held (right, but not in the text with this step),
  *   rejected. isAgain: not a guess but a token the step before held, first in this draft to be checked once more.
  */
 export function readStep(trace) {
-  const draft = trace.draft ?? { tokens: [], parents: [], chances: [], sources: [], accepted: [] };
+  const draft = trace.draft ?? { tokens: [], parents: [], confidences: [], sources: [], accepted: [] };
   const path = draft.accepted;
   const used = new Set(path.slice(0, trace.tokens.length));
   const held = new Set(path.slice(trace.tokens.length));
@@ -20,7 +20,7 @@ export function readStep(trace) {
   const nodes = draft.tokens.map((text, i) => ({
     text,
     parent: draft.parents[i],
-    chance: draft.chances?.[i] ?? null,
+    confidence: draft.confidences?.[i] ?? null,
     source: draft.sources?.[i] || givenBy.get(i) || "",
     isAgain: !draft.sources?.[i],
     state: used.has(i) ? "accepted" : held.has(i) ? "held" : "rejected",

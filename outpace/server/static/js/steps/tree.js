@@ -32,7 +32,7 @@ function layOut(step, root) {
   const own = step.tokens.find((token) => ["corrected", "bonus", "plain"].includes(token.kind));
   if (own) {
     const parent = step.path.length ? drafted[step.path.at(-1)] : first;
-    nodes.push({ text: own.text, state: "own", kind: own.kind, source: "", chance: null, parent, depth: parent.depth + 1 });
+    nodes.push({ text: own.text, state: "own", kind: own.kind, source: "", confidence: null, parent, depth: parent.depth + 1 });
   }
   placeRows(first, nodes);
   placeColumns(nodes);
@@ -71,20 +71,20 @@ function edge({ parent, x, row, state }) {
 }
 
 function box(node, palette) {
-  const { x, row, width, label, state, kind, source, chance, text } = node;
+  const { x, row, width, label, state, kind, source, confidence, text } = node;
   const rect = svg("rect", { width, height: HEIGHT, rx: 7 });
   const word = svg("text", { x: width / 2, y: HEIGHT / 2 + 4.5, "text-anchor": "middle" }, label);
   const group = svg("g", { class: `node ${state}`, transform: `translate(${x} ${row * ROW})` }, rect, word);
   if (source) palette.paint(group, source);
-  const chances = chance === null || chance === undefined ? "" : `${Math.round(100 * chance)}%`;
-  const note = kind ?? (node.isAgain && state !== "root" ? "held over" : chances);
+  const confidences = confidence === null || confidence === undefined ? "" : `${Math.round(100 * confidence)}%`;
+  const note = kind ?? (node.isAgain && state !== "root" ? "held over" : confidences);
   if (note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, note));
-  const about = [JSON.stringify(text), state, kind, source && `guessed by ${source}`, chances && `chance ${chances}`];
+  const about = [JSON.stringify(text), state, kind, source && `guessed by ${source}`, confidences && `confidence ${confidences}`];
   group.append(svg("title", {}, about.filter(Boolean).join(", ")));
   return group;
 }
 
 function inWords(step) {
-  const nodes = step.nodes.map(({ text, state, source, chance }) => `${visible(text)} ${state}${source ? ` by ${source}` : ""}${chance === null ? "" : ` chance ${Math.round(100 * chance)}%`}`);
+  const nodes = step.nodes.map(({ text, state, source, confidence }) => `${visible(text)} ${state}${source ? ` by ${source}` : ""}${confidence === null ? "" : ` confidence ${Math.round(100 * confidence)}%`}`);
   return nodes.length ? `Draft tree: ${nodes.join("; ")}` : "No guesses in this step";
 }
