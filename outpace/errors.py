@@ -1,4 +1,4 @@
-"""The errors a user can cause. The command line prints their message as one line; nothing here is a bug of outpace."""
+"""The errors that a user can cause. The command line prints their message as one line."""
 
 
 class OutpaceError(Exception):

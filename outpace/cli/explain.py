@@ -52,7 +52,7 @@ def _accounts(controller: AdaptiveController) -> Table:
     for heading in ("drafter", "tokens a step", "ms a step", "now"):
         table.add_column(heading, justify="left" if heading == "drafter" else "right")
     for name, record in controller.drafter_stats.records.items():
-        state = f"rests {record.rest} steps: not worth its time" if record.rest else "guesses"
+        state = f"paused for {record.pause} steps: costs more than it saves" if record.pause else "drafts"
         table.add_row(name, f"{record.gained:.2f}", f"{record.milliseconds:.2f}", state)
     return table
 

@@ -1,7 +1,7 @@
-"""Guess as much as pays: nodes are chosen by calibrated chances and the measured cost of a pass, over all drafters and requests at once.
+"""Draft as many tokens as the cost model says are worth verifying, over all drafters and requests at once.
 
-The best nodes come first; how many depends on the width of the pass (width.py). Rows that a pass has anyway, because a lone row is padded
-or a width is kept, are filled with the next best guesses for free. No nodes at all is plain decoding at plain cost.
+Nodes are ranked by calibrated confidence; how many run depends on the size of the forward pass (num_tokens.py). Tokens that would only be
+padding are replaced by the next best nodes at no extra cost. A step without nodes is plain decoding at plain cost.
 """
 
 from __future__ import annotations
@@ -14,56 +14,56 @@ from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
 from outpace.controller.drafter_stats import DrafterStats
-from outpace.controller.num_tokens import MIN_ROWS, NumTokensPolicy
+from outpace.controller.num_tokens import MIN_TOKENS, NumTokensPolicy
 from outpace.controller.switch import Switch
 from outpace.drafters.combined import CombinedDrafter
 from outpace.request import Request
 from outpace.tree.draft import Draft, select
 
-MIN_CONFIDENCE = 0.01  # less is not even given a free row
-Candidate = tuple[float, int, int]  # chance of the whole path, index of the request, node
+MIN_CONFIDENCE = 0.01  # nodes below it are dropped even where they would replace padding
+Candidate = tuple[float, int, int]  # confidence of the whole path, index of the request, node
 
 
 @dataclass(frozen=True)
 class Step:
-    """Why a step guessed what it did, for `--explain`: nodes as (token, drafter, chance of the whole path)."""
+    """The reasons for one step, for `--explain`. Nodes are (token, drafter, confidence of the whole path)."""
 
     num_tokens: int
     milliseconds: float
     rate: float
     taken: list[tuple[int, str, float]] = field(default_factory=list)
-    left: tuple[int, str, float] | None = None  # the best node that found no row
+    left: tuple[int, str, float] | None = None  # the best node that was not run
 
 
 class AdaptiveController(Controller):
-    """Built for one target by its CostTable; `max_nodes` bounds what a request drafts in a step."""
+    """Serves one target, whose costs are in a CostTable; `max_nodes` limits what one request drafts in a step."""
 
     def __init__(self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24):
         self.drafter, self.max_nodes = drafter, max_nodes
         self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.names)
         self.switch = Switch()
-        self.mean_drafted = float(max_nodes)  # nodes a request took lately, running mean
-        self.expected, self.taken = 1.0, 1.0  # milliseconds of a pass by the table and in truth, running means
-        self.steps: list[Step] | None = None  # a list collects the reasons
+        self.mean_drafted = float(max_nodes)  # nodes run per request and step, running mean
+        self.expected, self.taken = 1.0, 1.0  # milliseconds of a forward pass, as the table says and as measured; running means
+        self.steps: list[Step] | None = None  # set it to a list to collect the reasons
 
     def budget(self, request: Request, num_running: int) -> int:
         return 0 if self.switch.is_plain else min(self.max_nodes, 2 + int(1.6 * self.mean_drafted))
 
     def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_tokens: int) -> Plan:
-        self._question(requests)
+        self._step_switch(requests)
         nodes = self._candidates(requests, drafts)
         own = [1 + len(request.unconfirmed) for request in requests]
-        rows, gains = _running(own, nodes, num_other_tokens)
+        sizes, gains = _sizes_and_gains(own, nodes, num_other_tokens)
         num_context = sum(len(request.token_ids) for request in requests)
-        num_tokens = self.policy.choose(rows, gains, len(requests), num_context, num_other_tokens + sum(own))
-        num_taken = bisect_right(rows, num_tokens) - 1
-        least = self.policy.rate * self.policy.costs.idle_row  # a row that is run anyway still costs its logits
+        num_tokens = self.policy.choose(sizes, gains, len(requests), num_context, num_other_tokens + sum(own))
+        num_taken = bisect_right(sizes, num_tokens) - 1
+        least = self.policy.rate * self.policy.costs.idle_row  # a node in the place of padding still costs its logits
         while num_taken and nodes[num_taken - 1][0] < least:
             num_taken -= 1
         self.expected = self._running_mean(self.expected, self._cost(requests, num_tokens))
         self.mean_drafted += 0.1 * (num_taken / len(requests) - self.mean_drafted)
         chosen: list[list[int]] = [[] for _ in requests]
-        gained: dict[str, float] = {}  # drafters that guessed the same node share it
+        gained: dict[str, float] = {}  # drafters that proposed the same node share its gain
         for confidence, index, node in nodes[:num_taken]:
             chosen[index].append(node)
             names = _source(requests[index], drafts[index], node).split("+")
@@ -74,11 +74,11 @@ class AdaptiveController(Controller):
             self._note(requests, drafts, nodes, num_taken, num_tokens)
         return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], num_tokens)
 
-    def _question(self, requests: Sequence[Request]) -> None:
-        """Tell the guard that a step begins."""
+    def _step_switch(self, requests: Sequence[Request]) -> None:
+        """Tell the switch that a step begins."""
         lengths = {request.id: len(request.token_ids) + len(request.unconfirmed) for request in requests}
-        num_rows, num_seqs = MIN_ROWS * len(requests), len(requests)
-        plain = self.policy.costs.milliseconds(num_rows, num_seqs, sum(lengths.values()), num_rows - num_seqs)
+        num_plain, num_seqs = MIN_TOKENS * len(requests), len(requests)
+        plain = self.policy.costs.milliseconds(num_plain, num_seqs, sum(lengths.values()), num_plain - num_seqs)
         self.switch.step(lengths, plain, self.taken / self.expected)
 
     def record_forward_time(self, milliseconds: float) -> None:
@@ -95,7 +95,7 @@ class AdaptiveController(Controller):
         if self.switch.is_plain:
             self.drafter.paused = set(self.drafter.names)
             return
-        load = self.taken / self.expected  # a busy machine slows drafting and passes alike
+        load = self.taken / self.expected  # a busy machine slows drafting and forward passes alike
         self.drafter_stats.account(gained, self.drafter.milliseconds, self.policy.rate / load)
         self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)
         self.drafter.paused = self.drafter_stats.paused
@@ -128,19 +128,20 @@ def _source(request: Request, draft: Draft, node: int) -> str:
     return draft.sources[node] if draft.sources else request.strategy.name
 
 
-def _running(own: Sequence[int], nodes: Sequence[Candidate], num_other_tokens: int) -> tuple[list[int], list[float]]:
-    """(rows of the pass, tokens expected) with the first k nodes, k = 0, 1, …; `own` are the rows of each request without nodes."""
+def _sizes_and_gains(own: Sequence[int], nodes: Sequence[Candidate], num_other_tokens: int) -> tuple[list[int], list[float]]:
+    """(size of the forward pass, tokens expected) with the first k nodes, k = 0, 1, ...; `own` are the tokens of each request without
+    nodes."""
     own = list(own)
-    rows, gains = [num_other_tokens + sum(max(MIN_ROWS, count) for count in own)], [float(len(own))]
+    sizes, gains = [num_other_tokens + sum(max(MIN_TOKENS, count) for count in own)], [float(len(own))]
     for confidence, index, _ in nodes:
         own[index] += 1
-        rows.append(rows[-1] + (own[index] > MIN_ROWS))
+        sizes.append(sizes[-1] + (own[index] > MIN_TOKENS))
         gains.append(gains[-1] + confidence)
-    return rows, gains
+    return sizes, gains
 
 
 def _pruned(draft: Draft, nodes: list[int]) -> Draft:
-    """The draft of these nodes, best first, and of the probes that hang off them or off the root."""
+    """The draft of these nodes, best first, and of the lookahead tokens behind them or behind the root."""
     lookahead = range(len(draft) - draft.num_lookahead, len(draft))
     kept = set(nodes)
     riding: list[int] = []

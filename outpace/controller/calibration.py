@@ -1,4 +1,4 @@
-"""How often do guesses like this one hold? Counts that turn what a drafter claims into what has been seen."""
+"""Calibrated confidences: counts of accepted draft tokens turn what a drafter claims into what has been observed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
-CLAIMS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed chances
+BINS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed confidence
 DEPTHS = (1, 2, 4, 8)  # first depth of each group
-PRIOR = 6.0  # the claim itself counts like so many trials
-MEMORY = 600.0  # trials after which the past counts half
+PRIOR = 6.0  # weight of the claim itself, in trials
+MEMORY = 600.0  # number of trials after which the counts are halved
 
 
 class Calibration:
-    """Beta counts by (drafter, bin of its claimed chance, group of depths), shared by all requests of a controller."""
+    """Beta counts by (drafter, bin of claimed confidence, group of depths), shared by all requests of a controller."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, int, int], list[float]] = {}  # -> [held, trials]
+        self.counts: dict[tuple[str, int, int], list[float]] = {}  # -> [accepted, trials]
 
     def confidence(self, source: str, claim: float, depth: int) -> float:
-        """The chance that a node holds, given that its parent does; depth 1 is the next token."""
-        held, trials = self.counts.get(_key(source, claim, depth), (0.0, 0.0))
-        return (held + PRIOR * claim) / (trials + PRIOR)
+        """The probability that a node is right, given that its parent is; depth 1 is the next token."""
+        accepted, trials = self.counts.get(_key(source, claim, depth), (0.0, 0.0))
+        return (accepted + PRIOR * claim) / (trials + PRIOR)
 
     def learn(self, source: str, claim: float, depth: int, is_right: bool) -> None:
-        """A node whose parent held turned out right or wrong."""
+        """Record that a node whose parent was right turned out right or wrong."""
         entry = self.counts.setdefault(_key(source, claim, depth), [0.0, 0.0])
         if entry[1] >= MEMORY:
             entry[:] = entry[0] / 2, entry[1] / 2
@@ -33,7 +33,8 @@ class Calibration:
         entry[1] += 1.0
 
     def paths(self, draft: Draft, name: str) -> list[float]:
-        """The chance of each node that it and all its ancestors hold; 0 for probes. `name`: the drafter where the draft names none."""
+        """For each node the probability that it and all its ancestors are right; 0 for lookahead tokens. `name` is the drafter of nodes
+        without a source."""
         found: list[float] = []
         depths: list[int] = []
         for node in range(len(draft) - draft.num_lookahead):
@@ -44,7 +45,7 @@ class Calibration:
         return found + [0.0] * draft.num_lookahead
 
     def observe(self, draft: Draft, name: str, known: Sequence[int]) -> None:
-        """Learn from a whole proposal, run or not: `known` are the tokens that really came."""
+        """Learn from a whole proposal, whether it was verified or not; `known` are the tokens that followed."""
         children: dict[int, list[int]] = {}
         for node in range(len(draft) - draft.num_lookahead):
             children.setdefault(draft.parents[node], []).append(node)
@@ -61,9 +62,9 @@ class Calibration:
 
 
 def claim_of(draft: Draft, node: int) -> float:
-    """The chance the drafter gives a node."""
+    """The confidence that the drafter gives a node."""
     return UNKNOWN_CONFIDENCE if draft.confidences is None else draft.confidences[node]
 
 
 def _key(source: str, claim: float, depth: int) -> tuple[str, int, int]:
-    return source, bisect(CLAIMS, claim), bisect(DEPTHS, depth)
+    return source, bisect(BINS, claim), bisect(DEPTHS, depth)

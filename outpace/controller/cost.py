@@ -1,6 +1,6 @@
-"""What a pass costs on this machine: rows -> milliseconds, by context length and batch size, measured and kept on disk.
+"""The cost of a forward pass on this machine: tokens -> milliseconds, by context length and batch size, measured once and kept on disk.
 
-A table, not a line: kernels jump at certain widths, and a pass of another width than the one before may cost extra (`switch`).
+It is a table, not a line: kernels jump at certain sizes, and a forward pass of another size than the one before may cost extra (`switch`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ logger = logging.getLogger("outpace")
 SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
-RUN, WARM_UP = 12, 4  # passes of one width in a row, and those of them that do not count
+RUN, WARM_UP = 12, 4  # forward passes of one size in a row, and how many of them are not counted
 FORMAT = 2
 
 
 @dataclass(frozen=True)
 class VerifyCost:
-    """Time of a pass of `num_tokens` rows."""
+    """Time of a forward pass of `num_tokens` tokens."""
 
     num_tokens: int
     milliseconds: float
@@ -42,10 +42,11 @@ class VerifyCost:
 
 @dataclass(frozen=True)
 class CostTable:
-    """Milliseconds of a pass: `alone` for one sequence with little context, `batched` for BATCH sequences, both by `sizes` (rows in all).
+    """Milliseconds of a forward pass: `alone` for one sequence with little context, `batched` for BATCH sequences; `sizes` are the numbers
+    of tokens in all.
 
-    `per_context_token` is what a token of context adds, for each width; `switch` what a pass adds that is not as wide as the last;
-    `idle_row` what a row costs less that is only padding: nobody wants its logits.
+    `per_context_token` is what a token of context adds, for each size; `switch` what a change of size adds; `idle_row` how much less a
+    padding token costs, whose logits are not needed.
     """
 
     sizes: tuple[float, ...]
@@ -55,18 +56,18 @@ class CostTable:
     switch: float = 0.0
     idle_row: float = 0.0
 
-    def milliseconds(self, rows: int, num_seqs: int = 1, num_context: int = SHORT, num_idle: int = 0) -> float:
-        """A pass of `rows` rows, `num_idle` of them padding, of `num_seqs` sequences with `num_context` cached tokens in all."""
+    def milliseconds(self, num_tokens: int, num_seqs: int = 1, num_context: int = SHORT, num_idle: int = 0) -> float:
+        """A forward pass of `num_tokens` tokens (`num_idle` of them padding) of `num_seqs` sequences with `num_context` cached."""
         share = min(1.0, max(0.0, (num_seqs - 1) / (BATCH - 1)))
-        alone, batched, context = self._by_rows
-        base = (1 - share) * _at(alone, rows) + share * _at(batched, rows)
-        return base - num_idle * self.idle_row + max(0.0, num_context - SHORT * num_seqs) * _at(context, rows // num_seqs)
+        alone, batched, context = self._curves
+        base = (1 - share) * _at(alone, num_tokens) + share * _at(batched, num_tokens)
+        return base - num_idle * self.idle_row + max(0.0, num_context - SHORT * num_seqs) * _at(context, num_tokens // num_seqs)
 
     @cached_property
-    def _by_rows(self) -> tuple[list[float], ...]:
-        """The three curves for 0, 1, 2, … rows up to the widest: straight lines between the widths. Looked up many times a step."""
-        rows = np.arange(int(self.sizes[-1]) + 1)
-        return tuple(np.interp(rows, self.sizes, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
+    def _curves(self) -> tuple[list[float], ...]:
+        """The three curves for 0, 1, 2, ... tokens up to the largest size, interpolated linearly. Looked up many times per step."""
+        tokens = np.arange(int(self.sizes[-1]) + 1)
+        return tuple(np.interp(tokens, self.sizes, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
 
     def save(self, path: Path) -> None:
         """Write the table whole or not at all."""
@@ -89,19 +90,19 @@ class CostTable:
             return None
 
 
-def _at(curve: Sequence[float], rows: int) -> float:
-    """The value at so many rows; beyond the widest measured the curve goes on as it ended."""
-    beyond = rows - len(curve) + 1
-    return curve[rows] if beyond <= 0 else curve[-1] + beyond * max(0.0, curve[-1] - curve[-2])
+def _at(curve: Sequence[float], num_tokens: int) -> float:
+    """The value at `num_tokens`; beyond the largest measured size the curve continues as it ended."""
+    beyond = num_tokens - len(curve) + 1
+    return curve[num_tokens] if beyond <= 0 else curve[-1] + beyond * max(0.0, curve[-1] - curve[-2])
 
 
 def cost_of(target: TargetModel, folder: Path) -> CostTable:
-    """The table of this target on this machine: from a file in `folder` if it is there, else measured (seconds) and written to it."""
+    """The table of this target on this machine: read from a file in `folder`, or measured (some seconds) and written there."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
     path = folder / f"{name}.json" if target.fingerprint else None
     table = CostTable.load(path) if path else None
     if table is None:
-        with stages("measuring the cost of a pass (once)") as show:
+        with stages("measuring the cost of a forward pass (once)") as show:
             show("about ten seconds")
             table = measure_cost(target)
         if path:
@@ -113,7 +114,7 @@ def cost_of(target: TargetModel, folder: Path) -> CostTable:
 
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
-    """Measure all of a CostTable; about 600 passes."""
+    """Measure a whole CostTable; about 600 forward passes."""
     room = target.capabilities.max_len - max(SIZES) - 1
     alone = _times(target, [(num_tokens, 1) for num_tokens in SIZES], min(SHORT, room), repeats)
     wide = [num_tokens for num_tokens in SIZES if num_tokens >= 2 * BATCH]
@@ -135,14 +136,14 @@ def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
 def measure_verify_cost(
     target: TargetModel, sizes: Sequence[int] = (2, 4, 8, 12, 16), context: int = 256, repeats: int = 15
 ) -> list[VerifyCost]:
-    """Time of passes of each width behind `context` cached tokens."""
+    """Time of a forward pass of each size behind `context` cached tokens."""
     context = max(1, min(context, target.capabilities.max_len - max(sizes) - 1))
     times = _times(target, [(num_tokens, 1) for num_tokens in sizes], context, repeats)
     return [VerifyCost(num_tokens, times[num_tokens, 1]) for num_tokens in sizes]
 
 
 def _machine() -> str:
-    """The processor and how many of its cores this process may use."""
+    """The processor and the number of its cores that this process may use."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -150,7 +151,7 @@ def _machine() -> str:
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:
-    """The values as a curve that never falls: noise only ever adds, so a wider pass that was faster bounds the narrower ones."""
+    """The values as a curve that never falls: noise only adds time, so a larger forward pass that was faster bounds the smaller ones."""
     return tuple(float(value) for value in np.minimum.accumulate(values[::-1])[::-1])
 
 
@@ -159,7 +160,7 @@ def _tokens(target: TargetModel, count: int) -> list[int]:
 
 
 def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
-    """A slot with `context` cached tokens and room for a pass of `num_tokens`; equal starts are shared where the target can."""
+    """A slot with `context` cached tokens and room for a forward pass of `num_tokens`; equal prefixes are shared where the target can."""
     tokens = _tokens(target, context + 1)
     slot = target.allocate(context + num_tokens + 1, tokens)
     if part := tokens[slot.num_cached : context]:
@@ -169,8 +170,8 @@ def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
 
 
 def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int, repeats: int) -> dict[tuple[int, int], float]:
-    """Milliseconds of passes of (rows, sequences), lower quartile, for noise only ever adds. Each shape runs several passes in a row, as
-    decoding does; the shapes take turns, so that drift hits all alike."""
+    """Milliseconds of forward passes of (tokens, sequences): the lower quartile, as noise only adds time. Each shape runs several times in
+    a row, as in decoding; the shapes take turns, so that drift affects all alike."""
     num_slots = max(num_seqs for _, num_seqs in shapes)
     slots = [_filled(target, context, max(num_tokens for num_tokens, _ in shapes)) for _ in range(num_slots)]
     tokens = _tokens(target, max(num_tokens for num_tokens, _ in shapes))
@@ -183,7 +184,7 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
                 for index in range(RUN):
                     started = time.perf_counter()
                     target.forward(batch, num_tokens)
-                    if index >= WARM_UP:  # the first passes of a new width prepare it
+                    if index >= WARM_UP:  # the first runs of a new size prepare it
                         times[num_tokens, num_seqs].append(1e3 * (time.perf_counter() - started))
     finally:
         for slot in slots:
@@ -192,7 +193,7 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
 
 
 def _switch_cost(target: TargetModel, context: int, repeats: int, alone: dict[tuple[int, int], float]) -> float:
-    """What a pass costs more when the one before had another width."""
+    """What a forward pass costs more if the one before had another size."""
     sizes, slot = (8, 4), _filled(target, context, 8)
     tokens, extra = _tokens(target, 8), []
     try:

@@ -1,4 +1,4 @@
-"""Does a drafter earn the time it takes? Those that do not are left out for a while, and tried again later."""
+"""Gains and costs of each drafter. A drafter that costs more time than it saves is paused, and tried again later."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 MEMORY = 0.9  # weight of the past in the running means
-TRIAL, REST, LONGEST_REST = 24, 32, 512  # steps
+TRIAL, PAUSE, LONGEST_PAUSE = 24, 32, 512  # steps
 
 
 @dataclass
 class _Record:
-    gained: float = 0.0  # expected tokens a step, shared with others of the same guess, running mean
-    milliseconds: float = 0.0  # a step, running mean
-    num_steps: int = 0  # since it was last taken in
-    rest: int = 0  # steps left to stay out
-    next_rest: int = REST
+    gained: float = 0.0  # expected tokens per step, shared with drafters of the same node; running mean
+    milliseconds: float = 0.0  # per step, running mean
+    num_steps: int = 0  # since the last pause
+    pause: int = 0  # steps left to pause
+    next_pause: int = PAUSE
 
 
 class DrafterStats:
-    """Running accounts of all drafters of a combination; `paused` are those to leave out."""
+    """Running accounts of all drafters of a combination; `paused` names those to leave out."""
 
     def __init__(self, names: Collection[str]):
         self.records = {name: _Record() for name in names}
 
     @property
     def paused(self) -> set[str]:
-        return {name for name, record in self.records.items() if record.rest > 0}
+        return {name for name, record in self.records.items() if record.pause > 0}
 
     def account(self, gained: Mapping[str, float], milliseconds: Mapping[str, float], rate: float) -> None:
-        """One step: tokens expected of each drafter, and its time in milliseconds; `rate` in tokens a millisecond."""
+        """Record one step: the tokens expected from each drafter and its time in milliseconds; `rate` is in tokens per millisecond."""
         for name, record in self.records.items():
-            if record.rest > 0:
-                record.rest -= 1
+            if record.pause > 0:
+                record.pause -= 1
                 record.num_steps = 0
                 continue
             keep = MEMORY if record.num_steps else 0.0
@@ -42,6 +42,6 @@ class DrafterStats:
             if record.num_steps < TRIAL:
                 continue
             if record.gained < rate * record.milliseconds:
-                record.rest, record.next_rest = record.next_rest, min(2 * record.next_rest, LONGEST_REST)
+                record.pause, record.next_pause = record.next_pause, min(2 * record.next_pause, LONGEST_PAUSE)
             else:
-                record.next_rest = REST
+                record.next_pause = PAUSE

@@ -1,8 +1,8 @@
-"""How wide should the next pass be, when changing the width costs time too?
+"""The number of tokens of the next forward pass, where changing that number costs time too.
 
-A step that gains E tokens in C milliseconds is worth E - rate * C, where rate is what decoding has reached lately in tokens a
-millisecond (Dinkelbach's rule for a ratio). Another width than the last is taken if it is worth the change: either for this step
-alone, there and back, or because it would have been worth more for a while.
+A step that gains E tokens in C milliseconds is worth E - rate * C, where rate is the recent speed in tokens per millisecond (Dinkelbach's
+rule for a ratio). The number changes if that pays: for this step alone, there and back, or because another number would have been better
+for some time.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from collections.abc import Sequence
 
 from outpace.controller.cost import CostTable
 
-MIN_ROWS = 2  # of a sequence in a pass
-EXTRA_ROWS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 18, 22, 30, 46, 62)  # widths looked at, beyond those that plain decoding needs
+MIN_TOKENS = 2  # of a sequence in a forward pass
+EXTRA_TOKENS = (0, 1, 2, 3, 4, 6, 8, 10, 12, 14, 18, 22, 30, 46, 62)  # sizes considered, beyond what plain decoding needs
 MEMORY = 0.85  # weight of the past in the running means
 HORIZON = 6.0  # steps for which a change is expected to last
 
 
 class NumTokensPolicy:
-    """Remembers the last width, the rate, and what every width would have been worth lately."""
+    """Remembers the last size, the rate, and what each size would have been worth recently."""
 
     def __init__(self, costs: CostTable):
         self.costs = costs
         self._start(1)
 
     def _start(self, num_seqs: int) -> None:
-        self.num_seqs, self.num_tokens = num_seqs, MIN_ROWS * num_seqs
+        self.num_seqs, self.num_tokens = num_seqs, MIN_TOKENS * num_seqs
         plain = self.costs.milliseconds(self.num_tokens, num_seqs, num_idle=self.num_tokens - num_seqs)
-        self.tokens, self.spent = float(num_seqs), plain  # running means of a step
-        self.usual: dict[int, float] = {}  # width -> running mean of its worth
+        self.tokens, self.spent = float(num_seqs), plain  # running means per step
+        self.usual: dict[int, float] = {}  # size -> running mean of its worth
 
     @property
     def rate(self) -> float:
-        """Tokens a millisecond, lately."""
+        """Recent tokens per millisecond."""
         return self.tokens / self.spent
 
-    def choose(self, rows: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int, num_wanted: int = 0) -> int:
-        """The width to run. rows[k] is the width that k nodes need, gains[k] the tokens expected with them; both never fall.
+    def choose(self, sizes: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int, num_wanted: int = 0) -> int:
+        """The size of the forward pass. sizes[k] is what k nodes need, gains[k] the tokens expected with them; neither ever falls.
 
-        `num_wanted` of the rows without any node are no padding (0: all of them).
+        Of the tokens without any node, `num_wanted` are no padding (0: all of them).
         """
         if num_seqs != self.num_seqs:
             self._start(num_seqs)
-        rate, wanted = self.rate, num_wanted or rows[0]
+        rate, wanted = self.rate, num_wanted or sizes[0]
 
         def outcome(num_tokens: int) -> tuple[float, float]:
-            """Tokens expected of a pass, and its milliseconds."""
-            num_nodes = bisect_right(rows, num_tokens) - 1
+            """Tokens expected of a forward pass, and its milliseconds."""
+            num_nodes = bisect_right(sizes, num_tokens) - 1
             num_idle = max(0, num_tokens - wanted - num_nodes)
             return gains[num_nodes], self.costs.milliseconds(num_tokens, num_seqs, num_context, num_idle)
 
@@ -55,8 +55,8 @@ class NumTokensPolicy:
             tokens, milliseconds = outcome(num_tokens)
             return tokens - rate * milliseconds
 
-        last = max(self.num_tokens, rows[0])
-        options = {num_tokens for extra in EXTRA_ROWS if (num_tokens := MIN_ROWS * num_seqs + extra) >= rows[0]} | {last}
+        last = max(self.num_tokens, sizes[0])
+        options = {num_tokens for extra in EXTRA_TOKENS if (num_tokens := MIN_TOKENS * num_seqs + extra) >= sizes[0]} | {last}
         now = {num_tokens: worth(num_tokens) for num_tokens in options}
         best, advantage, change = last, 0.0, rate * self.costs.switch
         for num_tokens in options:

@@ -11,7 +11,7 @@ from outpace.verifiers.base import Verifier
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a request guesses and checks: parts shared by all requests with the same settings."""
+    """A drafter, a verifier and a controller. `name` is the drafter spec."""
 
     name: str
     drafter: Drafter

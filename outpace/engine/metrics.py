@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Metrics:
-    """Totals since the engine started. Seconds are wall time: of whole steps, of the model's passes, of drafting."""
+    """Totals since the engine started. Seconds are wall time: of whole steps, of forward passes, of drafting."""
 
     num_steps: int = 0
     num_decode_steps: int = 0  # summed over requests
@@ -24,7 +24,7 @@ class Metrics:
     draft_seconds: float = 0.0
 
     def add_verdict(self, num_draft_tokens: int, num_accepted: int, num_tokens: int) -> None:
-        """One request's step: nodes drafted, nodes accepted, tokens delivered."""
+        """Record one request's step: draft tokens, accepted draft tokens, tokens delivered."""
         self.num_decode_steps += 1
         self.num_generation_tokens += num_tokens
         self.num_drafts += num_draft_tokens > 0
@@ -37,7 +37,7 @@ class Metrics:
 
     @property
     def host_overhead(self) -> float:
-        """Share of step time spent outside the model's pass."""
+        """Share of step time spent outside the forward pass."""
         return 1.0 - self.forward_seconds / self.step_seconds if self.step_seconds else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Who runs in the next pass: first come, first served; decoding always, prefill in chunks with the rows that are left."""
+"""Which requests run in the next forward pass: decoding ones always, prompts in chunks with the tokens that are left."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from outpace.tree.segment import Segment
 
 
 class Scheduler:
-    """A request holds room for its whole length from admission on, so a running one never has to give way."""
+    """A request reserves room for its whole length when it is admitted, so a running request is never preempted."""
 
     def __init__(self, target: TargetModel, config: EngineConfig, num_reusable_prefix: Callable[[Request], int]):
-        """`num_reusable_prefix`: how many leading tokens of a request's text need not be run if their K/V is there."""
+        """`num_reusable_prefix`: number of leading tokens of a request whose K/V may be reused."""
         self.target, self.config, self.num_reusable_prefix = target, config, num_reusable_prefix
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
 
     def num_cache_tokens(self, request: Request) -> int:
-        """Cache rows to reserve: the longest text it may reach and one draft."""
+        """Cache tokens to reserve: the longest text it may reach and one draft."""
         return request.num_prompt_tokens + request.sampling_params.max_tokens + self.config.max_draft_tokens
 
     def admit(self) -> list[Request]:
@@ -50,13 +50,13 @@ class Scheduler:
 
     @property
     def num_prefill_tokens(self) -> int:
-        """Rows of prompts that the next pass will run beside those of the decoding requests, at most."""
+        """Upper bound of the prompt tokens that the next forward pass will run beside the decoding requests."""
         waiting = sum(len(r.token_ids) - 1 - r.num_cached for r in self.running if r.is_prefilling)
         return min(waiting, self.config.max_num_batched_tokens)
 
-    def prefill(self, num_rows_taken: int) -> Iterator[tuple[Request, Segment]]:
-        """Chunks of prompts, oldest first, that fill the pass up to max_num_batched_tokens."""
-        left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_rows_taken)
+    def prefill(self, num_tokens_taken: int) -> Iterator[tuple[Request, Segment]]:
+        """Chunks of prompts, oldest first, that fill the forward pass up to max_num_batched_tokens."""
+        left = max(self.config.min_prefill_chunk, self.config.max_num_batched_tokens - num_tokens_taken)
         for request in self.running:
             if left > 0 and request.is_prefilling and request.slot is not None:
                 start = request.num_cached
@@ -65,7 +65,7 @@ class Scheduler:
                 yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=wants_prompt(request.strategy.drafter))
 
     def remove(self, request: Request) -> None:
-        """Take a request out, wherever it is, and free its slot."""
+        """Remove a request, waiting or running, and free its slot."""
         if request.slot is None:
             self.waiting.remove(request)
             return

@@ -84,8 +84,8 @@ class DraftLimits:
 
 
 def _shaped(request: Request, draft: Draft, budget: int, limit: int) -> Draft:
-    """The draft as the processors of the request shape it. A processor that fails is not the drafter's fault: the step runs without a draft,
-    and the error ends the request when the processor is asked for logits."""
+    """The draft as the request's processors shape it. A processor that fails is not the drafter's fault: the step runs without a draft, and
+    the error ends the request when the processor is applied to the logits."""
     try:
         return request.sampler.shape(draft, request, budget, limit)
     except Exception as error:

@@ -1,9 +1,9 @@
 """Structured output: an answer that must be JSON, fit a schema, match a regular expression or be one of a few texts (llguidance).
 
-The grammar is a processor: it judges every row of a draft tree by the committed tokens plus the row's path, as plain decoding
-would. It also shapes drafts: guesses it forbids are taken out before the model runs, and where it allows exactly one token that
-token is drafted for free. JSON is written in one way, that of Python's json.dumps (", " and ": ", no other white space), so that
-much of it is certain; a schema may ask for another layout by llguidance's key "x-guidance".
+The grammar is a processor: it masks the logits of every node of a draft tree by the committed tokens plus the node's path, as plain
+decoding would. It also shapes drafts: nodes that it forbids are removed before the model runs, and where it allows exactly one token, that
+token is drafted for free. JSON has one layout, that of Python's json.dumps (", " and ": ", no other white space), so that much of it is
+certain; a schema may ask for another layout by llguidance's key "x-guidance".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from outpace.request import Request
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
-SOURCE = "grammar"  # whose guess a forced token is
+SOURCE = "grammar"  # the source of forced tokens
 MAX_CACHED = 64  # compiled grammars kept
 MAX_EXPANDED = 10_000  # characters of a regular expression with its counts written out: a long forced run is computed in one piece
 LIMITS = {  # llguidance's units; a mask stops within milliseconds where a grammar costs more
@@ -39,25 +39,25 @@ LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator":
 
 
 class GrammarCompiler:
-    """Compiles what `SamplingParams.structured` asks for; keeps the latest results. One for each tokenizer.
+    """Compiles what `SamplingParams.structured` asks for; keeps the latest results. Make one per tokenizer.
 
-    fast: a `tokenizers.Tokenizer`. vocab_size: of the target's rows. Raises BadInputError for whatever cannot be compiled.
+    fast: a `tokenizers.Tokenizer`. vocab_size: that of the target's logits. Raises BadInputError for what cannot be compiled.
     """
 
     def __init__(self, fast: Any, vocab_size: int, eos_token_ids: frozenset[int]):
         self.fast, self.vocab_size, self.eos_token_ids = fast, vocab_size, eos_token_ids
         self._tokens: Any = None
         self._compiled: OrderedDict[StructuredOutput, Any] = OrderedDict()
-        self._lock = threading.Lock()  # a server compiles in other threads than the one that generates
+        self._lock = threading.Lock()  # a server compiles in other threads than the engine's
 
     def processor(self, structured: StructuredOutput, stop_token_ids: frozenset[int]) -> GrammarProcessor:
-        """A processor at the start of an answer; of `stop_token_ids` those without text end it like the model's own end tokens."""
+        """A processor at the start of an answer. Those of `stop_token_ids` that have no text end it as the model's own end tokens do."""
         matcher = self.prepare(structured)
         ends = self.eos_token_ids | {t for t in stop_token_ids if t < self.vocab_size and self._tokens.is_special_token(t)}
         return GrammarProcessor(matcher, self.vocab_size, ends)
 
     def prepare(self, structured: StructuredOutput) -> Any:
-        """Compile it, unless that has been done lately; a matcher of one's own. Any thread may call this."""
+        """A new matcher; compiles the grammar unless a recent result is kept. Any thread may call this."""
         with self._lock:
             found = self._compiled.get(structured)
         if found is None:
@@ -87,7 +87,7 @@ class GrammarCompiler:
             matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0, limits=llguidance.LLParserLimits(**LIMITS))
             first = matcher.deep_copy()
             if not first.is_error():
-                first.compute_bitmask()  # what fails at the first token is told now
+                first.compute_bitmask()  # a grammar that fails at the first token is refused now
         except ValueError as error:
             raise BadInputError(f"cannot use this {structured.kind}: {_first_line(str(error))}") from error
         if first.is_error():
@@ -95,7 +95,7 @@ class GrammarCompiler:
         return matcher
 
     def _read_tokens(self, llguidance: Any) -> Any:
-        """llguidance's form of the tokenizer; takes about 0.4 s for 50,000 tokens."""
+        """The tokenizer in llguidance's form; takes about 0.4 s for 50,000 tokens."""
         if not self.eos_token_ids:
             raise BadInputError("structured output needs a model with an end token, and this one has none")
         try:
@@ -133,8 +133,8 @@ _REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(,?)(\d*)\}|.",
 
 
 def _expanded(regex: str) -> int:
-    """About how many characters a regular expression has when its counts {m,n} are written out; + and * count once."""
-    sizes, last = [0], 0  # of the open groups; of the piece that a count would repeat
+    """Approximate length in characters of a regular expression whose counts {m,n} are written out; + and * count once."""
+    sizes, last = [0], 0  # sizes of the open groups; size of the part that a count would repeat
     for token in _REGEX_TOKEN.finditer(regex):
         text = token.group()
         if token.group(1):
@@ -151,12 +151,12 @@ def _expanded(regex: str) -> int:
 
 
 def _literal(text: str) -> str:
-    """A regular expression that matches this text only."""
+    """A regular expression that matches only this text."""
     return "".join(char if char.isalnum() else f"\\x{{{ord(char):x}}}" for char in text)
 
 
 def _first_line(message: str) -> str:
-    """The cause in one line: llguidance shows the place in further lines."""
+    """The cause in one line; llguidance shows the place in further lines."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     cause = next((line for line in lines if line.startswith("error:")), lines[0] if lines else "unknown reason")
     return cause.removeprefix("error:").strip()[:300]
@@ -172,13 +172,13 @@ class GrammarProcessor(Processor):
     def __init__(self, matcher: Any, vocab_size: int, ends: frozenset[int]):
         self.matcher, self.vocab_size, self.ends = matcher, vocab_size, ends
         self.words = np.zeros(-(-vocab_size // 32), np.int32)
-        self.path: list[int] = []  # where the cursor stands, after the committed tokens
+        self.path: list[int] = []  # path of the cursor, after the committed tokens
         self.masks: dict[tuple[int, ...], Array] = {}
         self.is_ended = False
 
     def apply(self, row: Array, path: Sequence[int]) -> None:
         if self.is_ended or not self.ends.isdisjoint(path):
-            return  # behind the end: such rows are never committed
+            return  # behind the end: such tokens are never committed
         allowed = np.unpackbits(self.mask(path), count=self.vocab_size, bitorder="little").view(bool)
         np.putmask(row, ~allowed, -np.inf)
         if not row.max() > -np.inf:
@@ -208,7 +208,7 @@ class GrammarProcessor(Processor):
         return self.masks[key]
 
     def _move(self, path: Sequence[int]) -> None:
-        """Take the cursor to this path."""
+        """Move the cursor to this path."""
         common = 0
         for a, b in zip(self.path, path, strict=False):
             if a != b:
@@ -223,13 +223,13 @@ class GrammarProcessor(Processor):
             raise OutpaceError(f"the grammar does not allow token {rest[done]} here")
 
     def allows(self, path: Sequence[int], token: int) -> bool:
-        """May this token follow?"""
+        """Whether this token may follow."""
         if not self.ends.isdisjoint(path):
             return False
         return bool(self.mask(path)[token >> 3] >> (token & 7) & 1)
 
     def forced(self, path: Sequence[int]) -> int | None:
-        """The only token that may follow, if there is but one."""
+        """The only token that may follow; None if there are several."""
         if self.is_ended or not self.ends.isdisjoint(path):
             return None
         bits = self.mask(path)
@@ -239,9 +239,9 @@ class GrammarProcessor(Processor):
         return int(places[0]) * 8 + value.bit_length() - 1
 
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
-        """Forced tokens first, then the nodes the grammar allows; forced tokens behind the leaves where the budget has room.
+        """Forced tokens first, then the nodes that the grammar allows, then forced tokens behind the leaves while the budget has room.
 
-        The result has no `draft_probs`: which nodes are left no longer follows them, and a draft without is right for every verifier.
+        The result has no `draft_probs`: the remaining nodes no longer follow them, and a draft without is valid for every verifier.
         """
         shaped = _Shaper(self, request, limit)
         shaped.force(-1, limit)
@@ -253,7 +253,7 @@ class GrammarProcessor(Processor):
 
 
 class _Shaper:
-    """A draft under construction; `paths[i]` leads from the last committed token to node i, pending tokens included."""
+    """A draft under construction; `paths[i]` leads from the last committed token to node i, unconfirmed tokens included."""
 
     def __init__(self, grammar: GrammarProcessor, request: Request, limit: int):
         self.grammar, self.name, self.limit = grammar, request.strategy.name, limit
@@ -263,7 +263,7 @@ class _Shaper:
         self.sources: list[str] = []
         self.paths: dict[int, list[int]] = {-1: list(request.unconfirmed.token_ids)}
         self.nodes: dict[tuple[int, int], int] = {}
-        self.places: dict[int, int] = {-1: -1}  # node of the old draft -> node here
+        self.places: dict[int, int] = {-1: -1}  # node of the old draft -> node of this one
 
     def add(self, parent: int, token: int, confidence: float, source: str) -> int:
         node = self.nodes[parent, token] = len(self.token_ids)
@@ -275,12 +275,12 @@ class _Shaper:
         return node
 
     def force(self, node: int, most: int) -> None:
-        """Append what must follow this node, while there are less than `most` nodes."""
+        """Append the tokens that must follow this node, up to `most` nodes in all."""
         while len(self.token_ids) < min(most, self.limit) and (token := self.grammar.forced(self.paths[node])) is not None:
             node = self.add(node, token, 1.0, SOURCE)
 
     def graft(self, draft: Draft, most: int) -> None:
-        """Add the draft's nodes that the grammar allows, but no probes."""
+        """Add the draft's nodes that the grammar allows, without lookahead tokens."""
         for node in range(len(draft) - draft.num_lookahead):
             parent, token = self.places.get(draft.parents[node]), draft.token_ids[node]
             if parent is None:
@@ -293,7 +293,7 @@ class _Shaper:
             self.places[node] = self.nodes[parent, token]
 
     def finish(self, draft: Draft) -> Draft:
-        """The tree, and behind it those probes of the old draft whose parent is still there."""
+        """The tree, followed by those lookahead tokens of the old draft whose parent is still there."""
         num_nodes = len(self.token_ids)
         for node in range(len(draft) - draft.num_lookahead, len(draft)):
             parent = self.places.get(draft.parents[node])

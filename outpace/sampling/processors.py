@@ -1,7 +1,7 @@
 """Changes to one row of logits that depend on the tokens before it: penalties, bias, minimum length, user hooks.
 
-A processor belongs to one request. It holds the committed tokens' part of its state and is told the path of draft tokens
-that leads to the row, so every node of a draft tree is judged exactly as plain decoding would judge it.
+A processor belongs to one request. Its state covers the committed tokens, and it is told the path of draft tokens that leads to the row,
+so that every node of a draft tree is treated exactly as in plain decoding.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from outpace.tree.draft import Draft
 
 
 class Processor(ABC):
-    """Changes a row of logits in place."""
+    """Changes one row of logits in place."""
 
     @abstractmethod
     def apply(self, row: Array, path: Sequence[int]) -> None:
         """row [V] float32, changed in place; path = draft tokens after the last committed token."""
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """These tokens now belong to the text."""
+        """These tokens are committed."""
         return None
 
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
-        """The draft behind `request.unconfirmed`, changed by what is certain about the next tokens: impossible nodes taken out, forced
-        ones put in. At most `budget` nodes that may be wrong and `limit` nodes in all, probes not counted."""
+        """The draft behind `request.unconfirmed`, changed by what is certain about the next tokens: impossible nodes removed, forced
+        ones added. At most `budget` nodes that may be wrong and `limit` nodes in all, lookahead tokens not counted."""
         return draft
 
 
@@ -41,8 +41,8 @@ class Penalties(Processor):
     def __init__(self, params: SamplingParams, prompt: Sequence[int]):
         self.repetition, self.presence, self.frequency = params.repetition_penalty, params.presence_penalty, params.frequency_penalty
         ids = np.unique(np.asarray(prompt, np.int64))
-        self.ids = np.zeros(max(64, 2 * len(ids)), np.int64)  # seen tokens, in order of first use
-        self.counts = np.zeros(len(self.ids), np.float32)  # how often each is in the output
+        self.ids = np.zeros(max(64, 2 * len(ids)), np.int64)  # tokens seen, in order of first use
+        self.counts = np.zeros(len(self.ids), np.float32)  # occurrences in the output
         self.ids[: len(ids)] = ids
         self.index = {int(t): i for i, t in enumerate(ids)}
 
@@ -67,14 +67,14 @@ class Penalties(Processor):
         if self.repetition != 1.0:
             values = np.where(values > 0, values / np.float32(self.repetition), values * np.float32(self.repetition))
         row[ids] = values - np.float32(self.frequency) * counts - np.float32(self.presence) * (counts > 0)
-        for token in reversed(path):  # undo: tokens first seen on the path leave the table again
+        for token in reversed(path):  # undo: tokens first seen on the path are removed from the table
             self.counts[self.index[token]] -= 1
             if self.index[token] >= num_committed and self.counts[self.index[token]] == 0:
                 del self.index[token]
 
 
 class LogitBias(Processor):
-    """Adds a constant to chosen tokens."""
+    """Adds a constant to the logits of chosen tokens."""
 
     def __init__(self, bias: dict[int, float], vocab_size: int):
         if any(not 0 <= int(token) < vocab_size for token in bias):
@@ -87,7 +87,7 @@ class LogitBias(Processor):
 
 
 class MinTokens(Processor):
-    """No end token before `min_tokens` tokens are out."""
+    """Forbids end tokens before `min_tokens` tokens have been committed."""
 
     def __init__(self, min_tokens: int, stop_token_ids: frozenset[int]):
         self.missing, self.stop_ids = min_tokens, np.array(sorted(stop_token_ids), np.int64)
@@ -117,7 +117,7 @@ class Hook(Processor):
 
 
 def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_ids: frozenset[int], vocab_size: int) -> list[Processor]:
-    """The processors that `params` asks for, in the order they are applied; none when nothing is asked."""
+    """The processors that `params` asks for, in the order they are applied; an empty list if none is needed."""
     found: list[Processor] = [Hook(hook, prompt) for hook in params.logits_processors]
     if params.logit_bias:
         found.append(LogitBias(params.logit_bias, vocab_size))

@@ -1,7 +1,7 @@
 """From logits to a token: the only file that warps probabilities, and the only source of randomness.
 
 The noise is a pure function of (seed, absolute position): one uniform number per position, turned into a token by the
-inverse CDF in token order. How often a row is looked at, with which drafter or in which batch, cannot change the text.
+inverse CDF in token order. Neither the drafter, the batch nor the number of draws changes the text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
 
 _MASK = (1 << 64) - 1
-_BLOCK = 256  # the CDF is searched block by block: one sum a block, then one cumulative sum inside the block that is hit
+_BLOCK = 256  # the CDF is searched by block: one sum per block, then one cumulative sum inside the block that is hit
 
 
 def uniform(seed: int, position: int, draw: int = 0) -> float:
@@ -83,7 +83,7 @@ class RequestSampler:
         self.is_cut = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
 
     def uniform(self, position: int, draw: int) -> float:
-        """Further noise for verifiers that need more than one number a position."""
+        """Further noise for verifiers that need more than one number per position."""
         return uniform(self.seed, position, draw)
 
     def commit(self, token_ids: Sequence[int]) -> None:
@@ -91,7 +91,7 @@ class RequestSampler:
             processor.commit(token_ids)
 
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
-        """The draft after every processor has said what it knows (see Processor.shape); unchanged when nothing may be guessed."""
+        """The draft as all processors shape it (see Processor.shape); unchanged if nothing may be drafted."""
         for processor in self.processors if budget > 0 else ():
             draft = processor.shape(draft, request, budget, limit)
         return draft
@@ -106,7 +106,7 @@ class RequestSampler:
         return row
 
     def draw(self, row: Array, path: Sequence[int], position: int) -> int:
-        """The token plain decoding would choose at this absolute position after this path; row [V] raw logits."""
+        """The token that plain decoding would choose at this absolute position after this path; row [V]: raw logits."""
         row = self.process(row, path)
         if self.params.is_greedy:
             return int(row.argmax())
@@ -115,7 +115,7 @@ class RequestSampler:
         return index if ids is None else int(ids[index])
 
     def probabilities(self, row: Array, path: Sequence[int]) -> Array:
-        """The distribution [V] float64 that draw() draws from; one-hot at temperature 0."""
+        """The distribution [V] float64 of draw(); one-hot at temperature 0."""
         row = self.process(row, path)
         out = np.zeros(len(row))
         if self.params.is_greedy:

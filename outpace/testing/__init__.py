@@ -1,4 +1,4 @@
-"""Checks for authors of drafters, targets and verifiers: does a new part keep outpace's promises?
+"""Conformance checks for authors of drafters, targets and verifiers.
 
 `check_drafter(MyDrafter)`, `check_target(MyTarget(...), prompt)` and `check_verifier(MyVerifier())` raise AssertionError with
 a sentence that says what is wrong. They take seconds, on the toy model unless a target is given.

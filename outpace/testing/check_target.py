@@ -1,4 +1,4 @@
-"""check_target: does a target see exactly the prefix and the ancestors of every row, whatever else runs?"""
+"""check_target: tests that every token of a forward pass attends to its prefix and ancestors alone, whatever else runs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from outpace.targets.base import TargetModel
 from outpace.testing.harness import Prompt, require
 from outpace.tree.segment import Segment, Slot
 
-PARENTS = (-1, 0, 0, 1, 2, 2, 5, 3)  # the tree that is tried; node 0 is the root, that is the last token of the prompt
-KEPT = (0, 2, 5, 6)  # a path that is no prefix of the rows
+PARENTS = (-1, 0, 0, 1, 2, 2, 5, 3)  # the tree that is tested; node 0 is the root, the last token of the prompt
+KEPT = (0, 2, 5, 6)  # a path that is no prefix of the segment
 ROOM = 64
 
 
 def check_target(target: TargetModel, prompt: Prompt, tolerance: float = 0.0, tree_tolerance: float = 0.5) -> None:
-    """Trees, keep(), ragged batches, chunked prefill and reused slots give the logits of a fresh plain run.
+    """Trees, accept(), ragged batches, chunked prefill and reused slots give the logits of a fresh plain run.
 
-    `prompt` needs 4 tokens or more; `tolerance` is the largest difference of a logit that is let through (0: bit-identical).
-    A target without trees is checked on chains. On targets without `exact_trees`, rows that do not stand right behind their
-    ancestors, and rows after them, may differ by `tree_tolerance`. Raises AssertionError.
+    `prompt` needs 4 tokens or more; `tolerance` is the largest allowed difference of a logit (0: bit-identical).
+    A target without trees is checked on chains. On targets without `exact_trees`, tokens that do not stand right behind their
+    ancestors, and tokens after them, may differ by `tree_tolerance`. Raises AssertionError.
     """
     require(len(prompt) >= 4, "check_target needs a prompt of 4 tokens or more")
     bench = _Bench(target, list(prompt), tolerance, tolerance if target.capabilities.exact_trees else tree_tolerance)
-    for check in (bench.check_shape, bench.check_prefill, bench.check_rows, bench.check_keep, bench.check_ragged, bench.check_reuse):
+    for check in (bench.check_shape, bench.check_prefill, bench.check_rows, bench.check_accept, bench.check_ragged, bench.check_reuse):
         check()
     if target.capabilities.hidden:
         bench.check_hidden()
 
 
 class _Bench:
-    """One target and one prompt, with the helpers that all checks share."""
+    """One target and one prompt, with what all checks share."""
 
     def __init__(self, target: TargetModel, prompt: list[int], tolerance: float, tree_tolerance: float):
         self.target, self.prompt, self.tolerance, self.tree_tolerance = target, prompt, tolerance, tree_tolerance
@@ -68,7 +68,7 @@ class _Bench:
         return [] if node <= 0 else [*self.path(self.parents[node]), node]
 
     def same(self, got: Array, want: Array, what: str, nodes: Sequence[int] = ()) -> None:
-        """`nodes` lead from the root's child to the row: displaced if they do not stand right behind each other."""
+        """`nodes` lead from the root's child to the token: displaced if they do not stand right behind each other."""
         tolerance = self.tolerance if list(nodes) == list(range(1, len(nodes) + 1)) else self.tree_tolerance
         gap = float(np.abs(np.asarray(got, np.float64) - want).max())
         require(gap <= tolerance, f"{what}: logits differ by {gap:g}, more than {tolerance:g}")
@@ -98,7 +98,7 @@ class _Bench:
             self.same(rows[node], want, f"row of node {node} against its path run plainly", path)
         self.target.free(slot)
 
-    def check_keep(self) -> None:
+    def check_accept(self) -> None:
         slot, text = self.fill(self.prompt[:-1]), list(self.prompt)
         for turn in ("first", "second"):
             self.run(Segment(slot, [text[-1], *self.tree[1:]], self.parents))
@@ -128,7 +128,7 @@ class _Bench:
             self.target.free(slots[i])
 
     def check_hidden(self) -> None:
-        """Hidden states of prompt rows are those that come with their logits, and nobody else's rows move for them."""
+        """Hidden states of prompt tokens equal those that come with their logits, and do not shift the rows of others."""
         slots = [self.fill(self.prompt[:1]) for _ in range(3)]
         part = self.prompt[1:]
         alone = [np.array(rows) for rows in self._hidden(Segment(slots[0], part))[:1]]
@@ -145,7 +145,7 @@ class _Bench:
             self.target.free(slot)
 
     def _hidden(self, *batch: Segment) -> tuple[Any, Any]:
-        """(hidden states of the segments with outputs, those of prompts) after one pass."""
+        """(hidden states of the segments with outputs, those of prompts) after one forward pass."""
         output = self.target.forward(list(batch))
         return output.hidden, output.prompt_hidden
 

@@ -1,4 +1,4 @@
-"""check_verifier: is what a verifier declares true?"""
+"""check_verifier: tests what a verifier declares about itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from outpace.verifiers.base import Verifier
 
 
 def check_verifier(verifier: Verifier) -> None:
-    """What the verifier declares is true: `same_text` gives the plain text, `lossless` the target's distribution. Raises AssertionError."""
+    """Test that `same_text` gives the plain text, `lossless` the target's distribution. Raises AssertionError."""
     target = ToyTarget(sharpness=1.0)
     context, prompts, name = DrafterContext(target), [[1, 2, 3], [4]], type(verifier).__name__
     for temperature in (0.0, 0.8):
@@ -40,7 +40,7 @@ def check_verifier(verifier: Verifier) -> None:
 
 
 def _check_path(verifier: Verifier, target: ToyTarget) -> None:
-    """The verdict's path goes down from the root, and no probe is on it."""
+    """The verdict's path leads down from the root and has no lookahead token."""
     request = make_request(target, [1, 2, 3])
     first, second, third = (truth := generate(target, [[1, 2, 3]], SamplingParams(max_tokens=3))[0])
     wrong = (first + 1) % target.capabilities.vocab_size

@@ -1,4 +1,4 @@
-"""Does a verifier keep the target's distribution? Counted over thousands of seeds, against probabilities that are known exactly."""
+"""A statistical test that a verifier keeps the target's distribution: thousands of seeds against exactly known probabilities."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def distribution_test(
 ) -> DistributionResult:
     """Compare the joint distribution of the first 3 output tokens with the exact one, over `num_requests` seeds of one prompt.
 
-    The drafter (default: SampledDrafter) may guess `params.max_tokens` - 1 nodes, by default 4. Seeds are fixed, so the result
+    The drafter (default: SampledDrafter) may draft `params.max_tokens` - 1 nodes, by default 4. Seeds are fixed, so the result
     never changes between runs.
     """
     target, prompt, num_tokens = ToyTarget(vocab_size=vocab_size, sharpness=1.0), [1, 2, 0], 3
     params = params or SamplingParams(temperature=1.0, max_tokens=num_tokens + 2)
     drafter = (build or SampledDrafter)(DrafterContext(target))
-    ends = (itertools.count(1) for _ in range(num_requests))  # no request needs to go on after `num_tokens`
+    ends = (itertools.count(1) for _ in range(num_requests))  # each request ends after `num_tokens`
     stops = [lambda _, end=end: next(end) >= num_tokens for end in ends]
     requests = [make_request(target, prompt, params, drafter, verifier, params.max_tokens, seed, stop) for seed, stop in enumerate(stops)]
     seen = Counter(tuple(request.output_token_ids) for request in run(target, requests))
@@ -60,7 +60,7 @@ def distribution_test(
 
 
 def exact_distribution(target: ToyTarget, prompt: Prompt, params: SamplingParams, num_tokens: int) -> dict[tuple[int, ...], float]:
-    """Probability of every possible start of the output; stop tokens are not looked at."""
+    """Probability of every possible beginning of the output; stop tokens are ignored."""
     sampler = RequestSampler(params, 0, build_processors(params, prompt, frozenset(), target.capabilities.vocab_size))
     known: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(num_tokens):

@@ -1,4 +1,4 @@
-"""Run a few requests through a real engine, as a test needs it: no text, no model files."""
+"""Run a few requests through a real engine in a test, without text or model files."""
 
 from __future__ import annotations
 

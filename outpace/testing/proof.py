@@ -1,7 +1,7 @@
-"""Proof on the user's own model that speculation changes no token, and that this proof can fail.
+"""`outpace verify`: a test on the user's own model that speculation changes no token, with negative controls that must fail it.
 
 Three parts: (1) every drafter against plain decoding on real prompts, greedy and sampled; (2) the distribution of every
-lossless verifier on a toy model whose probabilities are known exactly; (3) a verifier that cheats, which (1) and (2) must catch.
+lossless verifier on a toy model whose probabilities are known exactly; (3) a verifier that cheats, which (1) and (2) must detect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BUILT_IN = (
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the proof. `detail` says what was seen."""
+    """One line of the result. `detail` says what was observed."""
 
     name: str
     passed: bool
@@ -45,18 +45,18 @@ class Check:
 
 
 def built_in_workloads() -> list[Workload]:
-    """A few prompts for users who give none."""
+    """Prompts for users who give none."""
     return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
 
 
 def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int = 64) -> dict[str, Any]:
-    """Run the proof. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
+    """Run all checks. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
     checks = [*_identity(llm, workloads, drafters, max_tokens), *_distributions()]
     return {"model": llm.name, "passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 
 def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int) -> list[Check]:
-    """Token identity for every drafter and temperature, and the cheat that must differ."""
+    """Token identity for every drafter and temperature, and the cheating verifier, which must differ."""
     cheat = Strategy(CHEAT, create_drafter("blind", DrafterContext(llm.target)), AcceptEverythingVerifier(), FixedController(3))
     candidates: dict[str, SpeculativeLike] = {**drafters, CHEAT: cheat}
     for setting in drafters.values():
@@ -82,7 +82,7 @@ def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Sp
 
 
 def first_difference(plain: RequestOutput, other: RequestOutput) -> str:
-    """Where two answers part, and how close the two best tokens were there: a tiny gap is a numerical tie, a large one a bug."""
+    """The first difference of two answers, and the gap of the two best logits there: a tiny gap is a numerical tie, a large one a bug."""
     pairs = zip(plain.token_ids, other.token_ids, strict=False)
     index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(plain.token_ids), len(other.token_ids)))
     if index >= len(plain.token_ids) or plain.logprobs is None:
@@ -92,7 +92,7 @@ def first_difference(plain: RequestOutput, other: RequestOutput) -> str:
 
 
 def _distributions() -> list[Check]:
-    """Every lossless verifier on the toy model, with guesses drawn from a wrong distribution; then the cheat."""
+    """Every lossless verifier on the toy model, with draft tokens drawn from a wrong distribution; then the cheating verifier."""
     checks = []
     for name in VERIFIERS:
         verifier = create_verifier(name)

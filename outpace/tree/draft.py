@@ -1,4 +1,4 @@
-"""Draft trees and what can be done with them."""
+"""Draft trees, and the operations on them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from outpace.arrays import Array
 from outpace.errors import OutpaceError
 
-UNKNOWN_CONFIDENCE = 0.5  # of a guess whose drafter gives no chance
+UNKNOWN_CONFIDENCE = 0.5  # of a draft token whose drafter states none
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Guesses for the next tokens, as a tree. Parents come before children; parent -1 is the last committed token.
+    """Draft tokens for the next positions, as a tree. Parents come before children; parent -1 is the last committed token.
 
     `draft_probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
     The last `num_lookahead` nodes are never accepted: their outputs only reach `Drafter.observe`.
-    `confidences` [N]: how likely the drafter thinks each node is, given that its parent is right; None where it has no idea.
-    `sources` [N]: the drafters that guessed each node, as "a" or "a+b"; None: the drafter the request runs with.
+    `confidences` [N]: the drafter's probability that each node is right, given that its parent is; None if it states none.
+    `sources` [N]: the drafters that proposed each node, as "a" or "a+b"; None: the drafter that the request runs with.
     """
 
     token_ids: Sequence[int] = ()
@@ -41,7 +41,7 @@ class Draft:
         return all(p == i - 1 for i, p in enumerate(self.parents))
 
     def children(self) -> dict[int, dict[int, int]]:
-        """parent node -> {token: node}, without the probes; of equal siblings the first counts."""
+        """parent node -> {token: node}, without the lookahead tokens; of equal siblings the first counts."""
         table: dict[int, dict[int, int]] = {}
         for node in range(len(self.token_ids) - self.num_lookahead):
             table.setdefault(self.parents[node], {}).setdefault(self.token_ids[node], node)
@@ -72,9 +72,9 @@ def depths(parents: Sequence[int]) -> list[int]:
 
 
 def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> None:
-    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes (probes not counted).
+    """Raise OutpaceError unless the draft is a well-formed tree of at most `budget` nodes, lookahead tokens not counted.
 
-    Only probes may have the ids of vectors, `num_vectors` of them behind the vocabulary.
+    Only lookahead tokens may have the ids of vectors, `num_vectors` ids behind the vocabulary.
     """
     n = len(draft)
     if n != len(draft.parents):
@@ -83,17 +83,17 @@ def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> N
         raise OutpaceError(f"draft has {n} nodes, {draft.num_lookahead} of them lookahead tokens, for a budget of {budget}")
     if not all(-1 <= parent < node for node, parent in enumerate(draft.parents)):
         raise OutpaceError("draft lists a child before its parent")
-    guesses, lookahead = draft.token_ids[: n - draft.num_lookahead], draft.token_ids[n - draft.num_lookahead :]
+    proposed, lookahead = draft.token_ids[: n - draft.num_lookahead], draft.token_ids[n - draft.num_lookahead :]
     if n and not (
-        min(draft.token_ids) >= 0 and max(guesses, default=0) < vocab_size and max(lookahead, default=0) < vocab_size + num_vectors
+        min(draft.token_ids) >= 0 and max(proposed, default=0) < vocab_size and max(lookahead, default=0) < vocab_size + num_vectors
     ):
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
     if draft.draft_probs is not None and draft.draft_probs.shape != (n, vocab_size):
-        raise OutpaceError(f"draft.probs has shape {draft.draft_probs.shape}, not {(n, vocab_size)}")
+        raise OutpaceError(f"draft_probs has shape {draft.draft_probs.shape}, not {(n, vocab_size)}")
 
 
 def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
-    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_lookahead` of them are probes."""
+    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_lookahead` of them are lookahead tokens."""
     place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
     return Draft(
         [draft.token_ids[node] for node in nodes],
@@ -106,7 +106,7 @@ def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
 
 
 def shallow(draft: Draft, depth: int) -> Draft:
-    """The draft without guesses deeper than `depth` tokens and what hangs off them; probes off the others stay, however deep."""
+    """The draft without nodes deeper than `depth` and their descendants; lookahead tokens behind other nodes stay."""
     num_nodes = len(draft) - draft.num_lookahead
     if num_nodes <= depth:
         return draft
@@ -119,7 +119,7 @@ def shallow(draft: Draft, depth: int) -> Draft:
 
 
 def first_chain(draft: Draft) -> Draft:
-    """The path of first children from the root, without probes: what is left for a target that cannot run trees."""
+    """The path of first children from the root, without lookahead tokens: what a target without trees can run."""
     nodes: list[int] = []
     for node in range(len(draft) - draft.num_lookahead):
         if draft.parents[node] == (nodes[-1] if nodes else -1):
@@ -130,7 +130,7 @@ def first_chain(draft: Draft) -> Draft:
 
 
 def chain_first(draft: Draft) -> Draft:
-    """The same tree with the path of first children at the front, where its rows stand in a chain."""
+    """The same tree with the path of first children at the front, where each token stands right behind its parent."""
     front = {-1}
     last = -1
     for node in range(len(draft) - draft.num_lookahead):
@@ -142,7 +142,7 @@ def chain_first(draft: Draft) -> Draft:
 
 
 def graft(stem: Sequence[int], draft: Draft) -> Draft:
-    """The draft moved to the end of a chain of certain guesses; without `draft_probs`, which the stem has none of."""
+    """The draft behind a chain of tokens; without `draft_probs`, which the chain lacks."""
     if not stem:
         return draft
     top = len(stem)
@@ -153,9 +153,9 @@ def graft(stem: Sequence[int], draft: Draft) -> Draft:
 
 
 def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
-    """Where the nodes of `part` stand in `draft`, which `graft` (behind node `root`), `merge` and `chain_first` made of it and others.
+    """The places of the nodes of `part` in `draft`, which `graft` (behind node `root`), `merge` and `chain_first` made of it and others.
 
-    None for nodes that found no room. A node is found by the tokens of its path, so what is found has the outputs that were asked for.
+    None for nodes that were dropped. A node is found by the tokens of its path, so its outputs are those that were asked for.
     """
     places: dict[tuple[int, int, bool], list[int]] = {}
     for node in reversed(range(len(draft))):
@@ -165,5 +165,7 @@ def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:
         at = root if parent < 0 else found[parent]
         is_lookahead = node >= len(part) - part.num_lookahead
         here = [] if at is None else places.get((at, part.token_ids[node], is_lookahead), [])
-        found.append((here.pop() if is_lookahead else here[-1]) if here else None)  # equal probes are not merged, equal guesses are
+        found.append(
+            (here.pop() if is_lookahead else here[-1]) if here else None
+        )  # equal lookahead tokens are not merged, equal draft tokens are
     return found

@@ -17,7 +17,7 @@ class Slot:
     """One sequence's place in a target's K/V cache: `token_ids` are the tokens whose K/V is stored, in order."""
 
     index: int
-    capacity: int  # rows it may hold, drafts included
+    capacity: int  # tokens it may hold, drafts included
     token_ids: list[int]
     blocks: list[int]
 
@@ -28,9 +28,9 @@ class Slot:
 
 @dataclass(frozen=True)
 class Segment:
-    """The rows of one sequence in a pass. `parents[i] < i`; -1 hangs off the cached prefix; None means a chain.
+    """The tokens of one sequence in a forward pass. `parents[i] < i`; -1 is the end of the cached prefix; None means a chain.
 
-    `wants_output` is False for prefill, whose logits nobody reads; `wants_hidden`: its hidden states are read all the same.
+    `wants_output` is False for prefill, whose logits are not needed; `wants_hidden`: its hidden states are.
     """
 
     slot: Slot
@@ -44,7 +44,7 @@ class Segment:
 
     @property
     def position_ids(self) -> list[int]:
-        """Absolute positions [n]: the depth in the tree counts, not the row."""
+        """Absolute positions [n]: given by the depth in the tree, not by the place in the segment."""
         start = self.slot.num_cached
         if self.parents is None:
             return list(range(start, start + len(self)))
@@ -52,7 +52,7 @@ class Segment:
 
     @property
     def mask(self) -> Array:
-        """[n, n] uint8, 1 where the row may see the column."""
+        """[n, n] uint8, 1 where the token of the row attends to that of the column."""
         return causal_mask(len(self)) if self.parents is None else ancestor_mask(self.parents)
 
 
@@ -61,14 +61,14 @@ TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in thi
 
 @lru_cache(maxsize=128)
 def causal_mask(n: int) -> Array:
-    """[n, n] uint8 lower triangle; shared, never written."""
+    """[n, n] uint8 lower triangle; shared and read-only."""
     mask = np.tril(np.ones((n, n), np.uint8))
     mask.flags.writeable = False
     return mask
 
 
 def ancestor_mask(parents: Sequence[int]) -> Array:
-    """[n, n] uint8: row i sees itself and its ancestors."""
+    """[n, n] uint8: token i attends to itself and its ancestors."""
     n = len(parents)
     mask = np.eye(n, dtype=np.uint8)
     for node, parent in enumerate(parents):

@@ -11,7 +11,7 @@ from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import FixedController, Plan
 from outpace.controller.calibration import PRIOR, Calibration
 from outpace.controller.cost import BATCH, SHORT, SIZES, CostTable, cost_of, measure_cost
-from outpace.controller.drafter_stats import LONGEST_REST, REST, TRIAL, DrafterStats
+from outpace.controller.drafter_stats import LONGEST_PAUSE, PAUSE, TRIAL, DrafterStats
 from outpace.controller.num_tokens import NumTokensPolicy
 from outpace.controller.strategy import Strategy
 from outpace.controller.switch import Switch
@@ -168,16 +168,16 @@ def test_a_drafter_rests_while_it_costs_more_than_it_gives():
         assert drafter_stats.paused == set()
         drafter_stats.account({"good": 0.3, "bad": 0.01}, {"good": 0.5, "bad": 2.0}, rate=0.1)
     assert drafter_stats.paused == {"bad"}
-    for _ in range(REST):
+    for _ in range(PAUSE):
         assert drafter_stats.paused == {"bad"}
         drafter_stats.account({"good": 0.3}, {"good": 0.5}, rate=0.1)
     assert drafter_stats.paused == set()
     for _ in range(TRIAL):
         drafter_stats.account({"bad": 0.0}, {"bad": 2.0}, rate=0.1)
-    assert drafter_stats.records["bad"].rest == 2 * REST
+    assert drafter_stats.records["bad"].pause == 2 * PAUSE
     for _ in range(20_000):
         drafter_stats.account({"good": 0.3}, {"good": 0.5, "bad": 2.0}, rate=0.1)
-    assert drafter_stats.records["bad"].next_rest <= LONGEST_REST
+    assert drafter_stats.records["bad"].next_pause <= LONGEST_PAUSE
 
 
 def test_a_resting_drafter_is_not_called():

@@ -66,7 +66,7 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
 
 def pass_cost(source: Source, folder: Path) -> float:
     """Time of a pass of the model in `folder`, in passes of its teacher, on the target in use."""
-    return open_llm(source).strategies.helper(str(folder), None).pass_cost
+    return open_llm(source).strategies.draft_model(str(folder), None).pass_cost
 
 
 def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
