@@ -93,7 +93,7 @@ def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> N
 
 
 def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
-    """The draft of these nodes, in this order; a node's parent must come before it. The last `num_lookahead` of them are lookahead tokens."""
+    """The draft of these nodes, in this order, parents before children; the last `num_lookahead` are lookahead tokens."""
     place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
     return Draft(
         [draft.token_ids[node] for node in nodes],
