@@ -1,9 +1,9 @@
-"""Measure all drafters and write the tables of the documents.
+"""Measure all drafters and write the tables of the documentation.
 
-usage: python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for every document of RUNS that docs/results/ lacks
-       python dev/measure/results.py                           writes docs/results.md and the tables of docs/drafters/ from docs/results/
+usage: python dev/measure/results.py                           writes docs/results/README.md and the tables of docs/drafters/
+       python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for the missing documents of RUNS first
 
-A test compares the written pages with the documents.
+A test checks that the written pages match the documents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 STORE = DOCS / "results"
+IN_TRAINED = {"trained", "trained-32", "trained-first", "eagle", "medusa-60", "blanks", "draft"}  # documents in the subfolder `trained`
 CATEGORIES = {
     "all": "all",
     "chat": "chat",
@@ -33,9 +34,9 @@ TRAINED = (
     "recycling,medusa,eagle,eagle:max_depth=3,suffix+eagle:max_depth=3,suffix+recycling,suffix+recycling+medusa,"
     "auto,auto:suffix+recycling+medusa"
 )
-WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 guesses
+WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 draft tokens
 WIDEST = "medusa:threshold=0.001"  # with 60
-LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
+LOAD = "load"  # the document of `outpace bench --server`; measured by hand because it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/measure/defeating_prompts.py
 USUAL = ("--limit", "48", "--max-tokens", "128", "--drafters")
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
@@ -63,8 +64,8 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
         "8",
     ],
 }
-EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
-BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
+EARLIER = {"trained-first": "trained"}  # documents of heads that are no longer shipped -> the run with the same options
+BY_HAND = {  # documents of a draft model that is not shipped; docs/drafters/draft_model.md says how to train it -> options of outpace bench
     "draft": [*USUAL, "draft_model:small,draft_model:small:max_depth=3"],
 }
 MEDUSA = ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"]
@@ -81,14 +82,14 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
     "auto": {"greedy": ["suffix+recycling", "auto:suffix+recycling:table=none", "auto"]},
     "medusa": {
         "trained": MEDUSA,
-        "trained-32": [f"{WIDE['medusa']}, 32 guesses"],
-        "medusa-60": [f"{WIDEST}, 60 guesses"],
+        "trained-32": [f"{WIDE['medusa']}, 32 draft tokens"],
+        "medusa-60": [f"{WIDEST}, 60 draft tokens"],
         "trained-first": MEDUSA,
     },
     "eagle": {
         "eagle": ["eagle", "suffix+eagle:max_depth=3"],
         "trained": EAGLE,
-        "trained-32": [f"{WIDE['eagle']}, 32 guesses"],
+        "trained-32": [f"{WIDE['eagle']}, 32 draft tokens"],
         "trained-first": EAGLE,
     },
 }
@@ -96,13 +97,13 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
 
 def measure(prompts: str) -> None:
     """Run what is missing, each document whole or not at all."""
-    STORE.mkdir(exist_ok=True)
+    (STORE / "trained").mkdir(parents=True, exist_ok=True)
     defeating = STORE / DEFEATING
     if not defeating.exists():
         text = subprocess.run([sys.executable, Path(__file__).parent / "defeating_prompts.py"], capture_output=True, text=True, check=True)
         defeating.write_text(text.stdout, "utf-8")
     for name, options in RUNS.items():
-        out = STORE / f"{name}.json"
+        out = path_of(name)
         if not out.exists():
             source = str(defeating) if name.startswith("defeating") else prompts
             print(command(name), flush=True)  # noqa: T201
@@ -111,8 +112,13 @@ def measure(prompts: str) -> None:
         subprocess.run([sys.executable, Path(__file__).parent / "drafting_cost.py", STORE / "drafting.json"], check=True)
 
 
+def path_of(name: str) -> Path:
+    """The file of a document."""
+    return STORE / ("trained" if name in IN_TRAINED else "") / f"{name}.json"
+
+
 def command(name: str) -> str:
-    """The command that makes a document, as one types it."""
+    """The command that produces a document, as typed in a shell."""
     source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
     return " ".join(
         ["outpace bench --prompts", source, *map(shlex.quote, (RUNS | BY_HAND)[EARLIER.get(name, name)]), "--json", f"{name}.json"]
@@ -120,11 +126,12 @@ def command(name: str) -> str:
 
 
 def load(name: str) -> dict[str, Any]:
-    """A document, without the drafters' rows in a list but as drafter -> category -> row."""
-    document = json.loads((STORE / f"{name}.json").read_text("utf-8"))
+    """A document with its results as drafter -> category -> row."""
+    document = json.loads(path_of(name).read_text("utf-8"))
     rows: dict[str, dict[str, Any]] = {}
     for row in document["results"]:
-        rows.setdefault(row["drafter"], {})[row["category"]] = row
+        drafter = re.sub(r", (\d+) guesses$", r", \1 draft tokens", row["drafter"])  # what documents called them before
+        rows.setdefault(drafter, {})[row["category"]] = row
     return {**document, "rows": rows}
 
 
@@ -146,7 +153,7 @@ def speed(row: dict[str, Any]) -> str:
 
 
 def length(row: dict[str, Any]) -> str:
-    """Tokens a step."""
+    """Tokens per step."""
     return f"{row['tokens_per_step']:.2f}"
 
 
@@ -156,18 +163,18 @@ def identical(row: dict[str, Any]) -> str:
 
 
 def section(title: str, name: str, note: str, with_speed: bool = True) -> list[str]:
-    """One document as tables: speed, tokens a step, identical answers."""
-    if not (STORE / f"{name}.json").exists():
+    """One document as tables: speedup, tokens per step, identical answers."""
+    if not path_of(name).exists():
         return []
     document = load(name)
     settings, drafters = document["settings"], list(document["rows"])
-    together = f", {settings['concurrency']} at once" if settings.get("concurrency", 1) > 1 else ""
+    together = f", {settings['concurrency']} concurrent" if settings.get("concurrency", 1) > 1 else ""
     note += elsewhere(document)
     about = f"{settings['num_prompts']} prompts{together}, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens. {note}"
     return [
         f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
         *(["Speedup over plain decoding (tokens/s):", grid(document, drafters, speed)] if with_speed else []),
-        "Tokens a step:",
+        "Tokens per step:",
         grid(document, [drafter for drafter in drafters if drafter != "none"], length),
         "Answers identical to plain decoding: "
         + ", ".join(f"`{drafter}` {identical(rows['all'])}" for drafter, rows in document["rows"].items() if drafter != "none")
@@ -176,12 +183,12 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
 
 
 def elsewhere(document: dict[str, Any]) -> str:
-    """Where a document was measured, if that is not where most of them were."""
+    """The machine of a document, if it is another one than that of most documents."""
     machine = document["machine"]
     if machine["cpu"] == load("greedy")["machine"]["cpu"]:
         return ""
-    cost = ", ".join(f"{entry['num_tokens']} rows {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
-    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a pass of {cost}."
+    cost = ", ".join(f"{entry['milliseconds']:.1f} ms for {entry['num_tokens']}" for entry in document["verify_cost"])
+    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a forward pass takes {cost} tokens."
 
 
 def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
@@ -190,7 +197,7 @@ def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
 
 
 def under_load() -> list[str]:
-    """The server with many clients at once; nothing where that has not been measured."""
+    """The server under load; empty if that has not been measured."""
     if not (STORE / f"{LOAD}.json").exists():
         return []
     document = json.loads((STORE / f"{LOAD}.json").read_text("utf-8"))
@@ -206,15 +213,16 @@ def under_load() -> list[str]:
     )
     cached = sum(row["num_cached_prompt_tokens"] for row in rows) / max(1, sum(row["num_prompt_tokens"] for row in rows))
     single = ", ".join(f"`{row['drafter']}` {row['num_identical']}/{row['num_prompts']}" for row in document["single"][1:])
-    head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "gain"]
+    head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "speedup"]
     return [
-        f"## Server under load\n\n```\n{command}\n```\n\nClients that ask again as soon as they have their answer, {times} s a level and "
-        f"drafter, the drafters taking turns; {settings['num_prompts']} prompts, temperature {settings['temperature']:g}, at most "
-        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on "
-        f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
-        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters "
-        "start each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
-        f"{100 * cached:.0f}% came from the prefix cache. Single-client answers identical to plain decoding: {single}.",
+        f"## Server under load\n\n```\n{command}\n```\n\nEach client sends its next request as soon as the previous answer is complete. "
+        f"Each number of clients and drafter ran for {times} s, drafters in turn: {settings['num_prompts']} prompts, temperature "
+        f"{settings['temperature']:g}, at most {settings['max_tokens']} tokens, at most 16 requests decoded concurrently, clients in the "
+        f"server's process. Measured on {document['machine']['cores']} cores of {document['machine']['cpu']}.",
+        "*Mixed up* counts answers that differ in any character from the answer a single client got for the same prompt and seed. Drafters "
+        "start each turn with empty tables; *repeated* counts requests whose prompt had already been sent in the same turn. "
+        f"{100 * cached:.0f}% of the prompt tokens came from the prefix cache. Single-client answers identical to plain decoding: "
+        f"{single}.",
         table(
             [*head, "first token, ms", "per token, ms", "request, s"],
             [
@@ -225,12 +233,12 @@ def under_load() -> list[str]:
                 for row in rows
             ],
         ),
-        "Times are median / 95th percentile as the clients saw them, waiting included; per token: those after the first.",
+        "Times are median / 95th percentile as seen by the clients, queueing included. *Per token* excludes the first token.",
     ]
 
 
 def drafting() -> list[str]:
-    """What guessing costs by length of the context; nothing where that has not been measured."""
+    """The cost of drafting by length of the context; empty if that has not been measured."""
     if not (STORE / "drafting.json").exists():
         return []
     document = json.loads((STORE / "drafting.json").read_text("utf-8"))
@@ -239,52 +247,59 @@ def drafting() -> list[str]:
     for cost in document["costs"]:
         cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
     return [
-        "## What a guess costs\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
-        f"Microseconds of a guess, and of a whole proposal of up to {document['num_nodes']} guesses, behind so many tokens of context; "
-        "no model runs.",
+        "## Cost of drafting\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
+        f"Microseconds per draft token and, in parentheses, per draft of up to {document['num_nodes']} tokens, by tokens of context. "
+        "No model runs.",
         table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),
     ]
 
 
-OLDER_TABLE = "The table of `recycling` was counted from 389,327 rows then, now from 994,986: see the next section."
-
-
-LATER_HELPERS = (
-    "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
+OLDER_TABLE = (
+    "This run used a `recycling` table counted from 389,327 rows; the one shipped now was counted from 994,986 (see the next section)."
 )
-FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
-HALF_SEEN = "`eagle` was shown only the end of each prompt in this run, as plain decoding had left the rest in the cache."
-WHOLE_PROMPT = "As it is now: what plain decoding left in the cache is read again for the head."
-MORE_GUESSES = "For machines where rows are cheap; here they are not."
-BLANKS = "Trained blanks against a word in their place."
-DISTILLED = "Two of the model's thirty layers, trained as [its page](drafters/draft_model.md#distil-your-own) says."
+LATER_HEADS = (
+    "The `recycling` table comes from a million tokens of the model's own answers; the heads were trained further on translations, "
+    "questions and passages."
+)
+FIRST_HEADS = "Earlier heads, trained on the first million tokens only (half of them mathematics), on a faster machine."
+HALF_SEEN = "In this run `eagle` saw only the end of each prompt, because plain decoding had left the rest in the cache."
+WHOLE_PROMPT = "Current behaviour: prompt tokens that plain decoding left in the cache are run again for the head."
+MORE_TOKENS = "Meant for machines where additional tokens in a forward pass are cheap; on this machine they are not."
+BLANKS = "Trained mask tokens compared with an ordinary word in their place."
+DISTILLED = "Two of the model's thirty layers, trained as described on [its page](../drafters/draft_model.md#distil-your-own)."
 
 
 def page() -> str:
-    """docs/results.md."""
+    """docs/results/README.md."""
     document = load("greedy")
     machine, cost = document["machine"], document["verify_cost"]
     parts = [
-        "# Results\n\nWritten by `python dev/measure/results.py` from the documents in `docs/results/`; "
-        "`make results PROMPTS=question_even.jsonl` measures what is missing there. "
-        "The prompts are the even questions of Spec-Bench, 8 of each category.",
+        "# Results\n\nGenerated by `python dev/measure/results.py` from the JSON documents in this folder; "
+        "`make results PROMPTS=question_even.jsonl` measures the missing ones. "
+        "The prompts are the even-numbered questions of Spec-Bench, 8 per category. The [glossary](../glossary.md) explains the terms.",
         f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
-        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; decoding only. The machine is noisy to 15%: trust the ratios.",
+        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; only decoding is timed. Timings on this machine vary by "
+        "up to 15%: the ratios are more reliable than the tokens/s.",
         table(
-            ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
+            ["tokens in a forward pass", *(str(entry["num_tokens"]) for entry in cost)],
+            [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]],
         ),
-        *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
-        *section("Trained helpers", "trained", f"{LATER_HELPERS} {HALF_SEEN}"),
-        *section("The feature-level head with the whole prompt", "eagle", WHOLE_PROMPT),
-        *section("Trained helpers with more guesses", "trained-32", f"{MORE_GUESSES} {HALF_SEEN}"),
-        *section("Medusa heads with 60 guesses", "medusa-60", "As many as a step may have, nearly."),
-        *section("Blanks", "blanks", BLANKS),
+        *section("Greedy", "greedy", "`blind` shows the cost of drafting when nothing is accepted. " + OLDER_TABLE),
+        *section("Trained heads", "trained", f"{LATER_HEADS} {HALF_SEEN}"),
+        *section("EAGLE head with the whole prompt", "eagle", WHOLE_PROMPT),
+        *section("Trained heads with 32 draft tokens", "trained-32", f"{MORE_TOKENS} {HALF_SEEN}"),
+        *section("Medusa heads with 60 draft tokens", "medusa-60", "Close to the maximum of 64 per step."),
+        *section("Mask tokens", "blanks", BLANKS),
         *section("A distilled draft model", "draft", DISTILLED),
-        *section("Trained helpers before", "trained-first", f"{FIRST_HELPERS} {HALF_SEEN}"),
-        *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
-        *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
-        *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
-        *section("The same, eight at once", "defeating-8", "Medians of five repeats: in the first one `auto` finds out that it loses."),
+        *section("Earlier trained heads", "trained-first", f"{FIRST_HEADS} {HALF_SEEN}"),
+        *section("Sampled", "sampled", "The same seed gives the same text. The machine was not idle, so no speeds are given.", False),
+        *section("Eight concurrent requests", "greedy-8", "Timed per group of eight, with the prompts in the prefix cache."),
+        *section("Unpredictable prompts", "defeating", "Random words, random codes, a different language on each line."),
+        *section(
+            "Unpredictable prompts, eight concurrent requests",
+            "defeating-8",
+            "Medians of five repeats: during the first one `auto` learns that drafting does not pay off.",
+        ),
         *drafting(),
         *under_load(),
     ]
@@ -296,26 +311,29 @@ IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:
 
 
 def readme_figures() -> str:
-    """The README's table, with the marks around it."""
+    """The table of the README, between its markers."""
     return "\n\n".join(["<!-- figures -->", grid(load("greedy"), IN_README, speed), "<!-- end of figures -->"])
 
 
 def figures(name: str) -> str:
-    """The table of a drafter's page, with the marks around it."""
-    about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
+    """The tables of a drafter's page, between their markers."""
+    about = (
+        "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results/README.md)): speedup over plain decoding (tokens/s), "
+        "then tokens per step."
+    )
     parts = []
     for name_of_document, rows in PAGES[name].items():
         document = load(name_of_document)
-        which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
+        which = " " + FIRST_HEADS if name_of_document in EARLIER else ""
         which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
     return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
 
 
 def pages() -> dict[Path, str]:
-    """Every page with tables, as it should be."""
+    """Every page with generated tables -> its current text."""
     marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
-    found = {DOCS / "results.md": page()}
+    found = {STORE / "README.md": page()}
     tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
     for path, text in tables.items():
         found[path] = marks.sub(lambda _, text=text: text, path.read_text("utf-8"), count=1)
@@ -323,7 +341,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Measure, if asked to, and write."""
+    """Measure if requested, then write the pages."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2])
     for path, text in pages().items():

@@ -10,15 +10,15 @@ from rich.console import Console
 from outpace import LLM
 from outpace.cli.commands import demo
 
-DOCS = Path(__file__).parents[2] / "docs"
+OUT = Path(__file__).parents[2] / "docs" / "pictures"
 
 
 def main() -> None:
-    """docs/demo.svg: what `outpace demo` shows."""
+    """docs/pictures/demo.svg: what `outpace demo` shows."""
     plain, fast = demo.run(LLM(), 160, Console(file=io.StringIO()))
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(demo.render(plain, fast))
-    console.save_svg(str(DOCS / "demo.svg"), title="outpace demo")
+    console.save_svg(str(OUT / "demo.svg"), title="outpace demo")
 
 
 if __name__ == "__main__":

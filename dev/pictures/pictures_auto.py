@@ -1,4 +1,4 @@
-"""Draw docs/drafters/auto.svg: the cost of a forward pass on this machine and what auto chose in a real run.
+"""Draw docs/pictures/drafters/auto.svg: the cost of a forward pass on this machine and what auto chose in a real run.
 
 usage: python dev/pictures/pictures_auto.py
 """
@@ -13,7 +13,7 @@ from outpace import LLM, SamplingParams
 from outpace.cli import explain
 from outpace.cli.commands import demo
 
-OUT = Path(__file__).parents[2] / "docs" / "drafters" / "auto.svg"
+OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "auto.svg"
 
 
 def main() -> None:

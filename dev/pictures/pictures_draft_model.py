@@ -1,4 +1,4 @@
-"""How much do the first N layers of a model know? Draws docs/drafters/draft_model.svg from a real run.
+"""How much do the first N layers of a model know? Draws docs/pictures/drafters/draft_model.svg from a real run.
 
 usage: python dev/pictures/pictures_draft_model.py PROMPTS.jsonl [LIMIT] [LAYERS,LAYERS,…]
 
@@ -18,7 +18,7 @@ from outpace.bench.workloads import read_prompts
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-OUT = Path(__file__).parents[2] / "docs" / "drafters" / "draft_model.svg"
+OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "draft_model.svg"
 DEPTH, MAX_TOKENS, SEED = 3, 96, 7
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/drafters/prediction.svg from a real run. usage: python dev/pictures/pictures_prediction.py"""
+"""Draw docs/pictures/drafters/prediction.svg from a real run. usage: python dev/pictures/pictures_prediction.py"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from test_prediction import EDIT, OLD_FILE
 from outpace import LLM, SamplingParams
 from outpace.drafters.prediction import prediction_usage
 
-OUT = Path(__file__).parents[2] / "docs" / "drafters" / "prediction.svg"
+OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "prediction.svg"
 PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 

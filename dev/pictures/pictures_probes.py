@@ -1,4 +1,4 @@
-"""Draw one real step of lookahead and of blanks: docs/drafters/{lookahead,blanks}.svg. usage: python dev/pictures/pictures_probes.py"""
+"""Draw one real step of lookahead and of blanks into docs/pictures/drafters/. usage: python dev/pictures/pictures_probes.py"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from outpace.targets.base import TargetOutput
 from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers import create_verifier
 
-DOCS = Path(__file__).parents[2] / "docs" / "drafters"
+OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters"
 PROMPT = "Who wrote Faust, and what is it about? Answer in a few sentences."
 ACCEPTED, WRONG, SEED, TEXT = "bold green", "red", "dim", "bold"
 
@@ -151,10 +151,10 @@ def chains(draft: Draft) -> list[list[int]]:
 
 
 def save(picture: RenderableType, name: str) -> None:
-    """Write a picture as docs/drafters/NAME.svg."""
+    """Write a picture as docs/pictures/drafters/NAME.svg."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture)
-    console.save_svg(str(DOCS / f"{name}.svg"), title=f"{name}: a real step of the default model")
+    console.save_svg(str(OUT / f"{name}.svg"), title=f"{name}: a real step of the default model")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Draw docs/drafters/*.svg: one real step of each drafter that looks things up. usage: python dev/pictures/pictures_tables.py [NAME …]"""
+"""Draw one real step of each table drafter into docs/pictures/drafters/. usage: python dev/pictures/pictures_tables.py [NAME …]"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.draft import Draft, Verdict
 
-OUT = Path(__file__).parents[2] / "docs" / "drafters"
+OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters"
 COPYING = """Repeat the following text twice, word by word:
 
 The harbour master wrote every ship that came into the harbour in a long book. When a ship left the harbour, the harbour master
@@ -106,7 +106,7 @@ def draw(llm: LLM, name: str) -> None:
 
 def main() -> None:
     """All pictures."""
-    OUT.mkdir(exist_ok=True)
+    OUT.mkdir(parents=True, exist_ok=True)
     llm = LLM(speculative_config="none")
     for name in sys.argv[1:] or PICTURES:
         draw(llm, name)

@@ -15,7 +15,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-DOCS = Path(__file__).parents[2] / "docs"
+OUT = Path(__file__).parents[2] / "docs" / "pictures"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 DESKTOP = {"width": 1320, "height": 1000}
@@ -98,7 +98,7 @@ PICTURES = {  # name -> (what to do, viewport, dark?, the part that is shown)
 
 
 def main(url: str) -> None:
-    """docs/playground-*.png"""
+    """docs/pictures/playground-*.png"""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         for name, (prepare, viewport, is_dark, part) in PICTURES.items():
@@ -114,7 +114,7 @@ def main(url: str) -> None:
             if viewport is PHONE:
                 page.locator("#results").evaluate("e => e.scrollIntoView()")
                 page.mouse.move(0, 0)
-            out = DOCS / f"playground-{name}.png"
+            out = OUT / f"playground-{name}.png"
             page.wait_for_timeout(300)
             (page.locator(part) if part else page).screenshot(path=out)
             if out.stat().st_size > MAX_BYTES:

@@ -4,7 +4,7 @@ usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHAR
 
 SHARDS are captured rows (`outpace train … --out RUN` leaves them in RUN/shards). A SHARE of the training texts is a fraction such as 1/16;
 without any: 1/16 1/4 1, about 12 minutes for a million tokens on two cores. Shares that OUT.json already has are not trained again.
-The files of the documents are docs/results/acceptance_by_tokens.json and docs/acceptance-by-tokens.svg.
+The files of the documents are docs/results/trained/acceptance_by_tokens.json and docs/pictures/acceptance-by-tokens.svg.
 """
 
 from __future__ import annotations

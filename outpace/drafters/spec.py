@@ -8,10 +8,13 @@ argument, which may have colons of its own, is the first option. Installed packa
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 from outpace.drafters import AUTO, AUTO_DRAFTERS, DRAFTERS, ENTRY_POINT_GROUP
@@ -62,12 +65,28 @@ def load_class(spec: DrafterSpec) -> type[Drafter]:
     """Import the drafter's class. Raises BadInputError when it is missing or no Drafter."""
     module, _, attribute = spec.location.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        found = getattr(_import_named(module) if spec.name == module else import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BadInputError(f"drafter {spec.text!r}: cannot import {spec.location} ({error})") from error
     if not (inspect.isclass(found) and issubclass(found, Drafter)):
         raise BadInputError(f"drafter {spec.text!r}: {spec.location} is not a subclass of outpace.drafters.base.Drafter")
     return found
+
+
+def _import_named(module: str) -> ModuleType:
+    """Import the module of a `module:Class` spec. If it is not installed, look in the current folder, which is not on the path
+    of the script `outpace`."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+    sys.path.append(os.getcwd())  # at the end: nothing there hides an installed module
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        sys.path.pop()
+        raise
 
 
 def is_adaptive(text: str) -> bool:

