@@ -59,6 +59,7 @@ class HFTarget(TargetModel):
         use_masked_attention(model)
         model = (model if device is None else model.to(device)).eval()
         self._model: Callable[[], Any] = weakref.ref(model) if is_borrowed else lambda: model
+        self._no_grad = torch.no_grad if is_borrowed else torch.inference_mode  # inference tensors must not stay in a model to be trained
         self.device, self.max_slots = model.device, max_slots
         config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
         self.capabilities = Capabilities(tree=True, hidden=hidden, lookahead=True, vocab_size=config.vocab_size, max_len=limit)
@@ -125,7 +126,7 @@ class HFTarget(TargetModel):
         base = slot.num_cached
         stay = next((i for i, node in enumerate(nodes) if node != i), len(nodes))  # rows before it are in place already
         if stay < len(nodes):
-            with torch.inference_mode():
+            with self._no_grad():
                 for layer in self.cache.layers:
                     layer.move(slot.index, [base + node for node in nodes[stay:]], base + stay)
         slot.token_ids.extend(token_ids)
@@ -134,7 +135,7 @@ class HFTarget(TargetModel):
         passes: list[tuple[Any, ...]] = []
         places: list[dict[int, Array]] = [{}, {}]  # segment -> its rows in the logits and in the hidden states of all passes
         num_rows = [0, 0]
-        with torch.inference_mode():
+        with self._no_grad():
             for group in _groups(batch):
                 keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
                 read = max((len(batch[i]) for i in group if batch[i].wants_hidden), default=0)
@@ -242,13 +243,11 @@ class HFTarget(TargetModel):
         self.accept(slot, tokens[:3], range(3))
         got = self.forward([Segment(slot, [*tokens[3:4], *tokens[6:], *tokens[4:6]], [-1, 0, 1, 0, 3])]).logits[[0, 3, 4]]
         self.free(slot)
-        with torch.inference_mode():
+        with self._no_grad():
             expected = self.model(input_ids=self._tensor(np.array([tokens[:6]])), use_cache=False).logits[0, 3:].float().cpu().numpy()
         error = float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
         if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):  # ignored masks are off by about 1
-            raise BadInputError(
-                f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model"
-            )
+            raise BadInputError(f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model")
 
 
 def _groups(batch: TreeBatch) -> list[list[int]]:
