@@ -86,7 +86,7 @@ def prompts_of(input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) 
     mask = (mask != 0).cpu()
     if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
         raise BadInputError(f"{reason}: only padding on the left is supported; set tokenizer.padding_side = 'left'")
-    count = _integer(options, "num_return_sequences", 1)
+    count = 1 if options["num_return_sequences"] is None else _integer(options, "num_return_sequences", 1)
     if count > 1 and not options["do_sample"]:
         raise BadInputError("num_return_sequences above 1 needs do_sample=True")
     sequences = [row[kept].tolist() for row, kept in zip(input_ids.cpu(), mask, strict=True) for _ in range(count)]

@@ -77,11 +77,11 @@ class StopCheck:
     """Asks stopping criteria of transformers after every token of one sequence, as `model.generate` does."""
 
     def __init__(self, criteria: StoppingCriteriaList, prompt: torch.Tensor):
-        self.criteria, self.token_ids = criteria, prompt.tolist()
+        self.criteria, self.token_ids, self.device = criteria, prompt.tolist(), prompt.device
 
     def __call__(self, token_id: int) -> bool:
         self.token_ids.append(token_id)
-        return bool(self.criteria(torch.tensor([self.token_ids]), None).all())
+        return bool(self.criteria(torch.tensor([self.token_ids], device=self.device), None).all())
 
 
 def _criteria(
@@ -111,9 +111,11 @@ def _request(
 
 def _run(engine: Engine, requests: Sequence[Request], prompts: torch.Tensor, streamer: Any) -> None:
     """Decode all requests to their ends. The streamer is given the prompt, then token by token. Raises the first error of a request."""
+    added = []
     try:
         for request in requests:
             engine.add(request)
+            added.append(request)
         if streamer is not None:
             streamer.put(prompts.cpu())
         while engine.has_unfinished:
@@ -125,7 +127,7 @@ def _run(engine: Engine, requests: Sequence[Request], prompts: torch.Tensor, str
         if streamer is not None:
             streamer.end()
     finally:
-        for request in requests:
+        for request in added:
             engine.abort(request)
 
 

@@ -58,9 +58,7 @@ class Live:
         has_tokenizer, has_assistant_tokenizer = _is_fast(tokenizer), _is_fast(assistant_tokenizer)
         sizes = {each.config.get_text_config().vocab_size for each in (model, other)}
         if len(sizes) > 1 and not (has_tokenizer and has_assistant_tokenizer):
-            raise BadInputError(
-                "assistant_model has a vocabulary of another size: pass fast tokenizer= and assistant_tokenizer="
-            )
+            raise BadInputError("assistant_model has a vocabulary of another size: pass fast tokenizer= and assistant_tokenizer=")
         facts = (*_facts(other), assistant is None, has_tokenizer, has_assistant_tokenizer)
         factories = self.factories.setdefault(other, {})
         if facts not in factories:
