@@ -28,7 +28,7 @@ from outpace.verifiers import create_verifier
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-hf = pytest.importorskip("outpace.targets.hf")
+hf = pytest.importorskip("outpace.targets.hf.target")
 
 V = 128
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -370,10 +370,10 @@ SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attent
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build("MambaConfig", **SMALL), "MambaForCausalLM has layers of type linear_attention, so wrong .* rolled back; use"),
+        (lambda: build("MambaConfig", **SMALL), "MambaForCausalLM has layers of type linear_attention, so rejected .* rolled back; use"),
         (
             lambda: build("RwkvConfig", **SMALL | {"num_hidden_layers": 2}),
-            "RwkvForCausalLM has a recurrent state, so wrong guesses cannot be rolled back; use",
+            "RwkvForCausalLM has a recurrent state, so rejected draft tokens cannot be rolled back; use",
         ),
         (lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**ENCODER_DECODER)), "is an encoder-decoder model; use"),
         (lambda: build("BloomConfig", vocab_size=V, hidden_size=32, n_layer=1, n_head=2), r"takes no position ids \(ALiBi.*; use"),

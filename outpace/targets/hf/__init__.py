@@ -1,1 +1,1 @@
-"""The torch target: live transformers models."""
+"""The torch target: live models of transformers."""

@@ -1,4 +1,4 @@
-"""Low-rank weights of a helper in a live transformers model: hooks on the MLPs, the model's own weights and code stay as they are."""
+"""Low-rank weights of heads in a live transformers model: hooks on its MLPs. The model's own weights and code stay unchanged."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from outpace.errors import BadInputError
 
-Gate = Callable[[], torch.Tensor | None]  # [B, T, 1] bool, the rows that the weights act on; None: no row of this pass
+Gate = Callable[[], torch.Tensor | None]  # [B, T, 1] bool: the tokens that the weights act on; None: no token of this forward pass
 
 
 def mlps(model: Any, num_layers: int) -> list[Any]:
-    """The MLP of every layer, in order. Raises BadInputError for a model that has them under another name, or another number of them."""
+    """The MLP of every layer, in order. Raises BadInputError if the model has another number of modules named `mlp`."""
     found = [module for name, module in model.named_modules() if name.endswith(".mlp")]
     if len(found) != num_layers:
         raise BadInputError(f"low-rank weights need an `mlp` in each of {num_layers} layers; {type(model).__name__} has {len(found)}")
@@ -21,9 +21,9 @@ def mlps(model: Any, num_layers: int) -> list[Any]:
 
 
 def add_low_rank(model: Any, down: Sequence[torch.Tensor], up: Sequence[torch.Tensor], gate: Gate | None = None) -> list[Any]:
-    """Let the MLPs add `(x down) up`, down [H, r] and up [r, H] of each layer, to what they write: for the rows of `gate`, or all.
+    """Add `(x down) up` to the output of each layer's MLP, with down [H, r] and up [r, H]: for the tokens of `gate`, or for all.
 
-    Returns the hooks, to be removed one day. Rows outside the gate keep every bit. Raises BadInputError; see `mlps`.
+    Returns the handles that remove the hooks. The output of tokens outside the gate stays bit-identical. Raises BadInputError; see `mlps`.
     """
     modules = mlps(model, len(down))
     return [module.register_forward_hook(_hook(*pair, gate)) for module, pair in zip(modules, zip(down, up, strict=True), strict=True)]
