@@ -11,6 +11,7 @@ import typer
 
 from outpace import __version__
 from outpace.cli.commands.bench import bench
+from outpace.cli.commands.calibrate import calibrate
 from outpace.cli.commands.chat import chat
 from outpace.cli.commands.demo import demo
 from outpace.cli.commands.drafters import drafters
@@ -27,7 +28,7 @@ from outpace.cli.train.train_eagle import eagle
 from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, serve, export)
+COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, calibrate, serve, export)
 HELPERS = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(

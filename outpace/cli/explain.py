@@ -34,11 +34,11 @@ def render(llm: LLM, controller: AdaptiveController) -> Group:
         steps.add_row(
             str(number), str(step.num_tokens), f"{step.milliseconds:.1f}", f"{step.rate:.3f}", _guesses(step, llm.tokenizer.decode)
         )
-    return Group(_costs(controller.policy.costs), _accounts(controller), steps)
+    return Group(cost_table(controller.policy.costs), _accounts(controller), steps)
 
 
-def _costs(costs: CostTable) -> Table:
-    table = Table(title="cost of a pass, ms (measured once on this machine)")
+def cost_table(costs: CostTable) -> Table:
+    table = Table(title=f"cost of a forward pass, ms (measured {costs.measured_at})")
     for heading in ("rows", "1 sequence", "8 sequences", "1,000 more tokens of context"):
         table.add_column(heading, justify="right")
     for num_tokens, alone, batched, context in zip(costs.sizes, costs.alone, costs.batched, costs.per_context_token, strict=True):

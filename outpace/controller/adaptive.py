@@ -7,12 +7,13 @@ padding are replaced by the next best nodes at no extra cost. A step without nod
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from outpace.controller.base import Controller, Plan
 from outpace.controller.calibration import Calibration
 from outpace.controller.cost import CostTable
+from outpace.controller.cost_monitor import CostMonitor
 from outpace.controller.drafter_stats import DrafterStats
 from outpace.controller.num_tokens import MIN_TOKENS, NumTokensPolicy
 from outpace.controller.switch import Switch
@@ -38,8 +39,13 @@ class Step:
 class AdaptiveController(Controller):
     """Serves one target, whose costs are in a CostTable; `max_nodes` limits what one request drafts in a step."""
 
-    def __init__(self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24):
-        self.drafter, self.max_nodes = drafter, max_nodes
+    def __init__(
+        self, costs: CostTable, drafter: CombinedDrafter, max_nodes: int = 24, keep_costs: Callable[[CostTable], None] | None = None
+    ):
+        """`keep_costs` is called with a table that real forward passes have corrected."""
+        self.drafter, self.max_nodes, self.keep_costs = drafter, max_nodes, keep_costs
+        self.monitor = CostMonitor(costs.sizes)
+        self.forward: tuple[int, float] | None = None  # tokens of the coming forward pass and its expected milliseconds, if comparable
         self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.names)
         self.switch = Switch()
         self.mean_drafted = float(max_nodes)  # nodes run per request and step, running mean
@@ -60,7 +66,9 @@ class AdaptiveController(Controller):
         least = self.policy.rate * self.policy.costs.idle_row  # a node in the place of padding still costs its logits
         while num_taken and nodes[num_taken - 1][0] < least:
             num_taken -= 1
-        self.expected = self._running_mean(self.expected, self._cost(requests, num_tokens))
+        expected = self._cost(requests, num_tokens)
+        self.expected = self._running_mean(self.expected, expected)
+        self.forward = (num_tokens, expected) if not num_other_tokens else None
         self.mean_drafted += 0.1 * (num_taken / len(requests) - self.mean_drafted)
         chosen: list[list[int]] = [[] for _ in requests]
         gained: dict[str, float] = {}  # drafters that proposed the same node share its gain
@@ -83,6 +91,17 @@ class AdaptiveController(Controller):
 
     def record_forward_time(self, milliseconds: float) -> None:
         self.taken = self._running_mean(self.taken, milliseconds)
+        if self.forward is not None:
+            self.monitor.record(*self.forward, milliseconds)
+            self._correct_costs()
+
+    def _correct_costs(self) -> None:
+        costs = self.monitor.corrected(self.policy.costs)
+        if costs is not None:
+            self.policy = NumTokensPolicy(costs)
+            self.expected = self.taken  # the new table agrees with what was measured
+            if self.keep_costs is not None:
+                self.keep_costs(costs)
 
     @staticmethod
     def _running_mean(mean: float, value: float) -> float:

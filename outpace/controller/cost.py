@@ -12,7 +12,8 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
 RUN, WARM_UP = 12, 4  # forward passes of one size in a row, and how many of them are not counted
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class CostTable:
     per_context_token: tuple[float, ...]
     switch: float = 0.0
     idle_row: float = 0.0
+    measured_at: str = ""  # ISO date and time
 
     def milliseconds(self, num_tokens: int, num_seqs: int = 1, num_context: int = SHORT, num_idle: int = 0) -> float:
         """A forward pass of `num_tokens` tokens (`num_idle` of them padding) of `num_seqs` sequences with `num_context` cached."""
@@ -68,6 +70,14 @@ class CostTable:
         """The three curves for 0, 1, 2, ... tokens up to the largest size, interpolated linearly. Looked up many times per step."""
         tokens = np.arange(int(self.sizes[-1]) + 1)
         return tuple(np.interp(tokens, self.sizes, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
+
+    def scaled(self, sizes: Sequence[float], factors: Sequence[float]) -> CostTable:
+        """The table multiplied by these factors at these sizes, interpolated between them; dated now."""
+        by_size = np.interp(self.sizes, sizes, factors)
+        alone, batched, context = (
+            tuple((np.array(curve) * by_size).tolist()) for curve in (self.alone, self.batched, self.per_context_token)
+        )
+        return replace(self, alone=_rising(alone), batched=_rising(batched), per_context_token=context, measured_at=_now())
 
     def save(self, path: Path) -> None:
         """Write the table whole or not at all."""
@@ -83,9 +93,9 @@ class CostTable:
             facts = json.loads(path.read_text("utf-8"))
             if facts.pop("format") != FORMAT:
                 return None
-            switch, idle_row = float(facts.pop("switch")), float(facts.pop("idle_row"))
+            switch, idle_row, measured_at = float(facts.pop("switch")), float(facts.pop("idle_row")), str(facts.pop("measured_at"))
             columns = {name: tuple(float(value) for value in values) for name, values in facts.items()}
-            return cls(**columns, switch=switch, idle_row=idle_row)
+            return cls(**columns, switch=switch, idle_row=idle_row, measured_at=measured_at)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -96,21 +106,37 @@ def _at(curve: Sequence[float], num_tokens: int) -> float:
     return curve[num_tokens] if beyond <= 0 else curve[-1] + beyond * max(0.0, curve[-1] - curve[-2])
 
 
-def cost_of(target: TargetModel, folder: Path) -> CostTable:
-    """The table of this target on this machine: read from a file in `folder`, or measured (some seconds) and written there."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
-    path = folder / f"{name}.json" if target.fingerprint else None
-    table = CostTable.load(path) if path else None
+def cost_of(target: TargetModel, folder: Path, is_new: bool = False) -> CostTable:
+    """The table of this target on this machine: read from a file in `folder`, or measured (some seconds) and written there. `is_new`
+    measures again."""
+    path = _path_of(target, folder)
+    table = CostTable.load(path) if path and not is_new else None
     if table is None:
         with stages("measuring the cost of a forward pass (once)") as show:
             show("about ten seconds")
             table = measure_cost(target)
-        if path:
-            try:
-                table.save(path)
-            except OSError as error:
-                logger.warning("the cost table cannot be kept in %s: %s", path, error.strerror)
+        keep(table, target, folder)
     return table
+
+
+def keep(table: CostTable, target: TargetModel, folder: Path) -> None:
+    """Write the table of a target to its file in `folder`; only a warning if that is not possible."""
+    path = _path_of(target, folder)
+    try:
+        if path:
+            table.save(path)
+    except OSError as error:
+        logger.warning("the cost table cannot be kept in %s: %s", path, error.strerror)
+
+
+def _path_of(target: TargetModel, folder: Path) -> Path | None:
+    """The file of this target, machine and version; None for a target without a fingerprint."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
+    return folder / f"{name}.json" if target.fingerprint else None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
@@ -130,6 +156,7 @@ def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
         per_context_token=tuple(float(value) for value in np.interp(SIZES, (2, 8, 32), added)),
         switch=_switch_cost(target, min(SHORT, room), repeats, alone),
         idle_row=max(0.0, (batched[2 * BATCH, BATCH] - batched[BATCH, BATCH]) / BATCH),
+        measured_at=_now(),
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from outpace.config import SpeculativeConfig
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import Controller, FixedController
-from outpace.controller.cost import CostTable, cost_of, measure_verify_cost
+from outpace.controller.cost import CostTable, cost_of, keep, measure_verify_cost
 from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.combined import CombinedDrafter
@@ -49,13 +49,23 @@ class StrategyFactory:
         """The cost table: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
         return cost_of(self.target, home() / "costs")
 
+    def calibrate(self) -> CostTable:
+        """Measure the cost table anew, and keep it."""
+        self.costs = cost_of(self.target, home() / "costs", is_new=True)
+        return self.costs
+
+    def _keep_costs(self, costs: CostTable) -> None:
+        self.costs = costs
+        keep(costs, self.target, home() / "costs")
+
     def _build(self, config: SpeculativeConfig) -> Strategy:
         drafter = create_drafter(config.method, DrafterContext(self.target, self.tokenizer, self.draft_model))
         return Strategy(config.method, drafter, create_verifier(config.verifier), self._controller(config, drafter))
 
     def _controller(self, config: SpeculativeConfig, drafter: Drafter) -> Controller:
         if isinstance(drafter, CombinedDrafter) and is_adaptive(config.method):
-            return AdaptiveController(self.costs, drafter, MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens)
+            max_nodes = MAX_NODES if config.num_draft_tokens is None else config.num_draft_tokens
+            return AdaptiveController(self.costs, drafter, max_nodes, self._keep_costs)
         return FixedController(drafter.num_draft_tokens if config.num_draft_tokens is None else config.num_draft_tokens)
 
     def draft_model(self, name: str, num_layers: int | None) -> DraftModel:

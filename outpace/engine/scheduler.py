@@ -67,7 +67,8 @@ class Scheduler:
     def remove(self, request: Request) -> None:
         """Remove a request, waiting or running, and free its slot."""
         if request.slot is None:
-            self.waiting.remove(request)
+            if request in self.waiting:
+                self.waiting.remove(request)
             return
         self.running.remove(request)
         self.target.free(request.slot)
