@@ -81,7 +81,7 @@ def test_blanks_of_another_model_or_shape_are_refused(toy_blanks, tmp_path):
         (ToyTarget(), "blanks:{}", "with other weights"),
         (target, "blanks:{}:count=4", "count may be 3 at most, as many as were trained"),
         (target, "blanks:{}:blank=last", "not both"),
-        (target, "blanks:{}/nothing", "there is no helper"),
+        (target, "blanks:{}/nothing", "there are no heads"),
     ]:
         with pytest.raises(BadInputError, match=message):
             create_drafter(spec.format(toy_blanks), DrafterContext(other))
