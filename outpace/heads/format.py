@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
+from outpace.files import replacing
 from outpace.targets.identity import Base
 
 FORMAT = 1
@@ -53,21 +54,16 @@ class DraftHeads:
         record = {"format": FORMAT, "kind": self.kind, "base": asdict(self.base), "settings": self.settings}
         text = json.dumps({**record, "tree": self.tree, "training": self.training}, indent=2)
         tensors = {name: np.ascontiguousarray(stored(tensor)) for name, tensor in self.tensors.items()}
-        weights, config = (folder / f".{name}+{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, weights)
-            config.write_text(text, "utf-8")
-            for temporary in (weights, config):
-                _flush(temporary)
-            (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no heads
-            weights.rename(folder / WEIGHTS)
-            config.rename(folder / CONFIG)
+            with replacing(folder / CONFIG) as config, replacing(folder / WEIGHTS) as weights:  # weights are replaced first
+                save_file(tensors, weights)
+                config.write_text(text, "utf-8")
+                for written in (weights, config):
+                    _flush(written)
+                (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no heads
         except OSError as error:
             raise OutpaceError(f"cannot write the heads to {folder}: {error.strerror or error}") from error
-        finally:
-            weights.unlink(missing_ok=True)
-            config.unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, base: Base | None = None) -> DraftHeads:

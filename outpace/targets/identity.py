@@ -26,10 +26,11 @@ class Base:
         for size in ("hidden_size", "vocab_size"):
             if getattr(self, size) != getattr(other, size):
                 mine, theirs = getattr(self, size), getattr(other, size)
-                raise BadInputError(f"it was made for {self.name} with {size} {mine}, but {other.name} has {theirs}")
+                raise BadInputError(f"they were made for {self.name} with {size} {mine}, but {other.name} has {theirs}")
         if self.fingerprint != other.fingerprint:
             raise BadInputError(
-                f"it was made for {self.name} ({self.fingerprint}), but this model is {other.name} with other weights ({other.fingerprint})"
+                f"they were made for {self.name} ({self.fingerprint}), "
+                f"but this model is {other.name} with other weights ({other.fingerprint})"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,21 +9,18 @@ import torch
 from safetensors.torch import load_model, save_model
 
 from outpace.errors import BadInputError
+from outpace.files import replacing
 
 WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.pt"
 
 
 def save_checkpoint(folder: Path, step: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the state after `step` steps next to the older checkpoint, rename it when it is complete, then delete the older one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_model(module, str(temporary / WEIGHTS))
-    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
     whole = folder / f"step-{step:08d}"
-    shutil.rmtree(whole, ignore_errors=True)
-    temporary.rename(whole)
+    with replacing(whole) as written:
+        written.mkdir(parents=True)
+        save_model(module, str(written / WEIGHTS))
+        torch.save(optimizer.state_dict(), written / OPTIMIZER)
     for other in [*folder.glob("step-*"), *folder.glob(".step-*.tmp")]:
         if other != whole:
             shutil.rmtree(other, ignore_errors=True)

@@ -166,7 +166,7 @@ def test_a_whole_table_is_small(tmp_path):
         ("singles", lambda t: t[1:], r"singles must be integers \[12\], not \[11\]"),
         ("tokens", lambda t: t + VOCAB, "tokens has tokens outside the vocabulary of 12"),
         ("tokens", lambda t: t.astype(np.float32), "tokens must be integers"),
-        ("chances", lambda t: t[:, ::-1], "best first"),
+        ("chances", lambda t: t[:, ::-1], "descending order"),
         ("chances", lambda t: t.astype(np.int32), "chances must be uint8"),
         ("pairs", lambda t: None, "pairs must be integers .* not missing"),
     ],
@@ -189,7 +189,7 @@ def test_tables_that_cannot_serve_are_refused(tmp_path):
         create_drafter(f"recycling:table={tmp_path}", context)
     helper = table_for(target.base).to_draft_heads(target.base, {})
     helper.save_pretrained(tmp_path / "table")
-    with pytest.raises(BadInputError, match=r"it was made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
+    with pytest.raises(BadInputError, match=r"they were made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
         create_drafter(f"recycling:table={tmp_path / 'table'}", DrafterContext(ToyTarget(sharpness=3.0)))
     DraftHeads("medusa", target.base, {"width": 8}, helper.tensors).save_pretrained(tmp_path / "heads")
     with pytest.raises(BadInputError, match="of kind 'medusa', not recycling"):

@@ -157,7 +157,7 @@ def test_helpers_of_other_models_are_refused(tmp_path, other, message):
     random_medusa(BASE).save_pretrained(tmp_path)
     load_medusa(tmp_path, Base("renamed", BASE.fingerprint, 8, 20))  # a name is only a name
     for read in (load_medusa, DraftHeads.from_pretrained):
-        with pytest.raises(BadInputError, match=f"does not fit: .*{message}"):
+        with pytest.raises(BadInputError, match=f"do not fit: .*{message}"):
             read(tmp_path, other)
     assert DraftHeads.from_pretrained(str(tmp_path)).base == BASE
 

@@ -265,7 +265,7 @@ def test_heads_that_are_not_there_are_refused(tmp_path):
 
 def test_heads_of_another_model_are_refused(fitted):
     with pytest.raises(
-        BadInputError, match=r"does not fit: it was made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
+        BadInputError, match=r"do not fit: they were made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
     ):
         create_drafter(f"medusa:{fitted}", DrafterContext(ToyTarget()))
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.files import write_whole
+from outpace.files import replacing, write_whole
 
 INDEX = "index.json"
 FORMAT = 2
@@ -86,10 +86,10 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def add_shard(folder: Path, index: Index, texts: Sequence[tuple[str, int, int]], tensors: dict[str, Array]) -> Index:
     """Write a shard, then the index that names it."""
-    path = shard_path(folder, len(index.texts))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
-    temporary.replace(path)
+    for stale in folder.glob(".shard-*.tmp"):  # left by a killed process
+        stale.unlink()
+    with replacing(shard_path(folder, len(index.texts))) as written:
+        written.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
     index = replace(index, texts=[*index.texts, list(texts)])
     index.save(folder)
     return index

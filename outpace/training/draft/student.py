@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 
 from outpace.errors import OutpaceError
+from outpace.files import temporary
 from outpace.heads.draft_record import DraftRecord
 from outpace.heads.format import CONFIG
 from outpace.models.find import Source, locate
@@ -54,16 +53,14 @@ class Student:
 
         Raises OutpaceError if the folder cannot be written to.
         """
-        temporary = folder / f".model+{os.getpid()}.tmp"
         try:
-            temporary.mkdir(parents=True)
-            load_tokenizer(self.source.path).save_pretrained(temporary)
-            self._whole().save_pretrained(temporary)
-            record.save(temporary)
-            (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no model
-            for file in sorted(temporary.iterdir(), key=lambda file: file.name == CONFIG):
-                file.replace(folder / file.name)
+            with temporary(folder / "model") as written:
+                written.mkdir(parents=True)
+                load_tokenizer(self.source.path).save_pretrained(written)
+                self._whole().save_pretrained(written)
+                record.save(written)
+                (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no model
+                for file in sorted(written.iterdir(), key=lambda file: file.name == CONFIG):
+                    file.replace(folder / file.name)
         except OSError as error:
             raise OutpaceError(f"cannot write the model to {folder}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
