@@ -1,9 +1,12 @@
-"""Files that are written whole or not at all, and JSON files that are read with a clear error."""
+"""Atomic writes of files and folders, and JSON files that are read with a clear error."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from outpace.errors import BadInputError
 
 
 def read_json(path: Path) -> Any:
-    """The document in a file. Raises BadInputError."""
+    """Read a JSON document. Raises BadInputError if the file cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -21,7 +24,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_writable(path: Path | None) -> None:
-    """Tell before the work that a file cannot be written after it. Raises BadInputError."""
+    """Raise BadInputError if a file cannot be written; called before long work whose result goes to it. None and - are fine."""
     if path is None or str(path) == "-":
         return
     folder = path.absolute().parent
@@ -33,11 +36,37 @@ def check_writable(path: Path | None) -> None:
         raise BadInputError(f"cannot write to the folder {folder}")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file completely or leave the old one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A free name next to `path` for a file or folder of this process; what is still there at the end is deleted."""
+    name = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _delete(name)
     try:
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
+        yield name
     finally:
-        temporary.unlink(missing_ok=True)
+        _delete(name)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write a file or folder to, which replaces `path` at the end. After an error or a crash the old file is left; of
+    an old folder, which cannot be replaced in one step, a crash may leave nothing."""
+    with temporary(path) as name:
+        yield name
+        if name.is_dir():
+            _delete(path)
+        name.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text and a final newline to a file; after an error or a crash the old file is left."""
+    with replacing(path) as name:
+        name.write_text(text + "\n", "utf-8")
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or folder if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

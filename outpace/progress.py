@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar("T")
-NOTE_SECONDS = 30.0  # between the lines of a long task without a terminal
+NOTE_SECONDS = 30.0  # interval between lines of a long task without a terminal
 
 
 def stderr() -> Console:
@@ -32,12 +32,12 @@ def stderr() -> Console:
 
 
 def note(text: str) -> None:
-    """One line for the person who waits."""
+    """Print one line on stderr."""
     stderr().print(text, style="dim", markup=False)
 
 
 def copy_with_progress(source: IO[bytes], out: IO[bytes], size: int, label: str) -> None:
-    """Copy `size` bytes with a bar."""
+    """Copy `size` bytes with a progress bar."""
     with Progress(TextColumn(label), BarColumn(), DownloadColumn(), console=stderr(), transient=True) as progress:
         task = progress.add_task(label, total=size)
         while block := source.read(1 << 20):
@@ -46,7 +46,7 @@ def copy_with_progress(source: IO[bytes], out: IO[bytes], size: int, label: str)
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    """Iterate with a bar that shows count and time left; without a terminal, a line every half minute."""
+    """Iterate with a bar that shows the count and the time left; without a terminal, print a line every half minute."""
     if not stderr().is_terminal:
         with meter(label, total) as show:
             for count, item in enumerate(items, 1):
@@ -63,7 +63,7 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 @contextmanager
 def stages(label: str) -> Iterator[Callable[[str], None]]:
-    """A spinner whose text names the current stage; without a terminal, one line a stage."""
+    """A spinner that names the current stage; without a terminal, one line per stage."""
     console = stderr()
     if not console.is_terminal:
         yield lambda stage: note(f"{label}: {stage}")
@@ -75,7 +75,7 @@ def stages(label: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def meter(label: str, total: float, done: float = 0.0) -> Iterator[Callable[[float, str], None]]:
-    """A bar with the time left; call with (what is done of the total, detail). Without a terminal, a line every half minute."""
+    """A bar with the time left; call it with (amount done of the total, detail). Without a terminal, a line every half minute."""
     console = stderr()
     if not console.is_terminal:
         last = time.monotonic()
@@ -95,7 +95,7 @@ def meter(label: str, total: float, done: float = 0.0) -> Iterator[Callable[[flo
 
 
 class _TimeLeft(ProgressColumn):
-    """What is left of the task's total, in seconds."""
+    """The seconds left of the task's total."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{max(0.0, (task.total or 0.0) - (task.elapsed or 0.0)):.0f} s left", style="progress.remaining")
@@ -103,7 +103,7 @@ class _TimeLeft(ProgressColumn):
 
 @contextmanager
 def countdown(seconds: float) -> Iterator[Callable[[str, str], None]]:
-    """A bar of a limited time; call with (stage, detail). Without a terminal, one line a stage."""
+    """A bar for a time limit; call it with (stage, detail). Without a terminal, one line per stage."""
     console = stderr()
     if not console.is_terminal:
         stages_seen = set[str]()

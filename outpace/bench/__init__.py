@@ -1,1 +1,1 @@
-"""Measuring: prompt files, interleaved runs, reports."""
+"""Benchmarks: prompt files, interleaved runs, servers under load, reports."""

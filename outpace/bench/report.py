@@ -1,4 +1,4 @@
-"""The benchmark's document as tables for people."""
+"""The documents of the benchmarks as tables for people."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rich.table import Table
 
 
 def tables(document: dict[str, Any]) -> list[Table]:
-    """Verify cost, then one row for each drafter and category."""
-    cost = Table(title="cost of a pass (256 tokens of context)")
+    """The cost of a forward pass, then one row per drafter and category. Rows of a drafter that failed say so instead of a speedup."""
+    cost = Table(title="cost of a forward pass (256 tokens of context)")
     for entry in document["verify_cost"]:
-        cost.add_column(f"{entry['num_tokens']} rows", justify="right")
+        cost.add_column(f"{entry['num_tokens']} tokens", justify="right")
     cost.add_row(*(f"{entry['milliseconds']:.1f} ms" for entry in document["verify_cost"]))
     settings = document["settings"]
     title = f"{document['model']} {settings['precision']}, {settings['num_prompts']} prompts, temperature {settings['temperature']:g}"
@@ -27,7 +27,7 @@ def tables(document: dict[str, Any]) -> list[Table]:
             f"{row['tokens_per_second']:.1f}",
             f"{row['tokens_per_step']:.2f}",
             f"{100 * row['acceptance_rate']:.0f}%",
-            f"{row['speedup']:.2f}",
+            "failed" if row.get("num_failed") else f"{row['speedup']:.2f}",
             f"{row['num_identical']}/{row['num_prompts']}",
             end_section=index + 1 == len(document["results"]) or document["results"][index + 1]["category"] == "all",
         )
@@ -35,9 +35,9 @@ def tables(document: dict[str, Any]) -> list[Table]:
 
 
 def load_table(document: dict[str, Any]) -> Table:
-    """A server under load: one row for each level and drafter; times as median / 95th percentile."""
+    """A server under load: one row per level and drafter; times are median / 95th percentile."""
     settings = document["settings"]
-    table = Table(title=f"{document['model']} under load: {settings['seconds']:g} s a level, {settings['num_prompts']} prompts")
+    table = Table(title=f"{document['model']} under load: {settings['seconds']:g} s per level, {settings['num_prompts']} prompts")
     for heading in (
         "clients",
         "drafter",

@@ -1,4 +1,4 @@
-"""Run drafters against each other: interleaved prompt by prompt, every answer compared with plain decoding."""
+"""Compare drafters: interleaved prompt by prompt, with every answer compared to plain decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result:
-    """One drafter on one category ("all" is the total). speedup is against plain decoding in the same run."""
+    """One drafter on one category ("all" is the total). `speedup` is relative to plain decoding in the same run.
+
+    `num_failed` counts the prompts on which the drafter failed, so that the engine continued without it; `error` is the first message.
+    """
 
     drafter: str
     category: str
@@ -39,15 +42,19 @@ class Result:
     acceptance_rate: float
     speedup: float
     num_identical: int
+    num_failed: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One drafter on one prompt; seconds are the median of the repeats, and of prompts run at once a share of the whole by tokens."""
+    """One drafter on one prompt. `decode_seconds` is the median of the repeats; prompts that run at once share the time by their tokens.
+    `error`: the first failure of the drafter in any repeat."""
 
     output: RequestOutput
     decode_seconds: float
     is_identical: bool
+    error: str | None = None
 
 
 def run(
@@ -58,11 +65,14 @@ def run(
     repeats: int = 1,
     concurrency: int = 1,
 ) -> dict[str, Any]:
-    """Run every drafter (label -> settings) and plain decoding on every prompt, `concurrency` prompts at once; returns one JSON-ready
-    document. Seconds are decoding only; with several prompts at once they start with the prompts in the prefix cache."""
+    """Run every drafter (label -> settings) and plain decoding on every prompt, `concurrency` prompts at once.
+
+    Returns one JSON-ready document. Seconds cover decoding only; if several prompts run at once, their prompts are in the prefix cache
+    beforehand. Raises BadInputError for an unknown drafter.
+    """
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
-        llm.strategy(setting)  # a wrong name is told before any work
+        llm.strategy(setting)  # reports an unknown name before any work
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[_Cell]] = {name: [] for name in settings}
@@ -83,7 +93,7 @@ def run(
 def _run_group(
     llm: LLM, group: Sequence[Workload], settings: Mapping[str, SpeculativeLike], params: SamplingParams, repeats: int, index: int
 ) -> dict[str, list[_Cell]]:
-    """Every drafter on some prompts at once, in an order that rotates with group and repeat."""
+    """Run every drafter on a group of prompts at once, in an order that rotates with group and repeat."""
     messages = [workload.messages for workload in group]
     if len(group) > 1:
         llm.chat(messages, replace(params, max_tokens=1, min_tokens=0), speculative_config=BASELINE)
@@ -98,7 +108,7 @@ def _run_group(
 
 
 def _timed(outputs: Sequence[RequestOutput], wall_seconds: float) -> list[tuple[RequestOutput, float]]:
-    """Each output with its seconds: of decoding if it ran alone, else its share of the time all took together."""
+    """Each output with its seconds: those of decoding if it ran alone, else its share of the total time by tokens."""
     if len(outputs) == 1:
         return [(outputs[0], outputs[0].stats.decode_seconds)]
     total = sum(len(output.token_ids) for output in outputs)
@@ -106,11 +116,13 @@ def _timed(outputs: Sequence[RequestOutput], wall_seconds: float) -> list[tuple[
 
 
 def _cell(turns: Sequence[tuple[RequestOutput, float]], plain: Sequence[int]) -> _Cell:
-    return _Cell(turns[0][0], median([seconds for _, seconds in turns]), all(output.token_ids == plain for output, _ in turns))
+    errors = [output.stats.drafter_error for output, _ in turns if output.stats.drafter_error is not None]
+    is_identical = all(output.token_ids == plain for output, _ in turns)
+    return _Cell(turns[0][0], median([seconds for _, seconds in turns]), is_identical, errors[0] if errors else None)
 
 
 def rotated(entries: Sequence[T], turn: int) -> list[T]:
-    """The entries in an order that starts with another one each turn, so that drift of the machine hits all alike."""
+    """The entries, starting with another one in each turn, so that drift of the machine affects all of them equally."""
     start = turn % len(entries)
     return [*entries[start:], *entries[:start]]
 
@@ -121,6 +133,7 @@ def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_
         chosen = [i for i, workload in enumerate(workloads) if category in ("all", workload.category)]
         mine = [cells[name][i] for i in chosen]
         stats = [cell.output.stats for cell in mine]
+        errors = [cell.error for cell in mine if cell.error is not None]
         num_tokens = sum(len(cell.output.token_ids) for cell in mine)
         seconds = sum(cell.decode_seconds for cell in mine)
         plain_tokens = sum(len(cells[BASELINE][i].output.token_ids) for i in chosen)
@@ -142,6 +155,8 @@ def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_
                 ),
                 speedup=round(_rate(_rate(num_tokens, seconds), _rate(plain_tokens, plain_seconds)), 3),
                 num_identical=sum(cell.is_identical for cell in mine),
+                num_failed=len(errors),
+                error=errors[0] if errors else None,
             )
         )
     return results
@@ -158,7 +173,7 @@ def _settings(llm: LLM, params: SamplingParams, num_prompts: int, repeats: int) 
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine and the versions that the figures were measured with."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():

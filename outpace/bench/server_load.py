@@ -1,11 +1,11 @@
-"""A server under load: N clients at once, and every answer compared with the one that a single client got before.
+"""A server under load: N clients at once, with every answer compared to the one that a single client got before.
 
-The clients form a closed loop: each asks, reads the stream to its end, and asks again until the time is up. What still runs then is
-read to its end too, but only the share of its tokens that fell into the time counts for tokens/s.
+The clients form a closed loop: each sends a prompt, reads the stream to its end and sends the next prompt until the time is up. Requests
+that still run then are also read to their end, but only the share of their tokens within the time counts for tokens/s.
 
-Drafters remember answers, so a prompt that was asked before is easier to guess than any user's. Servers started for the purpose
-therefore get another API key, that is, an empty memory, for the single client and for each turn; `num_repeated` counts the prompts that
-came twice in one. The prefix cache has no such borders: `num_cached_prompt_tokens` says what it saved.
+Some drafters learn from answers, so a repeated prompt is easier to draft for than a user's prompt. A server started by the benchmark
+therefore gets a new API key, which has an empty answer cache, for the single client and for each turn; `num_repeated` counts prompts that
+were sent twice within a turn. The prefix cache is shared by all keys; `num_cached_prompt_tokens` counts the tokens it saved.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from outpace.bench.workloads import Workload, rotation
 from outpace.errors import OutpaceError
 from outpace.progress import countdown, note, track
 
-TIME_LIMIT = 900.0  # seconds an answer may take before it counts as an error
-PAUSE = 0.2  # seconds a client waits after an error, so that a refusing server is not asked a thousand times a second
+TIME_LIMIT = 900.0  # seconds after which an answer counts as an error
+PAUSE = 0.2  # seconds a client waits after an error, so that it does not flood a server that refuses requests
 
 
 @dataclass(frozen=True)
 class Place:
-    """A server to ask, without the `/v1`. `speculative` is sent with every request; None leaves the choice to the server.
+    """A server: its URL without `/v1`. `speculative` is sent with every request; None leaves the choice to the server.
 
-    `keys`: API keys, for the single client and for each turn after it; they start again when there are too few.
+    `keys`: API keys for the single client and for each turn after it; they are reused from the start if there are too few.
     """
 
     url: str
@@ -44,16 +44,16 @@ class Place:
     keys: tuple[str, ...] = ()
 
     def headers(self, turn: int) -> dict[str, str]:
-        """The key of this turn; 0 is the single client."""
+        """HTTP headers with the key of this turn; turn 0 is the single client."""
         return {"Authorization": f"Bearer {self.keys[turn % len(self.keys)]}"} if self.keys else {}
 
 
 @dataclass
 class Answer:
-    """One request as its client saw it. Times are those of `time.perf_counter`; `first_at` is that of the first token.
+    """One request as seen by its client. Times are from `time.perf_counter`; `first_at` is that of the first token.
 
-    `error` is what went wrong: a refusal, a broken connection, a failure told in the stream. Without one an answer may still be lost:
-    the stream ended, but not with everything that belongs to an answer.
+    `error` is a refusal, a broken connection or a failure reported in the stream. An answer without error may still be lost: its stream
+    ended before the answer was complete.
     """
 
     started_at: float
@@ -77,11 +77,11 @@ class Answer:
 
     @property
     def content(self) -> tuple[str, str | None, int]:
-        """What has to be equal in two answers to the same prompt and seed."""
+        """The parts that are equal in two answers to the same prompt and seed."""
         return self.text, self.finish_reason, self.num_tokens
 
     def add(self, data: str) -> None:
-        """Take one event of the stream. Raises ValueError when it is not JSON."""
+        """Add one event of the stream. Raises ValueError if it is not JSON."""
         if data == "[DONE]":
             self.is_ended = True
             return
@@ -100,9 +100,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """One drafter at one number of clients. Milliseconds are as the clients saw them; per token: those after the first.
+    """One drafter at one number of clients. Milliseconds are as seen by the clients; `per_token_ms` excludes the first token.
 
-    `num_mixed_up` counts whole answers that differ from the single-client one; `speedup` is total tokens/s against the first drafter.
+    `num_mixed_up` counts complete answers that differ from those to the single client; `speedup` is total tokens/s relative to the first
+    drafter.
     """
 
     drafter: str
@@ -125,13 +126,13 @@ class LoadResult:
 
     @property
     def is_clean(self) -> bool:
-        """No error, nothing lost, nothing mixed up, and something done at all."""
+        """Whether there were requests, and no answer was an error, lost or mixed up."""
         return self.num_requests > 0 and not (self.num_errors or self.num_lost or self.num_mixed_up)
 
 
 @dataclass
 class _Cell:
-    """What a drafter did at a level, over all repeats: (index of the prompt, answer), and the tokens that fell into the time."""
+    """Results of a drafter at a level over all repeats: (index of the prompt, answer), and the tokens produced within the time."""
 
     answers: list[tuple[int, Answer]] = field(default_factory=list)
     seconds: float = 0.0
@@ -140,7 +141,7 @@ class _Cell:
 
 
 async def ask(client: httpx.AsyncClient, place: Place, workload: Workload, fields: Mapping[str, Any]) -> Answer:
-    """Ask one prompt and read the stream to its end; failures are in the answer."""
+    """Send one prompt and read the stream to its end; failures are stored in the answer."""
     body = {"messages": workload.messages, "stream": True, "stream_options": {"include_usage": True}, **fields}
     if place.speculative is not None:
         body["speculative"] = place.speculative
@@ -171,9 +172,9 @@ def run(
     fields: Mapping[str, Any],
     repeats: int = 1,
 ) -> dict[str, Any]:
-    """Put every place (drafter -> server) under load at every level, drafters taking turns; returns one JSON-ready document.
+    """Load every server (drafter -> server) at every level, with the drafters taking turns; returns one JSON-ready document.
 
-    `fields` are sent with every request: max_tokens, temperature, seed. Raises OutpaceError when a server does not answer a single client.
+    `fields` are sent with every request: max_tokens, temperature, seed. Raises OutpaceError if a server does not answer a single client.
     """
     model = asyncio.run(_model(next(iter(places.values()))))
     prompts, single = _references(places, rotation(workloads), fields)
@@ -203,13 +204,13 @@ async def _model(place: Place) -> str:
             answer = (await client.get(f"{place.url}/v1/models")).raise_for_status().json()
         return str(answer["data"][0]["id"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
-        raise OutpaceError(f"{place.url} is no server of an OpenAI-compatible API: {error}") from error
+        raise OutpaceError(f"{place.url} is not an OpenAI-compatible server: {error}") from error
 
 
 def _references(
     places: Mapping[str, Place], workloads: Sequence[Workload], fields: Mapping[str, Any]
 ) -> tuple[list[Workload], dict[str, list[Answer]]]:
-    """The prompts that fit the server, and the answers of each place to a single client, in their order."""
+    """The prompts that fit the server, and the answers of each server to a single client, in the order of the prompts."""
 
     async def alone(place: Place, workload: Workload) -> Answer:
         async with _client(place, 0) as client:
@@ -223,13 +224,13 @@ def _references(
             continue
         for name, answer in found.items():
             if not answer.is_whole:
-                raise OutpaceError(f"{places[name].url} does not answer prompt {workload.id}: {answer.error or 'the stream broke off'}")
+                raise OutpaceError(f"{places[name].url} does not answer prompt {workload.id}: {answer.error or 'the stream ended early'}")
             answers[name].append(answer)
         prompts.append(workload)
     if not prompts:
         raise OutpaceError("no prompt is short enough for the server and max-tokens")
     if len(prompts) < len(workloads):
-        note(f"{len(workloads) - len(prompts)} prompts are left out: with their answers they are too long for the server")
+        note(f"skipped {len(workloads) - len(prompts)} prompts that are, with their answers, too long for the server")
     return prompts, answers
 
 
@@ -243,7 +244,7 @@ async def _load(
     turn: int,
     tell: Callable[[str], None],
 ) -> None:
-    """Fill `cell` with what `num_clients` clients get in `seconds`."""
+    """Run `num_clients` clients for `seconds` and add their answers to `cell`."""
     started_at = time.perf_counter()
     ends_at, numbers, answers = started_at + seconds, itertools.count(), list[tuple[int, Answer]]()
 
@@ -273,7 +274,7 @@ async def _load(
 
 
 def _tokens_before(answer: Answer, end: float) -> float:
-    """How many tokens came before `end`, if they came evenly between the first one and the end of the answer."""
+    """Number of tokens that arrived before `end`, assuming an even rate between the first token and the end of the answer."""
     if answer.ended_at <= end:
         return answer.num_tokens
     return answer.num_tokens * max(0.0, end - answer.first_at) / (answer.ended_at - answer.first_at) if answer.first_at else 0.0
@@ -306,12 +307,12 @@ def _summarise(name: str, level: int, cell: _Cell, baseline: _Cell, references: 
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile in milliseconds; 0 where there is nothing."""
+    """Median and 95th percentile in milliseconds; 0 without values."""
     low, high = np.percentile(seconds, [50, 95]) if seconds else (0.0, 0.0)
     return {"median": round(1e3 * float(low), 2), "p95": round(1e3 * float(high), 2)}
 
 
 def _single(name: str, answers: Sequence[Answer], baseline: Sequence[Answer]) -> dict[str, Any]:
-    """The answers to a single client: how many there are, and how many are those of the first drafter."""
+    """The number of answers to a single client, and how many of them equal those of the first drafter."""
     same = sum(answer.content == other.content for answer, other in zip(answers, baseline, strict=True))
     return {"drafter": name, "num_prompts": len(answers), "num_identical": same}

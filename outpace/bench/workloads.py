@@ -1,4 +1,4 @@
-"""Prompt files: JSON lines with `prompt`, `messages` or Spec-Bench's `turns`."""
+"""Prompt files: JSON lines with `prompt`, `messages` or the `turns` of Spec-Bench."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from outpace.errors import BadInputError
 
-# Spec-Bench's MT-bench part counts as one category
+# the MT-bench part of Spec-Bench counts as one category
 CHAT_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One prompt of a file, as a conversation. `part` is the category as the file names it."""
+    """One prompt of a file, as a conversation. `part` is the category as named in the file."""
 
     id: str
     category: str
@@ -26,7 +26,7 @@ class Workload:
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
-    """All prompts of a file, or `limit` of them spread evenly over the categories. Raises BadInputError naming the line."""
+    """Read all prompts of a file, or `limit` of them spread evenly over the categories. Raises BadInputError naming the line."""
     if limit is not None and limit < 1:
         raise BadInputError(f"limit must be at least 1, not {limit}")
     workloads = [_workload(row, where, number) for where, number, row in read_rows(path)]
@@ -36,7 +36,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
 
 
 def read_rows(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
-    """(place for error messages, line number from 1, object) of every line of a file of JSON objects. Raises BadInputError."""
+    """(file and line for error messages, line number from 1, object) of every line of a file of JSON objects. Raises BadInputError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -78,18 +78,18 @@ def _is_message(message: Any) -> bool:
 
 
 def spread(workloads: Sequence[Workload], limit: int) -> list[Workload]:
-    """`limit` prompts: equally many of each category as far as they go, in it equally many of each part, the first ones of the file."""
+    """`limit` prompts, spread as evenly as possible over the categories and their parts, in the order of the file."""
     chosen = {id(workload) for workload in rotation(workloads)[:limit]}
     return [workload for queue in _queues(workloads) for workload in queue if id(workload) in chosen]
 
 
 def rotation(workloads: Sequence[Workload]) -> list[Workload]:
-    """All prompts, one of each category in turn: every start of this list is spread over the categories."""
+    """All prompts, one of each category in turn, so that every prefix of this list is spread over the categories."""
     return _alternating(_queues(workloads))
 
 
 def _queues(workloads: Sequence[Workload]) -> list[list[Workload]]:
-    """One list for each category, its parts taking turns."""
+    """One list per category, with its parts taking turns."""
     groups: dict[str, dict[str, list[Workload]]] = {}
     for workload in workloads:
         groups.setdefault(workload.category, {}).setdefault(workload.part, []).append(workload)

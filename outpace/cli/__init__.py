@@ -29,7 +29,7 @@ from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
 
 COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, calibrate, serve, export)
-HELPERS = (medusa, blanks, eagle, draft, recycling)
+TRAINING = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(
     name="outpace",
@@ -45,9 +45,9 @@ for command in COMMANDS:
     app.command(cls=Command)(reported(command))
 
 training = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown")
-for helper in HELPERS:
-    training.command(cls=Command)(reported(helper))
-app.add_typer(training, name="train", help="Train a helper that guesses well for your model, on your texts.")
+for command in TRAINING:
+    training.command(cls=Command)(reported(command))
+app.add_typer(training, name="train", help="Train draft heads or a draft model for your model, on your texts.")
 
 
 @app.callback(invoke_without_command=True)

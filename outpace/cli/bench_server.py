@@ -1,4 +1,4 @@
-"""The part of `outpace bench` behind --server."""
+"""`outpace bench --server`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from outpace.files import check_writable
 
 HERE = ALONE["--server"]
 MAX_CLIENTS = 1000
-SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None}  # options of a server that runs, with defaults
+SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None}  # options that a running server has fixed
 
 
 def levels_of(text: str) -> list[int]:
-    """The numbers of clients in "1,4,16". Raises BadInputError."""
+    """Parse numbers of clients such as "1,4,16". Raises BadInputError."""
     levels = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
     if not all(1 <= level <= MAX_CLIENTS for level in levels):
-        raise BadInputError(f"--clients takes numbers from 1 to {MAX_CLIENTS} with commas between them, not {text!r}")
+        raise BadInputError(f"--clients takes comma-separated numbers from 1 to {MAX_CLIENTS}, not {text!r}")
     return list(dict.fromkeys(levels))
 
 
@@ -40,7 +40,7 @@ def bench_server(
     repeats: int,
     json_out: Path | None,
 ) -> None:
-    """Load a server, show the table and write the document. Exit code 1 when an answer was an error, lost or mixed up."""
+    """Load a server, print the table and write the document. Exit code 1 if an answer was an error, lost or mixed up."""
     with needing("bench", "bench --server"):
         from outpace.bench import report
         from outpace.bench import server_load as load
@@ -64,7 +64,8 @@ def bench_server(
 
 
 def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_clients: int, keys: tuple[str, ...]) -> str:
-    """A server in this process whose drafter is `setting`, sized as `outpace serve` is but for the queue. Returns its address."""
+    """Start a server in this process with the drafter `setting` and the defaults of `outpace serve` except for the queue. Returns its
+    address."""
     from outpace.llm import LLM
     from outpace.server import ServerSettings, create_app
     from outpace.server.listen import in_thread
@@ -74,9 +75,9 @@ def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_c
 
 
 def _check_url(url: str, config: Path | None, llm_options: Mapping[str, Any]) -> None:
-    """A server that runs has made its choices; and the URL has to be one. Raises BadInputError."""
+    """Raise BadInputError for an invalid URL, and for options that a running server has fixed."""
     if not url.startswith(("http://", "https://")):
         raise BadInputError(f"--server takes an address such as http://127.0.0.1:8000, not {url!r}")
     given = [name for name, default in SERVERS_OWN.items() if llm_options[name] != default] + ["config"] * (config is not None)
     if given:
-        raise BadInputError(f"--{given[0]} is for a server started here; the one at {url} has made its choice")
+        raise BadInputError(f"--{given[0]} applies only to a server started here, not to the one at {url}")

@@ -1,4 +1,4 @@
-"""What the commands share: their options, and building the LLM that was asked for."""
+"""Options that several commands share, and the functions that apply them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from outpace.llm import LLM
     from outpace.targets.identity import Base
 
-Model = Annotated[str, typer.Option(help="default, a hub id, a folder or a .gguf file.")]
-Drafter = Annotated[str | None, typer.Option(help="How to guess; `outpace drafters` lists them. Default: prompt_lookup.")]
-NumDraftTokens = Annotated[int | None, typer.Option(min=0, help="Guesses a step. Default: the drafter's own.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token.")]
-TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens that reach this probability together.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text, with any drafter.")]
-Target = Annotated[str, typer.Option(help="auto, openvino or hf.")]
-Precision = Annotated[str, typer.Option(help="auto, int8, bf16 or f32.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")]
-Config = Annotated[Path | None, typer.Option(help="Speculative settings as JSON, as written by `outpace tune`.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Take so many prompts, spread evenly over the categories.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Model = Annotated[str, typer.Option(help="Model: default, a hub id, a folder or a .gguf file.")]
+Drafter = Annotated[str | None, typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: prompt_lookup.")]
+NumDraftTokens = Annotated[int | None, typer.Option(min=0, help="Draft tokens per step. Default: that of the drafter.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens to generate.")]
+Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 always takes the likeliest token.")]
+TopP = Annotated[float, typer.Option(help="Sample from the smallest set of likeliest tokens with at least this total probability.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Random seed; a seed gives the same text with any drafter.")]
+Target = Annotated[str, typer.Option(help="Backend that runs the model: auto, openvino or hf.")]
+Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, bf16 or f32.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
+Config = Annotated[Path | None, typer.Option(help="JSON file with speculative settings, as written by `outpace tune`.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Number of prompts to use, spread evenly over the categories.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def load(
     model: str, drafter: str | None, target: str, precision: str, threads: int | None, config: Path | None, count: int | None = None
 ) -> LLM:
-    """Build the LLM that a command asked for; `--drafter` wins over `--config`."""
+    """Build the LLM from a command's options; `--drafter` takes precedence over `--config`."""
     from outpace.llm import LLM
 
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
@@ -43,7 +43,7 @@ def load(
 
 
 def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:
-    """name -> speculative settings: the drafters named (all that are ready for this model, if none are), and those of --config."""
+    """name -> speculative settings: the named drafters (by default all that are ready for this model), and the settings of --config."""
     from outpace.config import SpeculativeConfig
     from outpace.drafters.spec import ready_drafters
 
@@ -55,7 +55,7 @@ def drafter_settings(drafters: str | None, config: Path | None, base: Base | Non
 
 
 def with_num_draft_tokens(settings: dict[str, Any], count: int | None) -> dict[str, Any]:
-    """The same settings with so many guesses a step, which their names then tell; as they are where `count` is None."""
+    """The same settings with `count` draft tokens per step, which is added to their names; unchanged if `count` is None."""
     from outpace.config import SpeculativeConfig
 
     if count is None:
@@ -66,7 +66,7 @@ def with_num_draft_tokens(settings: dict[str, Any], count: int | None) -> dict[s
 
 
 def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None) -> None:
-    """A measurement as tables, and whole in a file; with `-` as the file only the document, on stdout."""
+    """Print a measurement as tables and write the document to a file; with `-` as the file, print only the document."""
     from rich.console import Console
 
     if str(json_out) == "-":

@@ -1,4 +1,4 @@
-"""What every command shares: one line on stderr and the right exit code for whatever goes wrong."""
+"""Error reporting of all commands: one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from outpace.errors import OutpaceError
 
-ALONE = {"--server": "here"}  # option -> the value it has when none follows
+ALONE = {"--server": "here"}  # option -> its value if none follows
 
 
 class Commands(TyperGroup):
-    """A wrong option is one line on stderr, as every other error."""
+    """A group of commands that reports a wrong option as one line on stderr, like every other error."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         if extra.get("standalone_mode") is False:
@@ -41,7 +41,7 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose options in ALONE may stand without a value."""
+    """A command whose options in ALONE may be given without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for place in reversed(range(len(args))):
@@ -52,7 +52,7 @@ class Command(TyperCommand):
 
 @contextmanager
 def needing(extra: str, what: str) -> Iterator[None]:
-    """Imports of an optional part: a missing package becomes one line that names the extra to install."""
+    """Wrap the imports of an optional part: a missing package raises OutpaceError with the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -60,7 +60,7 @@ def needing(extra: str, what: str) -> Iterator[None]:
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can cause into one line and an exit code."""
+    """Wrap a command: errors that a user can cause become one line on stderr and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -73,7 +73,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             typer.secho("interrupted", err=True)
             raise typer.Exit(130) from error
-        except BrokenPipeError as error:  # the reader of our output went away
+        except BrokenPipeError as error:  # the reader of stdout has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
         except OSError as error:

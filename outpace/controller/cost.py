@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from outpace import __version__
+from outpace.files import write_whole
 from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tree.segment import Segment, Slot
@@ -82,9 +83,7 @@ class CostTable:
     def save(self, path: Path) -> None:
         """Write the table whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}), "utf-8")
-        temporary.replace(path)
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}))
 
     @classmethod
     def load(cls, path: Path) -> CostTable | None:

@@ -1,4 +1,4 @@
-"""Trained helpers in the layouts of other engines: one exporter an engine, all with the same face."""
+"""Export of trained heads and draft models to the layouts of other engines: one exporter per engine, all with the same interface."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EXPORTERS = {
 
 
 class Exporter(Protocol):
-    """Writes the helper in folder `source`, made for `model` (None: the one it names), into the new folder `out`; returns the command
-    that serves it. Raises BadInputError for a helper that the engine cannot run as it is, and leaves no folder then."""
+    """Writes the heads or the draft model in folder `source`, made for `model` (None: the one named in the folder), to the new folder
+    `out`, and returns the command that serves them. Raises BadInputError, and leaves no folder, if the engine cannot run them."""
 
     def __call__(self, source: Path, out: Path, model: str | None) -> str: ...
 
 
 def exporter(engine: str) -> Exporter:
-    """The exporter for an engine. Raises BadInputError for an engine that is not known."""
+    """The exporter for an engine. Raises BadInputError for an unknown engine."""
     if engine not in EXPORTERS:
         raise BadInputError(f"there is no export to {engine!r}; known: {', '.join(EXPORTERS)}")
     module, _, name = EXPORTERS[engine].partition(":")

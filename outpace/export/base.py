@@ -1,4 +1,4 @@
-"""The model that a helper was made for, as other engines know it: its LM head, and where they find it."""
+"""The model that heads were trained for, as needed by other engines: its LM head and its location."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from outpace.models.find import Source, locate
 from outpace.models.transformers_io import load_model, load_tokenizer
 from outpace.targets.identity import Base, base_of
 
-FOLDER = "base"  # of a model that is no folder of its own, inside the export
+FOLDER = "base"  # subfolder of the export for a model that comes from a .gguf file
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A live transformers model and its source."""
+    """A loaded transformers model and its source."""
 
     source: Source
     live: Any
@@ -27,22 +27,22 @@ class BaseModel:
 
     @classmethod
     def of(cls, model: str) -> BaseModel:
-        """Read in float32. Raises BadInputError for a model that cannot be had."""
+        """Load in float32. Raises BadInputError if the model cannot be loaded."""
         source = locate(model)
         live = load_model(source.path, "float32")
         return cls(source, live, base_of(live, source.name))
 
     def lm_head(self) -> Array:
-        """The matrix [V, H] float32. Raises BadInputError if there is a bias beside it, for which other engines' heads have no place."""
+        """The matrix [V, H] float32. Raises BadInputError for an LM head with a bias, which other engines' heads do not support."""
         head = self.live.get_output_embeddings()
         if getattr(head, "bias", None) is not None:
-            raise BadInputError(f"the LM head of {self.base.name} has a bias, which no layout of Medusa heads can hold")
+            raise BadInputError(f"the LM head of {self.base.name} has a bias, which no layout of Medusa heads supports")
         matrix: Array = head.weight.detach().numpy()
         return matrix
 
     def place(self, folder: Path, out: Path) -> str:
-        """What an engine is to load: the hub id or the folder; a .gguf file is written in bfloat16 into a folder of the export, which is
-        now at `folder` and will be at `out`."""
+        """The model for the engine to load: the hub id or the folder. A .gguf file is written in bfloat16 to a subfolder of the export,
+        which is at `folder` now and will be at `out`."""
         if self.source.path.suffix != ".gguf":
             return self.base.name if "/" in self.base.name else str(self.source.path)
         self.live.bfloat16().save_pretrained(folder / FOLDER)
@@ -51,7 +51,7 @@ class BaseModel:
 
 
 def base_model(source: Path, model: str | None) -> BaseModel:
-    """The model called `model`, or else the one that the helper in `source` names. Raises BadInputError if neither can be had."""
+    """The model `model`, or else the one named in the folder `source`. Raises BadInputError if it is not named or cannot be loaded."""
     if model is not None:
         return BaseModel.of(model)
     named = read_config(source, RECORD if (source / RECORD).is_file() else CONFIG).get("base")
@@ -60,4 +60,4 @@ def base_model(source: Path, model: str | None) -> BaseModel:
     try:
         return BaseModel.of(named["name"])
     except BadInputError as error:
-        raise BadInputError(f"the helper was made for {named['name']!r}; say with --model where it is ({error})") from error
+        raise BadInputError(f"{source} was made for {named['name']!r}; pass its location with --model ({error})") from error

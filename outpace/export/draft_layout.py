@@ -19,13 +19,13 @@ INDEX = f"{WEIGHTS}.index.json"
 
 
 def is_model(folder: Path) -> bool:
-    """Is there a causal language model in the folder, and no helper?"""
+    """Whether the folder contains a causal language model rather than heads."""
     names = read_config(folder).get("architectures")
     return isinstance(names, list) and any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names)
 
 
 def copy_draft(source: Path, base: BaseModel, folder: Path) -> None:
-    """Copy a draft model of this base. Raises BadInputError for one that lacks a part or has another vocabulary."""
+    """Copy a draft model of this base. Raises BadInputError if it is incomplete or has another vocabulary."""
     size = read_config(source).get("vocab_size")
     if size != base.base.vocab_size:
         raise BadInputError(f"{source} has a vocabulary of {size!r} tokens, but {base.base.name} has {base.base.vocab_size}")
@@ -40,7 +40,7 @@ def copy_draft(source: Path, base: BaseModel, folder: Path) -> None:
 
 
 def _check_weights(source: Path) -> None:
-    """All files of weights are there and have the tensors that the index promises. Raises BadInputError."""
+    """Raise BadInputError unless all weight files exist and have the tensors listed in the index."""
     try:
         places: dict[str, str] = {}
         if (source / INDEX).is_file():
@@ -53,4 +53,4 @@ def _check_weights(source: Path) -> None:
         raise BadInputError(f"cannot read the weights in {source}: {str(error).splitlines()[0] if str(error) else error!r}") from error
     missing = sorted(set(places) - found.keys())
     if missing or not found:
-        raise BadInputError(f"the weights in {source} lack {', '.join(missing)[:200] or 'everything'}; {CONFIG} alone is no model")
+        raise BadInputError(f"the weights in {source} lack {', '.join(missing)[:200] or 'everything'}; {CONFIG} alone is not a model")

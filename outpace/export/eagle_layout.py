@@ -1,7 +1,7 @@
-"""EAGLE heads as vLLM has them (`EagleLlamaForCausalLM`): a Llama of one layer, without the embeddings and LM head, which are the model's.
+"""EAGLE heads in vLLM's layout (`EagleLlamaForCausalLM`): a Llama of one layer that shares the model's embeddings and LM head.
 
-Ours are of the same form, so the weights stay as they are. vLLM guesses over the whole vocabulary, a chain without a tree: the reduced
-vocabulary and the temperatures are left out.
+The weights are the same in both layouts. vLLM drafts chains over the whole vocabulary, so the reduced vocabulary and the temperatures are
+omitted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from outpace.heads.format import DraftHeads
 
 
 def plain_eagle(source: Path, model: BaseModel) -> EagleWeights:
-    """The head in a folder. Raises BadInputError for one of another model, or with anything that vLLM would pass over in silence."""
-    helper = DraftHeads.from_pretrained(source)
+    """Read the head in a folder. Raises BadInputError for a head of another model, and for tensors that vLLM would silently ignore."""
+    heads = DraftHeads.from_pretrained(source, model.base)
     try:
-        helper.base.check(model.base)
-        return eagle_weights(helper)
+        return eagle_weights(heads)
     except BadInputError as error:
-        raise BadInputError(f"the head in {source} does not fit: {error}") from error
+        raise BadInputError(f"the heads in {source} do not fit: {error}") from error
 
 
 def eagle_config(weights: EagleWeights, model: BaseModel) -> dict[str, Any]:
-    """What vLLM builds the layer from, in the words of transformers' Llama."""
+    """The config from which vLLM builds the layer, with the keys of transformers' Llama."""
     base = model.live.config.get_text_config()
     return {
         "architectures": ["EagleLlamaForCausalLM"],
@@ -50,5 +49,5 @@ def eagle_config(weights: EagleWeights, model: BaseModel) -> dict[str, Any]:
 
 
 def eagle_tensors(weights: EagleWeights) -> dict[str, Array]:
-    """The matrices by the names they have in vLLM, which are ours."""
+    """The matrices under vLLM's names, which are also those of the file format."""
     return {name: getattr(weights, field) for field, name in TENSORS.items()}

@@ -1,8 +1,8 @@
-"""Medusa heads as the original has them (2401.10774): blocks `x + silu(W x + b)`, then a matrix. Everything else is folded into these.
+"""Medusa heads in the original form (2401.10774): blocks `x + silu(W x + b)`, then a matrix. All other parts are folded into these.
 
-A square projection P before an LM head W is the LM head W P. Other engines take each head's likeliest token, so temperatures do not
-matter, and a reduced vocabulary can be filled up: a token outside gets the mean of all rows inside, hence the mean of their logits, which
-is never above the greatest one. All of this is exact but for rounding.
+A square projection P before an LM head W becomes the LM head W P. Other engines take each head's likeliest token, so temperatures have no
+effect, and a reduced vocabulary can be extended: a token outside it gets the mean of all rows inside, hence the mean of their logits,
+which is never above the largest one. The result is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from outpace.heads.medusa.weights import MedusaWeights, medusa_weights
 
 @dataclass(frozen=True)
 class PlainHeads:
-    """K heads of L blocks. weights [L, K, H, H], biases [L, K, H]; lm_heads: [V, H] for each head, or one for all of them."""
+    """K heads of L blocks. weights [L, K, H, H], biases [L, K, H]; lm_heads: [V, H] per head, or one that all heads share."""
 
     weights: Array
     biases: Array
@@ -51,8 +51,8 @@ class PlainHeads:
 
 
 def plain_heads(folder: Path, model: BaseModel) -> PlainHeads:
-    """The heads in a folder, of any layout that is read. Raises BadInputError for heads of another model, and for those without a block,
-    which other engines do not have."""
+    """Read the heads in a folder, in any supported layout. Raises BadInputError for heads of another model, and for heads without blocks,
+    which other engines do not support."""
     weights = medusa_weights(load_medusa(folder, model.base))
     if not len(weights.weights):
         raise BadInputError(f"the heads in {folder} have no blocks; other engines need at least one")
@@ -61,7 +61,7 @@ def plain_heads(folder: Path, model: BaseModel) -> PlainHeads:
 
 
 def filled(matrix: Array, vocab_ids: Array | None, vocab_size: int) -> Array:
-    """[R, H] -> [V, H]: the rows at their tokens, the mean row elsewhere; as it is where nothing is reduced."""
+    """Extend a matrix [R, H] to [V, H]: its rows at their tokens, their mean elsewhere. Without a reduced vocabulary it stays the same."""
     if vocab_ids is None:
         return matrix
     whole = np.tile(matrix.mean(axis=0), (vocab_size, 1))
@@ -70,7 +70,7 @@ def filled(matrix: Array, vocab_ids: Array | None, vocab_size: int) -> Array:
 
 
 def _lm_heads(weights: MedusaWeights, model: BaseModel) -> list[Array]:
-    """[R, H] for each head, or a single one where all are the same."""
+    """The LM heads [R, H], one per head or a single one that all heads share."""
     if weights.lm_heads is not None:
         own = list(weights.lm_heads.astype(np.float32))
     else:

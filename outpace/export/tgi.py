@@ -1,4 +1,4 @@
-"""Medusa heads for TGI, in the original's layout: blocks `{head}.{layer}.linear`, and each head's own LM head over all tokens."""
+"""Medusa heads for TGI, in the original layout: blocks `{head}.{layer}.linear`, and an LM head over all tokens for each head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from outpace.heads.medusa.imports import NAMES
 def export_tgi(source: Path, out: Path, model: str | None) -> str:
     """See `export.Exporter`."""
     if is_model(source):
-        raise BadInputError(f"{source} is a model; TGI takes Medusa heads, but no draft model")
+        raise BadInputError(f"{source} is a model; TGI supports Medusa heads but no draft models")
     base = base_model(source, model)
     heads = plain_heads(source, base)
     with new_folder(out) as folder:

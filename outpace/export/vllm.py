@@ -1,7 +1,7 @@
-"""Helpers for vLLM: EAGLE heads, draft models, and Medusa heads for 0.32 and older, which later ones dropped.
+"""Export to vLLM: EAGLE heads, draft models, and Medusa heads for versions up to 0.32, after which vLLM dropped them.
 
-Medusa's LM heads are over the whole vocabulary: 0.32 stops at the `token_map` of a reduced one ("weights were not initialized"). It skips
-tensors that its config does not announce, so the config and the tensors are made together.
+Medusa's LM heads cover the whole vocabulary, because 0.32 fails at the `token_map` of a reduced one ("weights were not initialized"). vLLM
+skips tensors that its config does not declare, so config and tensors are made together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from outpace.export.folder import new_folder, write_heads
 from outpace.export.medusa_layout import PlainHeads, plain_heads
 from outpace.heads.format import WEIGHTS, read_config
 
-NUM_DRAFT_TOKENS = 4  # of a draft model or an EAGLE head; Medusa heads guess one token each
+NUM_DRAFT_TOKENS = 4  # of a draft model or an EAGLE head; Medusa heads predict one token each
 
 
 def export_vllm(source: Path, out: Path, model: str | None) -> str:
@@ -46,7 +46,7 @@ def _command(model: str, method: str, out: Path, num_tokens: int) -> str:
 
 
 def _config(heads: PlainHeads) -> dict[str, Any]:
-    """No other key with "num" and "heads" or "layers" in it may stand here: vLLM renames every one of them."""
+    """The config. No other key may contain "num" and "heads" or "layers", because vLLM renames all such keys."""
     return {
         "architectures": ["MedusaModel"],
         "model_type": "medusa",

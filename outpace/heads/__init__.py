@@ -1,1 +1,1 @@
-"""Trained helpers: how they lie on disk, which model they belong to, and how their heads are run."""
+"""Trained draft heads: their format on disk, the model they belong to, and how each backend runs them."""

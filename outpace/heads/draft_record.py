@@ -1,4 +1,4 @@
-"""The record inside the folder of a distilled draft model: which model it was made from, and how. Nothing that runs it needs the record."""
+"""The record in the folder of a distilled draft model: its teacher and its training. It is for people; running the model ignores it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORD = "outpace.json"
 
 @dataclass(frozen=True)
 class DraftRecord:
-    """`base` is the teacher, `settings` the shape of the draft model, `training` data, steps and figures."""
+    """`base` is the teacher, `settings` the shape of the draft model, `training` its data, steps and metrics."""
 
     base: Base
     settings: dict[str, Any]

@@ -1,7 +1,8 @@
-"""A trained helper on disk: a folder with config.json and model.safetensors, read with numpy alone.
+"""Trained draft heads on disk: a folder with config.json and model.safetensors, read with numpy alone.
 
-config.json says what kind of helper it is, which model it was trained for and how; model.safetensors has the weights in float16.
-A helper changes no token of the answer, but with another model's helper hardly a guess is right, so that one is refused.
+config.json names the kind of the heads, the model they were trained for and their training; model.safetensors has the weights in float16.
+Heads never change a token of the answer, but the draft tokens of another model's heads are almost always rejected, so such heads are
+refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
+from outpace.files import replacing
 from outpace.targets.identity import Base
 
 FORMAT = 1
@@ -30,10 +32,10 @@ MAX_TREE_NODES, MAX_TREE_DEPTH, MAX_RANK = 256, 32, 1024
 
 @dataclass(frozen=True)
 class DraftHeads:
-    """What training gives: weights by name, settings of its kind, and how it was made.
+    """The result of training: weights by name, the settings of its kind, and a record of the training.
 
     `tree`: paths of a draft tree, the most valuable first; each entry of a path is the rank within that head's list of tokens.
-    `training`: data, steps, figures; nothing reads it but people.
+    `training`: data, steps and metrics, for people only.
     """
 
     kind: str
@@ -44,35 +46,33 @@ class DraftHeads:
     training: dict[str, Any] = field(default_factory=dict)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the helper into a folder, which may have other files. A crash leaves the old helper, none or the new one."""
+        """Write the heads to a folder, which may contain other files. A crash leaves the old heads, none or the new ones.
+
+        Raises OutpaceError if the folder cannot be written to, BadInputError for a weight that does not fit into float16.
+        """
         folder = Path(folder)
         record = {"format": FORMAT, "kind": self.kind, "base": asdict(self.base), "settings": self.settings}
         text = json.dumps({**record, "tree": self.tree, "training": self.training}, indent=2)
         tensors = {name: np.ascontiguousarray(stored(tensor)) for name, tensor in self.tensors.items()}
-        weights, config = (folder / f".{name}+{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, weights)
-            config.write_text(text, "utf-8")
-            for temporary in (weights, config):
-                _flush(temporary)
-            (folder / CONFIG).unlink(missing_ok=True)  # without it there is no helper
-            weights.rename(folder / WEIGHTS)
-            config.rename(folder / CONFIG)
+            with replacing(folder / CONFIG) as config, replacing(folder / WEIGHTS) as weights:  # weights are replaced first
+                save_file(tensors, weights)
+                config.write_text(text, "utf-8")
+                for written in (weights, config):
+                    _flush(written)
+                (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no heads
         except OSError as error:
-            raise OutpaceError(f"cannot write the helper to {folder}: {error.strerror or error}") from error
-        finally:
-            weights.unlink(missing_ok=True)
-            config.unlink(missing_ok=True)
+            raise OutpaceError(f"cannot write the heads to {folder}: {error.strerror or error}") from error
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, base: Base | None = None) -> DraftHeads:
-        """Read a helper. Raises BadInputError for one that is missing, damaged, of a kind or format that is not known, or made for another
+        """Read heads from a folder. Raises BadInputError if they are missing, damaged, of an unknown kind or format, or made for another
         model than `base` (such as `llm.target.base`)."""
         folder = Path(folder).expanduser()
         config = read_config(folder)
         if config.get("format") != FORMAT or config.get("kind") not in KINDS:
-            raise BadInputError(f"{folder}: helper of format {config.get('format')!r}, kind {config.get('kind')!r}; known: 1, {KINDS}")
+            raise BadInputError(f"{folder}: heads of format {config.get('format')!r}, kind {config.get('kind')!r}; known: 1, {KINDS}")
         settings, training = config.get("settings"), config.get("training", {})
         if not isinstance(settings, dict) or not isinstance(training, dict):
             raise BadInputError(f"{folder / CONFIG}: settings and training must be objects")
@@ -81,19 +81,19 @@ class DraftHeads:
             try:
                 made_for.check(base)
             except BadInputError as error:
-                raise BadInputError(f"the helper in {folder} does not fit: {error}") from error
+                raise BadInputError(f"the heads in {folder} do not fit: {error}") from error
         return cls(config["kind"], made_for, settings, read_tensors(folder / WEIGHTS), tree, training)
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
-    """The config.json, or another JSON file, of a folder. Raises BadInputError if there is none that can be read."""
+    """Read config.json, or another JSON file, from a folder. Raises BadInputError if it is missing or cannot be read."""
     path = folder / name
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise BadInputError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes")
         config = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadInputError(f"there is no helper in {folder}: {name}: {error.strerror or error}") from error
+        raise BadInputError(f"there are no heads in {folder}: {name}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -102,22 +102,22 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Array]:
-    """All tensors of a safetensors file. Raises BadInputError if it is missing or damaged, or a weight is not a number."""
+    """Read all tensors of a safetensors file. Raises BadInputError if it is missing or damaged, or a weight is not finite."""
     try:
         tensors: dict[str, Array] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"cannot read {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            raise BadInputError(f"{path}: {name} has values that are not numbers")
+            raise BadInputError(f"{path}: {name} has values that are not finite")
     return tensors
 
 
 def stored(tensor: Array) -> Array:
-    """A tensor as it goes to disk: float16, integers as they are. Raises BadInputError for values that float16 has no room for."""
+    """Convert a tensor to its type on disk: floats to float16, integers unchanged. Raises BadInputError for values outside float16."""
     if tensor.dtype.kind != "f":
         return tensor
-    if tensor.size and not np.abs(tensor).max() <= np.finfo(np.float16).max:  # a NaN is not below it either
+    if tensor.size and not np.abs(tensor).max() <= np.finfo(np.float16).max:  # also false for NaN
         raise BadInputError("a weight does not fit into float16; nothing was written")
     return tensor.astype(np.float16)
 
@@ -136,7 +136,7 @@ def _base_of(folder: Path, record: Any) -> Base:
 
 
 def _tree_of(folder: Path, tree: Any) -> list[list[int]] | None:
-    """The tree, if it is one: every path's parent stands before it."""
+    """Check the tree: every path must come after its parent."""
     if tree is None:
         return None
     seen: set[tuple[int, ...]] = {()}
@@ -145,8 +145,8 @@ def _tree_of(folder: Path, tree: Any) -> list[list[int]] | None:
     for path in tree:
         is_path = isinstance(path, list) and 0 < len(path) <= MAX_TREE_DEPTH
         if not is_path or not all(isinstance(rank, int) and 0 <= rank < MAX_RANK for rank in path):
-            raise BadInputError(f"{folder / CONFIG}: {path!r:.80} is no path of a tree")
+            raise BadInputError(f"{folder / CONFIG}: {path!r:.80} is not a path of a tree")
         if tuple(path[:-1]) not in seen or tuple(path) in seen:
-            raise BadInputError(f"{folder / CONFIG}: the path {path} of the tree stands before its parent, or twice")
+            raise BadInputError(f"{folder / CONFIG}: the path {path} of the tree comes before its parent, or twice")
         seen.add(tuple(path))
     return tree

@@ -1,4 +1,4 @@
-"""Running trained heads where the target runs: of every call only the likeliest tokens come back."""
+"""Trained heads on the backend of the target. Each call returns only the likeliest tokens."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ EAGLE = {
 
 
 class Heads(Protocol):
-    """Medusa heads, ready to run."""
+    """Runnable Medusa heads."""
 
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
-        """(token ids [rows, K, top], probabilities [rows, K, top]) after hidden states [rows, H] float32; each head's likeliest tokens,
-        best first."""
+        """(token ids [n, K, top], confidences [n, K, top]) for hidden states [n, H] float32: the likeliest tokens of each head, best
+        first."""
         ...
 
 
 @dataclass(frozen=True)
 class EagleRows:
-    """Rows for one call of an EAGLE head, n each of B texts; m of each are to guess, the others only leave their keys and values.
+    """Inputs of one call of an EAGLE head: n for each of B sequences. m of them make a prediction; the others only add keys and values.
 
-    token_ids [B, n] int64 (the token after the feature's place), features [B, n, H], positions [B, n] float32; queries [B, m] int32, the
-    places of the guessing rows among all B * n; past_keys and past_values [B, kv_heads, P, D]; visible [B, m, P + n] bool, what each
-    guessing row sees of the past and of its text's own rows; temperatures [B, m]. Floats are float32.
+    token_ids [B, n] int64, each the token after its feature; features [B, n, H]; positions [B, n] float32; queries [B, m] int32, the
+    indices of the predicting inputs among all B * n; past_keys and past_values [B, kv_heads, P, D]; visible [B, m, P + n] bool, the cached
+    and the new entries that each predicting input attends to; temperatures [B, m]. Floats are float32.
     """
 
     token_ids: Array
@@ -52,9 +52,9 @@ class EagleRows:
 
 
 @dataclass(frozen=True)
-class EagleGuesses:
-    """keys and values [B, kv_heads, n, D] of all rows; of the guessing rows features [B, m, H], token_ids and chances [B, m, top], best
-    first. Arrays of their own."""
+class EagleOutput:
+    """keys and values [B, kv_heads, n, D] of all inputs; features [B, m, H], token_ids and confidences [B, m, top], best first, of the
+    predicting ones. The arrays are not reused by later calls."""
 
     keys: Array
     values: Array
@@ -64,13 +64,13 @@ class EagleGuesses:
 
 
 class EagleHead(Protocol):
-    """An EAGLE head, ready to run."""
+    """A runnable EAGLE head."""
 
-    def __call__(self, rows: EagleRows) -> EagleGuesses: ...
+    def __call__(self, rows: EagleRows) -> EagleOutput: ...
 
 
 def build_heads(weights: MedusaWeights, lm_head: LMHead, top: int) -> Heads:
-    """The heads on the backend of the target's LM head; `top` tokens a head, fewer where the vocabulary is smaller."""
+    """Build the heads on the backend of the target's LM head; they return `top` tokens each, fewer for a smaller vocabulary."""
     size = lm_head.vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
     module, _, name = MEDUSA[lm_head.backend].partition(":")
     heads: Heads = getattr(import_module(module), name)(weights, lm_head, min(top, size))
@@ -78,7 +78,7 @@ def build_heads(weights: MedusaWeights, lm_head: LMHead, top: int) -> Heads:
 
 
 def build_eagle(weights: EagleWeights, embeddings: Embeddings, lm_head: LMHead, top: int) -> EagleHead:
-    """The head on the backend of the target's LM head; `top` tokens a row, fewer where the vocabulary is smaller."""
+    """Build the head on the backend of the target's LM head; it returns `top` tokens per prediction, fewer for a smaller vocabulary."""
     size = lm_head.vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
     module, _, name = EAGLE[lm_head.backend].partition(":")
     head: EagleHead = getattr(import_module(module), name)(weights, embeddings, lm_head, min(top, size))

@@ -1,4 +1,4 @@
-"""The helpers that come with outpace, under `outpace/assets/KIND-NAME/`."""
+"""The trained heads that come with outpace, under `outpace/assets/KIND-NAME/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def shipped(kind: str, base: Base | None) -> Path | None:
-    """The folder of the helper of this kind for this model; None if there is none."""
+    """The folder of the shipped heads of this kind for this model; None if there are none."""
     if base is None:
         return None
     found = (config.parent for config in sorted(ASSETS.glob(f"{kind}-*/{CONFIG}")))

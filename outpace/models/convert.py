@@ -1,10 +1,10 @@
-"""Convert a Hugging Face causal LM to an OpenVINO model. Runs as a process of its own, so that nobody else imports torch.
+"""Convert a Hugging Face causal LM to an OpenVINO model. Runs in a separate process, so that the main process does not import torch.
 
 usage: python -m outpace.models.convert SOURCE OUT_DIR PRECISION [NUM_LAYERS]     (SOURCE: a model folder or a .gguf file)
 
-Prints one JSON object a line on stdout: {"stage": …} while it works, {"error": …} when it cannot go on.
-The model is traced with explicit K/V inputs, a cache layer that only concatenates and an attention function that takes the
-mask as given; then it is made stateful, in the form that OpenVINO's paged attention transformation recognises.
+Prints one JSON object per line on stdout: {"stage": …} for progress, {"error": …} on failure. The model is traced with explicit K/V
+inputs, a cache layer that only concatenates and an attention function that takes the mask as given; then it is made stateful, in the form
+that OpenVINO's paged attention transformation recognizes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def say(**message: Any) -> None:
-    """One line for the parent process."""
+    """Print one line for the parent process."""
     print(json.dumps(message), file=sys.__stdout__, flush=True)
 
 
 class CatLayer(DynamicLayer):
-    """A cache layer that holds given tensors and appends by concatenation, so the trace is a plain Concat."""
+    """A cache layer that contains given tensors and appends by concatenation, so that the trace is a plain Concat."""
 
     def __init__(self, keys: Any, values: Any):
         super().__init__()
@@ -55,7 +55,7 @@ class CatLayer(DynamicLayer):
 def traced_attention(
     module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, dropout: float = 0.0, **kwargs: Any
 ) -> tuple[Any, None]:
-    """Attention with the mask as given. Variants that this graph cannot express are refused."""
+    """Attention with the mask as given. Raises BadInputError for variants that the converted graph cannot express."""
     for name in ("softcap", "s_aux"):
         if kwargs.get(name) is not None:
             raise BadInputError(f"its attention uses {name}, which the converter cannot express; use --target hf")
@@ -87,7 +87,8 @@ class Traced(torch.nn.Module):
 
 
 def trace(model: Any) -> Any:
-    """An OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state."""
+    """Trace an OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state. Raises BadInputError for
+    layers whose state cannot be rolled back."""
     config = model.config.get_text_config()
     unknown = set(getattr(config, "layer_types", None) or []) - KNOWN_LAYERS
     if unknown or getattr(model, "_is_stateful", False) or getattr(model.config, "is_encoder_decoder", False):
@@ -113,7 +114,7 @@ def trace(model: Any) -> Any:
 
 
 def _add_beam_index(model: Any, names: list[str]) -> None:
-    """A Gather by beam_idx on every K/V input: part of the pattern that the paged transformation looks for."""
+    """Add a Gather by beam_idx to every K/V input, which is part of the pattern that the paged transformation matches."""
     beam = ops.parameter(ov.PartialShape([-1]), dtype=np.int32, name="beam_idx")
     beam.output(0).get_tensor().set_names({"beam_idx"})
     model.add_parameters([beam])
@@ -128,7 +129,7 @@ def _add_beam_index(model: Any, names: list[str]) -> None:
 
 
 def _initialise_states(model: Any, kv_heads: int, head_dim: int) -> None:
-    """Give every ReadValue an empty initial value; without one the paged transformation matches nothing."""
+    """Give every ReadValue an empty initial value, which the paged transformation needs to match."""
     batch = ops.gather(ops.shape_of(model.input("input_ids"), output_type="i64"), ops.constant([0]), ops.constant(0))
     for op in model.get_ops():
         if op.get_type_name() == "ReadValue":
@@ -138,7 +139,7 @@ def _initialise_states(model: Any, kv_heads: int, head_dim: int) -> None:
 
 
 def compress(path: Path) -> Any:
-    """8-bit weights, symmetric per output channel, from a 16-bit file: half the memory of compressing the traced f32 model."""
+    """Compress a 16-bit file to 8-bit weights, symmetric per output channel; takes half the memory of compressing the traced f32 model."""
     import nncf
 
     nncf.set_log_level(40)
@@ -146,7 +147,7 @@ def compress(path: Path) -> Any:
 
 
 def convert(source: Path, out: Path, precision: str, num_layers: int | None = None) -> None:
-    """Write model (its first layers only, if `num_layers` is given), tokenizer and config.json into the existing folder `out`."""
+    """Write model (only its first `num_layers` layers, if given), tokenizer and config.json to the existing folder `out`."""
     torch.set_grad_enabled(False)
     AttentionInterface.register("traced", traced_attention)
     AttentionMaskInterface.register("traced", lambda *args, attention_mask=None, **kwargs: attention_mask)
@@ -180,7 +181,7 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
 
 
 def main(source: str, out: str, precision: str, num_layers: str = "") -> int:
-    """Convert; a failure is told in one line on stdout and by the exit code."""
+    """Convert; a failure is reported as one line on stdout and by the exit code."""
     try:
         convert(Path(source), Path(out), precision, int(num_layers) if num_layers else None)
     except OutpaceError as error:

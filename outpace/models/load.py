@@ -1,4 +1,4 @@
-"""A model given by name or as a live object becomes a target and a tokenizer."""
+"""Build the target and the tokenizer of a model given by name or as a loaded object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from outpace.targets.base import TargetModel
 def load(
     model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
-    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a live object, or of its first layers."""
+    """(name, target, tokenizer, end token ids, precision) of a model given by name or as a loaded object, or of its first `num_layers`
+    layers. Raises BadInputError for options that do not fit."""
     if threads is not None and threads < 1:
         raise BadInputError(f"threads must be at least 1, not {threads}")
     target = kind_of(model, target)
@@ -36,7 +37,7 @@ def load(
 
 
 def kind_of(model: Any, target: str) -> str:
-    """What target `auto` means for this model."""
+    """The target to use for this model, with `auto` resolved."""
     if target != "auto":
         return target
     return "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
@@ -64,7 +65,7 @@ def _load_hf(
 
 
 def _has_cuda() -> bool:
-    """Is an NVIDIA device in use by torch? Looks at the driver first, so that machines without one never import torch."""
+    """Whether torch can use an NVIDIA device. Checks for the driver first, so that machines without one never import torch."""
     if not Path("/proc/driver/nvidia/version").exists():
         return False
     try:

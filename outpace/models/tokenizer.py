@@ -1,4 +1,4 @@
-"""Text to tokens and back, without transformers: the model's own tokenizer.json and chat template."""
+"""The tokenizer: the model's own tokenizer.json and chat template, without transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,21 +17,22 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
+from outpace.byte_letters import byte_letters
 from outpace.errors import BadInputError
 
 Messages = Sequence[Mapping[str, Any]]
-LONG_TEXT = 20_000  # characters from which on a text is encoded as a batch of one, which does not hold Python's lock for seconds
+LONG_TEXT = 20_000  # characters above which a text is encoded as a batch of one, which releases Python's lock
 
 
 class Tokenizer:
-    """Wraps a `tokenizers.Tokenizer`; `chat_template` is Jinja, `special` are the named special tokens it may use."""
+    """Wraps a `tokenizers.Tokenizer`; `chat_template` is a Jinja template, `special` are the named special tokens it may use."""
 
     def __init__(self, fast: Any, chat_template: str | None = None, special: Mapping[str, str] | None = None):
         self.fast, self.chat_template, self.special = fast, chat_template, dict(special or {})
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """From a folder written by transformers' save_pretrained. Raises BadInputError when the files are damaged."""
+        """Read from a folder written by transformers' save_pretrained. Raises BadInputError if a file is missing or damaged."""
         try:
             fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
             settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
@@ -47,7 +47,7 @@ class Tokenizer:
 
     @classmethod
     def from_transformers(cls, tokenizer: Any) -> Tokenizer:
-        """From a live fast tokenizer of transformers."""
+        """Convert a loaded fast tokenizer of transformers. Raises BadInputError for a slow one."""
         fast = getattr(tokenizer, "backend_tokenizer", None)
         if fast is None:
             raise BadInputError("this tokenizer has no fast form; load it with AutoTokenizer and use_fast=True")
@@ -58,29 +58,29 @@ class Tokenizer:
         )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text. Raises BadInputError for what is no text (half of a surrogate pair)."""
+        """Token ids of a text. Raises BadInputError for a text with half of a surrogate pair."""
         try:
             if len(text) > LONG_TEXT:
                 return list(self.fast.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
             ids: list[int] = self.fast.encode(text, add_special_tokens=add_special_tokens).ids
         except TypeError as error:
-            raise BadInputError("the text has half of a surrogate pair, which no character is made of") from error
+            raise BadInputError("the text has half of a surrogate pair, which is not a character") from error
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
+        """Text of token ids, without special tokens."""
         text: str = self.fast.decode(list(token_ids), skip_special_tokens=True)
         return text
 
     @property
     def has_tools(self) -> bool:
-        """Does the chat template show tools to the model?"""
+        """Whether the chat template shows tools to the model."""
         return "tools" in (self.chat_template or "")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes of one token: exact for byte-level vocabularies, for others those of its text."""
+        """The bytes of one token: exact for byte-level vocabularies, the bytes of its text for others."""
         token = self.fast.id_to_token(token_id) or ""
-        table = _byte_table()
+        table = byte_letters()
         if type(self.fast.decoder).__name__ == "ByteLevel" and all(letter in table for letter in token):
             return bytes(table[letter] for letter in token)
         if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):
@@ -88,13 +88,13 @@ class Tokenizer:
         return token.replace("\u2581", " ").encode()
 
     def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
-        """Token ids of a conversation in the model's chat format, ready for the assistant's answer.
+        """Token ids of a conversation in the model's chat format, up to the start of the assistant's answer.
 
-        `tools` are function descriptions in OpenAI's form, for templates that know them (`has_tools`). A model without a chat template
-        gets the contents as plain text, one paragraph a message.
+        `tools` are function descriptions in OpenAI's format, for templates that use them (`has_tools`). A model without a chat template
+        gets the contents as plain text, one paragraph per message. Raises BadInputError for malformed messages.
         """
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
-            raise BadInputError("a conversation is a list of messages")
+            raise BadInputError("a conversation must be a list of messages")
         for message in messages:
             if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
                 raise BadInputError("every message needs a 'role' and a 'content' string")
@@ -108,13 +108,13 @@ class Tokenizer:
         values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True, **self.special}
         try:
             text = environment.from_string(self.chat_template).render(values)
-        except Exception as error:  # a template is a small program: anything may go wrong in it
+        except Exception as error:  # a template is a small program that may raise anything
             raise BadInputError(f"the chat template cannot render these messages: {error}") from error
         return self.encode(text, add_special_tokens=False)
 
 
 class GenerationTag(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's part for training; here it is only its content."""
+    """`{% generation %}…{% endgeneration %}` marks the assistant's part for training; here it renders its content only."""
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
@@ -123,21 +123,13 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-@lru_cache(maxsize=1)
-def _byte_table() -> dict[str, int]:
-    """The letter that stands for each byte in byte-level vocabularies (GPT-2): printable ones themselves, the others from 256 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _default_template(template: Any) -> str | None:
-    """The template; of several named ones the default."""
-    if isinstance(template, list):  # as some configs store them
+    """The template, or the default one if there are several named templates."""
+    if isinstance(template, list):  # the form of some configs
         template = {entry["name"]: entry["template"] for entry in template}
     if isinstance(template, dict):
         template = template.get("default")
@@ -153,9 +145,9 @@ def _refuse(message: str) -> None:
 
 
 class TextBuilder:
-    """Text of one answer, token by token: never cut inside a UTF-8 character, and ended by the first stop string.
+    """The text of one answer, built token by token: never cut inside a UTF-8 character, and ended by the first stop string.
 
-    Stop strings count once `min_tokens` tokens are out. `text` is what has been decided; `streamable` may grow no more.
+    Stop strings apply after `min_tokens` tokens. `text` is the text so far; its first `num_streamable` characters are final.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), min_tokens: int = 0):
@@ -167,7 +159,7 @@ class TextBuilder:
         self.is_stopped = False
 
     def feed(self, token_id: int) -> bool:
-        """Add a token; True when a stop string is now complete (the text ends before it)."""
+        """Add a token. Returns True if a stop string is now complete; the text ends before it."""
         self.token_ids.append(token_id)
         old, self.text = len(self.text), self.text + self._step(token_id)
         if len(self.text) > old and len(self.token_ids) >= self.min_tokens:
@@ -176,10 +168,10 @@ class TextBuilder:
         return self.is_stopped
 
     def _step(self, token_id: int) -> str:
-        """The text this token completes."""
+        """The text that this token completes."""
         try:
             return self.stream.step(self.tokenizer.fast, token_id) or ""
-        except Exception:  # bytes that can never become a character: they are left out
+        except Exception:  # bytes that can never become a character are dropped
             self.stream = DecodeStream(skip_special_tokens=True)
             return self.stream.step(self.tokenizer.fast, token_id) or ""
 
@@ -191,7 +183,7 @@ class TextBuilder:
             self.ends = [min(end, len(self.text)) for end in self.ends]
 
     def finish(self) -> str:
-        """The whole text; bytes of an unfinished character come out as the decoder shows them."""
+        """The whole text; the decoder decides how bytes of an incomplete character look."""
         if not self.is_stopped:
             whole = self.tokenizer.decode(self.token_ids)
             if whole.startswith(self.text) and self.ends:
@@ -200,17 +192,17 @@ class TextBuilder:
 
     @property
     def pieces(self) -> list[str]:
-        """The text that each token added; a character made of several tokens belongs to the last of them."""
+        """The text added by each token; a character of several tokens belongs to the last of them."""
         return [self.text[start:end] for start, end in zip([0, *self.ends], self.ends, strict=False)]
 
     def pieces_from(self, start: int, end: int) -> list[str]:
-        """The pieces of tokens start to end - 1; those that an error took back are missing."""
+        """The pieces of tokens start to end - 1, without those that an error took back."""
         edges = [self.ends[start - 1] if 0 < start <= len(self.ends) else 0, *self.ends[start:end]]
         return [self.text[left:right] for left, right in itertools.pairwise(edges)]
 
     @property
     def num_streamable(self) -> int:
-        """Characters that no later stop string can take back."""
+        """Number of characters that no later stop string can take back."""
         if self.is_stopped:
             return len(self.text)
         held = 0

@@ -1,4 +1,4 @@
-"""Load models and read their facts through transformers: the one place that knows how a source becomes a live model."""
+"""Load models and their properties with transformers; the only module that turns a source into a loaded model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ logger = logging.getLogger("outpace")
 
 
 def source_arguments(source: Path) -> tuple[str, dict[str, Any]]:
-    """(folder, extra arguments) for `from_pretrained` of a folder or a .gguf file; nothing is fetched, no remote code runs."""
+    """(folder, extra arguments) for `from_pretrained` of a folder or a .gguf file; nothing is downloaded and no remote code runs."""
     if source.suffix == ".gguf":
         return str(source.parent), {"gguf_file": source.name, "local_files_only": True}
     return str(source), {"local_files_only": True}
 
 
 def load_model(source: Path, dtype: Any, **options: Any) -> Any:
-    """A transformers causal LM in evaluation mode. Raises BadInputError for a model that transformers cannot read."""
+    """Load a transformers causal LM in evaluation mode. Raises BadInputError if transformers cannot read it."""
     from transformers import AutoModelForCausalLM
 
     folder, arguments = source_arguments(source)
@@ -31,18 +31,18 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
         raise BadInputError(f"cannot load {source}: {first[:300]}") from error
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
-        model.hf_quantizer = None  # else it cannot be saved
+        model.hf_quantizer = None  # otherwise the model cannot be saved
     return model.eval()
 
 
 def first_layers(model: Any, num_layers: int) -> Any:
-    """A model of the first `num_layers` layers with the same embeddings, final norm and head: all weights are shared, the model itself
-    is not changed. Raises BadInputError when it has fewer layers or none that can be found."""
+    """A model of the first `num_layers` layers with the same embeddings, final norm and LM head. All weights are shared, and the given
+    model is not changed. Raises BadInputError if it has fewer layers or they cannot be found."""
     from torch.nn import ModuleList
 
     total = model.config.get_text_config().num_hidden_layers
     if not 1 <= num_layers <= total:
-        raise BadInputError(f"the model has {total} layers; its first {num_layers} cannot be had")
+        raise BadInputError(f"the model has {total} layers; it has no first {num_layers}")
     names = [name for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module) == total]
     names = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]  # experts in layers, for example
     if len(names) != 1:
@@ -63,7 +63,7 @@ def first_layers(model: Any, num_layers: int) -> Any:
 def _shallow(module: Any, config: Any) -> Any:
     """A copy of a module that shares everything but its config and its table of children."""
     if "forward" in vars(module):  # accelerate binds it to the original, which has all layers
-        raise BadInputError("a model spread over devices by accelerate cannot lend its first layers; load it on one device")
+        raise BadInputError("a model spread over devices by accelerate cannot share its first layers; load it on one device")
     copied = copy.copy(module)
     copied._modules = dict(module._modules)
     if hasattr(module, "config"):
@@ -73,7 +73,7 @@ def _shallow(module: Any, config: Any) -> Any:
 
 
 def context_length(config: Any) -> int:
-    """Longest sequence the model was made for; a sliding window counts as the limit, below it sliding equals full attention."""
+    """Longest sequence of the model, in tokens. A sliding window is the limit, because within it sliding equals full attention."""
     text = config.get_text_config()
     length = int(getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048)
     window = getattr(text, "sliding_window", None)
@@ -85,14 +85,14 @@ def context_length(config: Any) -> int:
 
 
 def end_token_ids(model: Any) -> list[int]:
-    """End-of-text token ids, sorted: the generation config's, else the model config's."""
+    """End-of-text token ids, sorted: from the generation config, else from the model config."""
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = ends if ends is not None else model.config.get_text_config().eos_token_id
     return sorted({ends} if isinstance(ends, int) else set(ends or []))
 
 
 def load_for_hf(source: Path, precision: str, threads: int | None) -> Any:
-    """A model for the torch target: on CUDA in bf16 where there is a device, else on the CPU in f32."""
+    """Load a model for the torch target: on CUDA if there is a device, else on the CPU. Precision auto is bf16 on CUDA, f32 on the CPU."""
     import torch
 
     types = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -115,5 +115,5 @@ def load_tokenizer(source: Path) -> Any:
 
 
 def precision_of(model: Any) -> str:
-    """Name of a live model's number format."""
+    """Name of a loaded model's data type."""
     return {"torch.float32": "f32", "torch.bfloat16": "bf16", "torch.float16": "f16"}.get(str(model.dtype), str(model.dtype))

@@ -1,4 +1,4 @@
-"""The models that check guesses. A new target is one new file here and one line in TARGETS; imports happen on use."""
+"""Target models verify draft tokens. A new target is one file here and one line in TARGETS; its module is imported on first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TARGETS = {
 
 
 def create_target(name: str, *args: Any, **options: Any) -> TargetModel:
-    """Build the target of this name. Raises BadInputError for an unknown one."""
+    """Create the target with this name. Raises BadInputError for an unknown name."""
     if name not in TARGETS:
         raise BadInputError(f"unknown target {name!r}; known: auto, {', '.join(TARGETS)}")
     module, _, attribute = TARGETS[name].partition(":")

@@ -1,4 +1,4 @@
-"""The face of a target model: given tokens, positions and who sees whom, what are the logits?"""
+"""The interface of a target model: it turns tokens, positions and attention masks into logits."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from outpace.tree.segment import Slot, TreeBatch
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a target can do, or what a drafter needs of it. Code branches on these, never on names."""
+    """What a target can do, or what a drafter requires of its target. Code branches on these fields, never on names."""
 
-    tree: bool = False  # rows of one sequence may form a tree, not only a chain
+    tree: bool = False  # the tokens of one sequence may form a tree, not only a chain
     hidden: bool = False  # forward() also returns hidden states
-    lookahead: bool = False  # rows that are never accepted may ride along
-    exact_trees: bool = True  # a row's bits do not depend on where in the pass its ancestors stand
+    lookahead: bool = False  # a forward pass may include lookahead tokens, which are never accepted
+    exact_trees: bool = True  # a token's logits are bit-identical wherever its ancestors stand in the forward pass
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
-    num_vectors: int = 0  # vectors of helpers that probes may have as input; their ids follow those of the vocabulary
+    num_vectors: int = 0  # trained vectors that lookahead tokens may have as input; their ids follow the vocabulary
 
 
 @dataclass(frozen=True)
 class LMHead:
-    """The last step of a target, from a hidden state to logits, in the form its backend works with: a matrix [V, H] for numpy, a module
-    for torch, a model [1, rows, H] -> [1, rows, V] for openvino. Whoever takes an openvino model may change it. `threads` is how many
-    the target was told to use, None for as many as it likes."""
+    """The LM head of a target, which maps a hidden state to logits, in the form of its backend.
+
+    `module` is a matrix [V, H] for numpy, a module for torch, a model [1, n, H] -> [1, n, V] for openvino; the caller owns the openvino
+    model and may change it. `threads` is the number of threads the target was told to use; None leaves it to the backend.
+    """
 
     backend: str
     module: Any
@@ -41,19 +43,22 @@ class LMHead:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The first step of a target, from token ids to what its first layer reads, in the form its backend works with: a matrix [V, H] for
-    numpy, a module for torch, a model [B, rows] int64 -> [B, rows, H] for openvino, which whoever takes it may change."""
+    """The embeddings of a target, which map token ids to the input of its first layer, in the form of its backend.
+
+    `module` is a matrix [V, H] for numpy, a module for torch, a model [B, n] int64 -> [B, n, H] for openvino; the caller owns the openvino
+    model and may change it.
+    """
 
     module: Any
 
 
 @dataclass(frozen=True)
 class TargetOutput:
-    """Outputs of the rows of all segments with `wants_output`, in order. Valid until the next forward().
+    """Outputs for the tokens of all segments with `wants_output`, in order. Valid until the next forward().
 
-    logits [rows, V] float32; hidden [rows, H] (the final norm's output) or None. `token_ids` are the rows' tokens where the engine
-    hands one request's rows to its drafter. prompt_hidden [rows, H]: the hidden states of the segments with `wants_hidden`, in order;
-    None where no segment has it.
+    logits [n, V] float32; hidden [n, H], the output of the final norm, or None. `token_ids` [n] are the tokens themselves, set when the
+    engine passes one request's outputs to its drafter. prompt_hidden [m, H]: the hidden states of the segments with `wants_hidden`, in
+    order; None if there is no such segment.
     """
 
     logits: Array
@@ -63,54 +68,58 @@ class TargetOutput:
 
 
 class OutOfSlots(Exception):
-    """No room for another sequence right now; try again when one has been freed."""
+    """The K/V cache has no room for another sequence now; retry after free()."""
 
 
 class TargetModel(ABC):
-    """A causal language model with a K/V cache that can keep some of the rows it has just run.
+    """A causal language model with a K/V cache that can keep some of the tokens it has just run and drop the others.
 
-    Rows of a pass: `num_cached` rows are in the slot, the segment's rows come after them. After forward() the caller names
-    the survivors by keep(); the others are gone. A segment's rows see the cached prefix and their ancestors, nothing else.
+    In a forward pass the tokens of a segment follow the `num_cached` tokens of its slot. Each attends to the cached prefix, to its
+    ancestors and to itself. After forward() the caller names the tokens to keep with accept(); the K/V of the others is dropped.
     """
 
     capabilities: Capabilities
-    max_cached_tokens: int = 1 << 60  # cache rows that the largest slot can have, drafts included
-    fingerprint: str = ""  # names model, settings and versions, so that measurements can be kept; "" keeps none
-    base: Base | None = None  # the model it runs, for trained helpers; None where they cannot be used
+    max_cached_tokens: int = 1 << 60  # tokens that the largest slot can cache, drafts included
+    fingerprint: str = ""  # identifies model, settings and versions as a key for stored measurements; "" stores none
+    base: Base | None = None  # identity of the model, which trained heads must match; None if it takes no heads
 
     @property
     def kv_usage(self) -> float:
-        """Share of the K/V cache that requests hold, 0 to 1; 0 where the cache has no fixed size."""
+        """Share of the K/V cache in use by requests, 0 to 1; 0 if the cache has no fixed size."""
         return 0.0
 
     @abstractmethod
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
-        """A slot with room for `num_tokens` rows. Its `num_cached` may be above 0 where a prefix of the prompt is already stored
-        (never the whole prompt: its last token is always run). Raises OutOfSlots."""
+        """Reserve a slot with room for `num_tokens` tokens. Its `num_cached` is above 0 if the K/V of a prefix of the prompt is already
+        stored; the last prompt token is always run. Raises OutOfSlots."""
 
     @abstractmethod
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        """Run all segments in one pass. `num_tokens` is a wish: where a change of width costs time, pad to at least so many rows."""
+        """Run all segments in one forward pass. `num_tokens` is a hint: a target for which changing the number of tokens costs time pads
+        the batch to at least this many."""
 
     @abstractmethod
     def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
-        """Of the slot's rows just run, `nodes` (ascending) survive, in order; `token_ids` are their tokens."""
+        """Keep the K/V of `nodes` (ascending) among the tokens that the last forward pass ran in this slot, in order; `token_ids` are
+        their tokens."""
 
     @abstractmethod
     def free(self, slot: Slot) -> None:
-        """Give the slot back."""
+        """Release the slot."""
 
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
-        """Take vectors [n, H] float32 of a helper, to be the input of rows in place of tokens, and weights that act on these rows alone;
-        returns the id of the first one, the others follow it. Ids lie behind the vocabulary; the same vectors keep theirs. Raises
-        BadInputError where there is no room for them or no place for such weights."""
+        """Add trained vectors [n, H] float32 that stand for mask tokens, and by option weights that act on those tokens alone.
+
+        Returns the id of the first vector; the others follow it. Ids start after the vocabulary; vectors added again keep their ids.
+        Raises BadInputError if there is no room for the vectors or the model cannot take such weights.
+        """
         raise BadInputError("this target takes no vectors in place of tokens")
 
     def lm_head(self) -> LMHead:
-        """What turns the hidden states of TargetOutput into logits, for helpers that share it. Raises BadInputError where there is none."""
-        raise BadInputError("this target does not lend its LM head")
+        """The LM head, for trained heads that share it; its input is the hidden states of TargetOutput. Raises BadInputError if it cannot
+        be shared."""
+        raise BadInputError("this target does not share its LM head")
 
     def embeddings(self) -> Embeddings:
-        """What turns token ids into the vectors that the first layer reads, for helpers that share it. Raises BadInputError where there
-        is none."""
-        raise BadInputError("this target does not lend its embeddings")
+        """The embeddings, for trained heads that share them. Raises BadInputError if they cannot be shared."""
+        raise BadInputError("this target does not share its embeddings")

@@ -1,4 +1,4 @@
-"""Which model is this? A fingerprint of the weights that does not depend on what runs them, nor in what precision."""
+"""The identity of a model: a fingerprint of its weights that is the same for every backend and precision."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from outpace.errors import BadInputError
 
-NUM_SAMPLES = 256  # values of each parameter that count
+NUM_SAMPLES = 256  # values of each parameter that go into the fingerprint
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model that a helper belongs to: `fingerprint` names the weights (helpers/identity.py), whatever runs them in what precision."""
+    """The model that trained heads belong to. `fingerprint` (`fingerprint_of`) identifies its weights for every backend and precision."""
 
     name: str
     fingerprint: str
@@ -22,22 +22,23 @@ class Base:
     vocab_size: int
 
     def check(self, other: Base) -> None:
-        """Raise BadInputError unless a helper for this model also serves `other`."""
+        """Raise BadInputError unless heads trained for this model also fit `other`."""
         for size in ("hidden_size", "vocab_size"):
             if getattr(self, size) != getattr(other, size):
                 mine, theirs = getattr(self, size), getattr(other, size)
-                raise BadInputError(f"it was made for {self.name} with {size} {mine}, but {other.name} has {theirs}")
+                raise BadInputError(f"they were made for {self.name} with {size} {mine}, but {other.name} has {theirs}")
         if self.fingerprint != other.fingerprint:
             raise BadInputError(
-                f"it was made for {self.name} ({self.fingerprint}), but this model is {other.name} with other weights ({other.fingerprint})"
+                f"they were made for {self.name} ({self.fingerprint}), "
+                f"but this model is {other.name} with other weights ({other.fingerprint})"
             )
 
 
 def fingerprint_of(parameters: Iterable[tuple[str, Any]]) -> str:
-    """16 hex digits for the named torch parameters of a model: names, shapes and evenly spread values, rounded to bfloat16.
+    """Hash of a model's named torch parameters, 16 hex digits: names, shapes and evenly spread values, rounded to bfloat16.
 
-    So a model has one fingerprint, loaded in float32 or in bfloat16, on any device. Of parameters that are not in memory (`meta`) only
-    names and shapes count.
+    A model therefore has the same fingerprint in float32 and in bfloat16, on every device. Parameters without data (device `meta`)
+    contribute their names and shapes only.
     """
     digest = hashlib.sha256()
     for name, parameter in sorted(parameters, key=lambda item: item[0]):
@@ -49,6 +50,6 @@ def fingerprint_of(parameters: Iterable[tuple[str, Any]]) -> str:
 
 
 def base_of(model: Any, name: str) -> Base:
-    """What a live transformers model is, called `name`; its sizes are those of its LM head."""
+    """The identity of a loaded transformers model, under the given name; the sizes are those of its LM head."""
     vocab_size, hidden_size = model.get_output_embeddings().weight.shape
     return Base(name, fingerprint_of(model.named_parameters()), hidden_size, vocab_size)

@@ -1,6 +1,7 @@
-"""Low-rank weights beside every layer's MLP, which act on the rows of a helper's vectors and on no other row.
+"""Low-rank weights beside the MLP of every layer, which act on mask tokens only.
 
-Where such a row's MLP reads x and writes y, it writes y + (x down) up instead (2106.09685, gated as in 2507.11851).
+For a mask token the MLP, which maps x to y, returns y + (x down) up instead (LoRA, 2106.09685; gated as in 2507.11851). All other tokens
+keep their values bit for bit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class LowRank:
 
     @classmethod
     def of(cls, down: Array, up: Array, hidden_size: int) -> LowRank:
-        """Raises BadInputError for shapes that do not fit together or to the model."""
+        """Check the shapes and convert to float32. Raises BadInputError if they do not match each other or the model."""
         is_pair = down.ndim == 3 == up.ndim and up.shape == (down.shape[0], down.shape[2], down.shape[1]) and down.shape[0] > 0
         if not is_pair or down.shape[1] != hidden_size or not 1 <= down.shape[2] <= MAX_RANK or {down.dtype.kind, up.dtype.kind} != {"f"}:
             shapes = f"{list(down.shape)} and {list(up.shape)}"
@@ -33,10 +34,10 @@ class LowRank:
 
     @property
     def num_layers(self) -> int:
-        """Layers that have such weights: all of the model's."""
+        """Number of layers, which is that of the model."""
         return len(self.down)
 
     @property
     def content(self) -> bytes:
-        """Identifies these weights."""
+        """Bytes that identify these weights."""
         return self.down.tobytes() + self.up.tobytes()

@@ -1,7 +1,7 @@
-"""A language model whose distributions are known exactly, for tests: no weights, no kernels, no rounding.
+"""A language model for tests whose distributions are known exactly: no weights, no kernels, no rounding.
 
-It finds its context only through its cache and the tree mask, so a row that survived wrongly, a mask that shows too much
-or a position that is off by one changes its answer.
+It reads its context only through its cache and the tree mask, so a token kept by mistake, a mask that shows too much or a position that
+is off by one changes its output.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from outpace.tree.segment import Slot, TreeBatch
 
 
 class ToyTarget(TargetModel):
-    """Logits = a fixed random table indexed by the last two tokens, plus a little from a hash of the whole context.
+    """Logits are a fixed random table indexed by the last two tokens, plus a small term from a hash of the whole context.
 
-    `sharpness` scales the table: large values make text that repeats itself, so that lookup drafts are partly right.
-    With exact_trees=False, rows whose ancestors do not stand right before them give wrong answers, far more than real kernels do.
+    `sharpness` scales the table: large values give repetitive text, of which lookup drafts are partly right. With exact_trees=False, the
+    logits of a token whose ancestors do not stand directly before it are wrong, by far more than those of real kernels.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class ToyTarget(TargetModel):
         self.detail = rng.normal(0, 0.5, (251, vocab_size)).astype(np.float32)
         self.vectors = VectorTable(vocab_size, vocab_size)
         self.max_slots = max_slots
-        self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> rows (token, position), including rows of the last pass
+        self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> (token, position) of each cached token, the last forward pass included
         self.num_passes = 0
 
     def logits_after(self, context: Sequence[int]) -> Array:
-        """Exact logits [V] for the token after `context`."""
+        """The exact logits [V] of the token after `context`."""
         code = 0
         for token in context:
             code = (code * 31 + token + 1) % 251
@@ -78,7 +78,7 @@ class ToyTarget(TargetModel):
             new = list(zip(map(self._meant, segment.token_ids), segment.position_ids, strict=True))
             self.cache[segment.slot.index] = cached + new
             if len(cached) + len(new) > segment.slot.capacity:
-                raise BadInputError("the pass runs over the end of its slot")
+                raise BadInputError("the forward pass has more tokens than its slot has room for")
             if not (segment.wants_output or segment.wants_hidden):
                 continue
             wanted = rows if segment.wants_output else prompt_rows
@@ -93,7 +93,7 @@ class ToyTarget(TargetModel):
         return TargetOutput(logits, logits, prompt_hidden=np.array(prompt_rows, np.float32) if prompt_rows else None)
 
     def _meant(self, token: int) -> int:
-        """The token that this input is: itself, or the one where a vector is largest."""
+        """The token that an input id stands for: itself, or for a vector the index of its largest component."""
         vocab_size = self.capabilities.vocab_size
         return token if token < vocab_size else int(self.vectors.rows[token - vocab_size].argmax())
 
@@ -112,10 +112,10 @@ class ToyTarget(TargetModel):
         del self.cache[slot.index]
 
     def lm_head(self) -> LMHead:
-        """Hidden states are the logits themselves."""
+        """The identity matrix, as hidden states are the logits themselves."""
         vocab_size = self.capabilities.vocab_size
         return LMHead("numpy", np.eye(vocab_size, dtype=np.float32), vocab_size)
 
     def embeddings(self) -> Embeddings:
-        """A token is known by its place."""
+        """The identity matrix: one-hot embeddings."""
         return Embeddings(np.eye(self.capabilities.vocab_size, dtype=np.float32))

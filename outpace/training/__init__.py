@@ -1,1 +1,1 @@
-"""Training of helpers: texts of the target, its hidden states on disk, and one loop for all kinds. Needs torch."""
+"""Training of draft heads and draft models: the target's texts, its hidden states on disk, and one loop for all kinds. Needs torch."""

@@ -1,7 +1,7 @@
-"""From the ranks of the right tokens in the heads' lists: accuracies, the best tree, and the acceptance length to expect.
+"""Accuracies, the best tree and the expected acceptance length, computed from the ranks of the right tokens in the heads' lists.
 
-ranks [n, K] int: where the token that head k should have guessed stands in its list, NUM_RANKS if it is not in it, -1 behind the end of
-the text.
+ranks [n, K] int: the rank of the right token among the predictions of head k, NUM_RANKS if it is not among them, -1 after the end of the
+text.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.drafters.base import grow
 
-NUM_RANKS = 10  # guesses of each head that count
-PRIOR = 8.0  # rows that the marginal accuracy counts for, where joint hits are few
+NUM_RANKS = 10  # predictions of each head that are considered
+PRIOR = 8.0  # weight of the marginal accuracy, in rows, where there are few joint hits
 
 Path = tuple[int, ...]
 
 
 def accuracies(ranks: Array) -> list[list[float]]:
-    """[K][NUM_RANKS]: how often the right token is among the first 1, 2, … guesses of each head."""
+    """[K][NUM_RANKS]: share of rows whose right token is among the first 1, 2, … predictions of each head."""
     rows = []
     for head in ranks.T:
         known = head[head >= 0]
@@ -32,10 +32,11 @@ def accuracies(ranks: Array) -> list[list[float]]:
 
 
 def best_tree(ranks: Array, num_nodes: int, prior: float = PRIOR) -> list[list[int]]:
-    """The `num_nodes` paths that are right most often, best first, as ranks within each head's list: the tree of that size with the longest
-    expected acceptance (each node adds the chance of its path, and no path is likelier than its parent).
+    """The `num_nodes` paths that are right most often, best first, as ranks within each head's list.
 
-    A path's chance is counted on rows where all of it is known. Where few rows are left, a head's overall accuracy counts as `prior` rows.
+    They form the tree of that size with the longest expected acceptance, because each node adds the probability of its path and no path
+    is likelier than its parent. The probability of a path is estimated on the rows where all of its tokens are known; a head's overall
+    accuracy is added with the weight of `prior` rows.
     """
     overall = _marginals(ranks)
     tree: list[list[int]] = []
@@ -53,39 +54,42 @@ def best_tree(ranks: Array, num_nodes: int, prior: float = PRIOR) -> list[list[i
 
 
 def _marginals(ranks: Array) -> Array:
-    """[K, NUM_RANKS]: how often each head's guess of each rank is right."""
+    """[K, NUM_RANKS]: how often each head's prediction of each rank is right."""
     known = np.maximum((ranks >= 0).sum(axis=0), 1)
     return np.stack([(ranks == rank).sum(axis=0) / known for rank in range(NUM_RANKS)], axis=1)
 
 
 def _children(ranks: Array, rows: Array, depth: int, overall: Array, prior: float) -> Iterator[tuple[int, float, Array]]:
-    """(rank, chance given the path so far, rows where it is right as well) of the next level; `rows` are those where the path is right."""
+    """(rank, probability given the path so far, rows where it is right as well) of the next level; `rows` are those where the path is
+    right."""
     next_ranks = ranks[rows, depth]
-    num_reusable_prefix = int((next_ranks >= 0).sum())
+    num_known = int((next_ranks >= 0).sum())
     for rank in range(NUM_RANKS):
         inside = rows[next_ranks == rank]
-        confidence = (len(inside) + prior * overall[depth, rank]) / max(num_reusable_prefix + prior, 1e-9)
+        confidence = (len(inside) + prior * overall[depth, rank]) / max(num_known + prior, 1e-9)
         if confidence > 0:
             yield rank, float(confidence), inside
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Tokens and steps of decoding some texts."""
+    """Numbers of tokens and steps of decoding some texts."""
 
     num_tokens: int
     num_steps: int
 
     @property
     def mean_length(self) -> float:
-        """Tokens a step, the model's own token included."""
+        """Mean acceptance length in tokens per step, the target's own token included."""
         return self.num_tokens / max(1, self.num_steps)
 
 
 def walk(starts: Sequence[int], longest: Callable[[int], int]) -> Acceptance:
-    """Decode texts on paper. Text i has the rows starts[i] to starts[i + 1] - 1, one for each of its tokens; `longest(row)` is the number
-    of right guesses in a draft from that row. The first step has no hidden state to draft from, so it gives one token.
-    The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; this is not counted here.
+    """Simulate decoding. Text i has the rows starts[i] to starts[i + 1] - 1, one per token; `longest(row)` is the number of accepted
+    tokens of a draft from that row.
+
+    The first step has no hidden state to draft from, so it yields one token. The engine drafts a little less in the last steps of an
+    answer that `max_tokens` cuts off; the simulation ignores this.
     """
     num_tokens = num_steps = 0
     for begin, end in itertools.pairwise(starts):
@@ -99,7 +103,7 @@ def walk(starts: Sequence[int], longest: Callable[[int], int]) -> Acceptance:
 
 
 def with_tree(ranks: Array, tree: Sequence[Sequence[int]]) -> Callable[[int], int]:
-    """The number of right guesses of one and the same tree at a row."""
+    """A function from a row to the number of accepted tokens of a fixed tree."""
     paths = {tuple(path) for path in tree}
 
     def longest(row: int) -> int:
@@ -112,7 +116,8 @@ def with_tree(ranks: Array, tree: Sequence[Sequence[int]]) -> Callable[[int], in
 
 
 def with_likeliest(ranks: Array, confidences: Array, num_nodes: int, threshold: float) -> Callable[[int], int]:
-    """The number of right guesses of the likeliest paths of each row; chances [n, K, NUM_RANKS] are what the heads say of their guesses."""
+    """A function from a row to the number of accepted tokens of a tree of its likeliest paths. confidences [n, K, NUM_RANKS] are those of
+    the heads' predictions."""
 
     def longest(row: int) -> int:
         levels = [list(enumerate(level)) for level in confidences[row].tolist()]

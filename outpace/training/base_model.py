@@ -1,4 +1,4 @@
-"""The model that a helper is trained for: its LM head in torch, and who it is."""
+"""The model that heads are trained for: its identity, its LM head and embeddings in torch, and the sizes of its layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from outpace.training.loss import FrozenHead, has_fast_bfloat16
 
 @dataclass(frozen=True)
 class LMHeadWeights:
-    """weight [V, H] float32 and bias [V] or None of a model's LM head. Quantised targets have the same matrix, rounded."""
+    """weight [V, H] float32 and bias [V] or None of a model's LM head. Quantized targets have the same matrix, rounded."""
 
     base: Base
     weight: torch.Tensor
@@ -26,18 +26,18 @@ class LMHeadWeights:
 
     @classmethod
     def of(cls, model: str) -> LMHeadWeights:
-        """Read with transformers: a converted model has its weights in forms that torch does not know. Raises BadInputError."""
+        """Load the model with transformers, as torch cannot read a converted one. Raises BadInputError if it cannot be loaded."""
         return cls.of_live(*_loaded(model))
 
     @classmethod
     def of_live(cls, live: Any, name: str) -> LMHeadWeights:
-        """That of a transformers model in float32."""
+        """The LM head of a loaded transformers model in float32."""
         head = live.get_output_embeddings()
         bias = getattr(head, "bias", None)
         return cls(base_of(live, name), head.weight.detach(), None if bias is None else bias.detach())
 
     def frozen(self, vocab_ids: Array | None, device: torch.device) -> FrozenHead:
-        """The head for these tokens, or all, where and how it is multiplied fastest."""
+        """The head for these tokens, or for all with None, on the device and in the type that is multiplied fastest there."""
         weight, bias, kept = self.weight, self.bias, None if vocab_ids is None else torch.from_numpy(vocab_ids)
         if kept is not None:
             weight, bias, kept = weight[kept], None if bias is None else bias[kept], kept.to(device)
@@ -59,7 +59,7 @@ class LayerSizes:
 
     @classmethod
     def of(cls, config: Any) -> LayerSizes:
-        """A layer like those of the model, as far as its config says; what it leaves open is as usual."""
+        """The sizes of the model's layers; values that its config lacks get the usual defaults."""
         text = config.get_text_config()
         heads = int(text.num_attention_heads)
         rope = getattr(text, "rope_parameters", None) or {}
@@ -76,7 +76,7 @@ class LayerSizes:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What a feature-level head shares with its model: the LM head and the embeddings [V, H] float32; and the sizes of its layers."""
+    """The parts that a feature-level head shares with its model, the LM head and the embeddings [V, H] float32, and the layer sizes."""
 
     head: LMHeadWeights
     embeddings: torch.Tensor
@@ -90,13 +90,13 @@ class ModelParts:
 
 
 def _loaded(model: str) -> tuple[Any, str]:
-    """(a live model in float32, its name)."""
+    """(the loaded model in float32, its name)."""
     source = locate(model)
     return load_model(source.path, torch.float32), source.name
 
 
 def frequent_tokens(rows: Rows, size: int | None) -> Array | None:
-    """[size] int64, ascending: the tokens that occur most often in the captured texts; None where all of them are wanted."""
+    """[size] int64, ascending: the tokens that occur most often in the captured texts; None if all tokens are wanted."""
     vocab_size = rows.index.origin.vocab_size
     if size is None or size >= vocab_size:
         return None

@@ -1,8 +1,7 @@
-"""The state of a training run on disk: whole checkpoints only, the latest one kept."""
+"""Checkpoints of a training run: written atomically, only the latest one is kept."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,28 +9,25 @@ import torch
 from safetensors.torch import load_model, save_model
 
 from outpace.errors import BadInputError
+from outpace.files import replacing
 
 WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.pt"
 
 
 def save_checkpoint(folder: Path, step: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state after `step` steps beside the older one, rename it when it is whole, then delete the older one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".step-{step:08d}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_model(module, str(temporary / WEIGHTS))
-    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+    """Write the state after `step` steps next to the older checkpoint, rename it when it is complete, then delete the older one."""
     whole = folder / f"step-{step:08d}"
-    shutil.rmtree(whole, ignore_errors=True)
-    temporary.rename(whole)
+    with replacing(whole) as written:
+        written.mkdir(parents=True)
+        save_model(module, str(written / WEIGHTS))
+        torch.save(optimizer.state_dict(), written / OPTIMIZER)
     for other in [*folder.glob("step-*"), *folder.glob(".step-*.tmp")]:
         if other != whole:
             shutil.rmtree(other, ignore_errors=True)
 
 
 def restore(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the latest checkpoint; returns the steps it has behind it, 0 when there is none. Raises BadInputError for a damaged one."""
+    """Load the latest checkpoint and return its number of steps, 0 if there is none. Raises BadInputError for a damaged checkpoint."""
     found = max(folder.glob("step-*"), default=None)
     if found is None:
         return 0
@@ -39,5 +35,5 @@ def restore(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimi
         load_model(module, str(found / WEIGHTS))
         optimizer.load_state_dict(torch.load(found / OPTIMIZER, weights_only=True))
         return int(found.name.removeprefix("step-"))
-    except Exception as error:  # torch and safetensors raise a dozen kinds
+    except Exception as error:  # torch and safetensors raise a dozen types
         raise BadInputError(f"the checkpoint {found} cannot be read ({error}); delete it to start the training over"[:400]) from error

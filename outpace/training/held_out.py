@@ -1,4 +1,4 @@
-"""What every kind of helper tells of held-out texts, and whether they are the model's own, without which no acceptance is known."""
+"""Metrics on held-out texts that all kinds of training share. Acceptance is known only if the model wrote the texts itself."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any
 from outpace.arrays import Array
 from outpace.training.data.shards import Rows
 
-OWN_SHARE = 0.98  # of tokens that the model would have written itself, for texts to count as its own
-NOT_OWN = "The texts are not the model's own answers (--generate), so they do not tell how many guesses it would keep."
+OWN_SHARE = 0.98  # least share of tokens that the model predicts itself, for texts to count as its own
+NOT_OWN = "The texts are not the model's own answers (--generate), so the acceptance length is unknown."
 TOPS = (1, 2, 3, 5, 10)
 
 
 def are_own(rows: Rows, places: Array) -> bool:
-    """Has the model written what follows the rows at these places [n] itself?"""
+    """Whether the model itself wrote the tokens after these rows [n]."""
     return bool((rows.best[places] == rows.tokens[places]).mean() >= OWN_SHARE)
 
 
 def accuracy_table(measured: str, first: str, accuracies: Sequence[Sequence[float]]) -> Any:
-    """A rich table: how often the right token is among the first guesses. `measured`: on what; `first`: what a row of it stands for;
-    accuracies [n][10], top-1 to top-10."""
+    """A rich table of top-1 to top-10 accuracies [n][10]. `measured` names the data, `first` is the heading of the first column."""
     from rich.table import Table
 
-    table = Table(title=f"{measured} held-out texts: is the right token among the first guesses?")
+    table = Table(title=f"Accuracy on {measured} held-out texts")
     table.add_column(first)
     for top in TOPS:
         table.add_column(f"top {top}", justify="right")

@@ -1,4 +1,4 @@
-"""The training loop of every kind of helper: same seed, same order, same result on a CPU, killed in between or not."""
+"""The training loop of all kinds. On a CPU a seed gives the same result, whether or not the run was interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ Figures = Mapping[str, float]
 
 
 class Task(Protocol):
-    """What is trained: a module, and what one batch of items (rows or texts, by number) costs it."""
+    """What the loop trains: a module and its loss on a batch of items (rows or texts, by number)."""
 
     module: torch.nn.Module
     num_items: int
     device: torch.device
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Figures]:
-        """(loss to be lowered, figures to show) of these items."""
+        """(loss to minimize, metrics to show) of these items."""
         ...
 
     def evaluate(self) -> Figures:
-        """Figures on the held-out part."""
+        """Metrics on the held-out part."""
         ...
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How to train. AdamW; the learning rate rises over `warmup_share` of the steps, then falls along a cosine to zero. `start_from`: the
-    folder of an earlier helper to go on from, or "shipped" (start.py)."""
+    """Settings of AdamW and the loop. The learning rate rises over `warmup_share` of the steps, then follows a cosine down to zero.
+    `start_from`: the folder of earlier heads to continue from, or "shipped" (start.py)."""
 
     epochs: int = 2
     batch_size: int = 512
@@ -56,7 +56,7 @@ class LoopSettings:
     start_from: str | None = None
 
     def rate(self, step: int, num_steps: int) -> float:
-        """The learning rate of a step, from 0 to num_steps - 1."""
+        """The learning rate of step 0 to num_steps - 1."""
         warmup = max(1, math.ceil(self.warmup_share * num_steps))
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
@@ -64,10 +64,10 @@ class LoopSettings:
 
 
 def train(task: Task, settings: LoopSettings, folder: Path) -> int:
-    """Train to the end and return the number of steps; goes on from the checkpoint in `folder` if there is one.
+    """Train to the end and return the number of steps; resumes from the checkpoint in `folder` if there is one.
 
-    Of several processes only the first returns; the others end here. Writes metrics.jsonl and checkpoints there. Raises BadInputError when
-    there is nothing to train on.
+    Writes metrics.jsonl and checkpoints to `folder`. Of several processes only the first returns; the others exit here. Raises
+    BadInputError if there are no items.
     """
     if not task.num_items:
         raise BadInputError("there is nothing to train on")
@@ -101,7 +101,7 @@ def train(task: Task, settings: LoopSettings, folder: Path) -> int:
 
 
 def _step(task: Task, optimizer: torch.optim.Optimizer, items: Array, settings: LoopSettings, rate: float) -> Figures:
-    """One step of the optimizer; the figures of its batch. Raises BadInputError when the loss is no number any more."""
+    """Run one optimizer step and return the metrics of its batch. Raises BadInputError if the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     mine, weight = processes().share(items)
@@ -119,7 +119,7 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, items: Array, settings: 
 
 
 def _batches(num_items: int, settings: LoopSettings, first: int) -> Iterator[tuple[int, Array]]:
-    """(step, its items) from step `first` to the last one."""
+    """(step, its items) for every step from `first` on."""
     steps_per_epoch = -(-num_items // settings.batch_size)
     for epoch in range(first // steps_per_epoch, settings.epochs):
         order = _order(num_items, settings.seed, epoch)
@@ -133,5 +133,5 @@ def _order(num_items: int, seed: int, epoch: int) -> Array:
 
 
 def _line(figures: Figures) -> str:
-    """For the progress bar."""
+    """The metrics as text for the progress bar."""
     return " ".join(f"{name} {value:.3g}" for name, value in figures.items() if name != "learning_rate")

@@ -1,4 +1,4 @@
-"""Cross-entropy through an LM head, in pieces: the logits of a batch, 50,000 numbers a row, never exist all at once."""
+"""Cross-entropy through an LM head, computed in pieces so that the logits of a batch, 50,000 numbers per row, never exist all at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PIECE_ROWS = 512
 
 @dataclass(frozen=True)
 class FrozenHead:
-    """An LM head that is not trained: weight [R, H] in the type to multiply in, bias [R] float32 or None.
+    """An LM head that is not trained: weight [R, H] in the type used for multiplication, bias [R] float32 or None.
 
-    `vocab_ids` [R] int64 are the tokens of its rows, or None where row i is token i.
+    `vocab_ids` [R] int64 are the tokens of its rows; None means that row i is token i.
     """
 
     weight: torch.Tensor
@@ -28,7 +28,7 @@ class FrozenHead:
         return logits_of(states, self.weight, self.bias)
 
     def places(self, vocab_size: int) -> torch.Tensor:
-        """[V] int64: the row of the head that stands for each token, -1 for none."""
+        """[V] int64: the row of the head for each token, -1 if it has none."""
         if self.vocab_ids is None:
             return torch.arange(vocab_size, device=self.weight.device)
         places = torch.full((vocab_size,), -1, device=self.weight.device)
@@ -49,17 +49,17 @@ def logits_of(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
 def piecewise_loss(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, importance: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum over the rows of importance times cross-entropy, is the likeliest token the right one [n]).
+    """(sum over the rows of importance times cross-entropy, whether the likeliest token is the right one [n] bool).
 
-    states [n, H]; weight [R, H] and bias [R] of the LM head, of which the weight is trained if it wants a gradient; labels [n] int64 are
-    rows of the head, -1 for none; importance [n] float32.
+    states [n, H]; weight [R, H] and bias [R] of the LM head, whose weight is trained if it requires a gradient; labels [n] int64 are rows
+    of the head, -1 for none; importance [n] float32.
     """
     loss, hits = _PiecewiseLoss.apply(states, weight, bias, labels, importance)
     return loss, hits
 
 
 class _PiecewiseLoss(torch.autograd.Function):
-    """Computes the gradients with the loss: the softmax is there anyway."""
+    """Computes the gradients together with the loss, which already needs the softmax."""
 
     @staticmethod
     def forward(
@@ -97,13 +97,13 @@ class _PiecewiseLoss(torch.autograd.Function):
 
 
 def tensors_of(module: torch.nn.Module, head: FrozenHead) -> dict[str, Array]:
-    """The weights of a helper that uses this head, as the file format names them."""
+    """The weights of a module that uses this head, under the names of the file format."""
     tensors = {name: parameter.detach().float().cpu().numpy() for name, parameter in module.named_parameters()}
     return tensors if head.vocab_ids is None else {**tensors, "vocab_ids": head.vocab_ids.cpu().numpy()}
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Does this device multiply bfloat16 matrices faster than float32 ones?"""
+    """Whether this device multiplies bfloat16 matrices faster than float32 ones."""
     if device.type != "cpu":
         return True
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

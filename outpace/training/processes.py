@@ -1,7 +1,8 @@
-"""Several processes that train one helper together, one a GPU, as `accelerate launch` and `torchrun` begin them; or just this one.
+"""Data-parallel training with one process per GPU, as started by `accelerate launch` and `torchrun`, or with a single process.
 
-Each takes a share of every batch, and their gradients are averaged by the sizes of the shares: nearly the step of one process with the
-whole batch, as a mean over known labels becomes the mean of the shares' means. The first process alone writes files and shows progress.
+Each process takes a share of every batch, and the gradients are averaged by the sizes of the shares. This is nearly the step of one
+process with the whole batch; only a mean over known labels becomes the mean of the shares' means. The first process alone writes files
+and shows progress.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from outpace.errors import OutpaceError
 
 @dataclass(frozen=True)
 class Processes:
-    """`rank` is this one's number among `count`; `device` is where it trains."""
+    """The processes of a run: `rank` is the index of this one among `count`; `device` is the one it trains on."""
 
     rank: int
     count: int
@@ -26,11 +27,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Does this process write the files?"""
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def share(self, items: Array) -> tuple[Array, float]:
-        """(this process's items of a batch, what part of the batch they are). A process that gets none takes the first, for nothing."""
+        """(this process's items of a batch, their share of the batch). A process without items takes the first one with weight 0."""
         mine = items[self.rank :: self.count]
         return (mine, len(mine) / len(items)) if len(mine) else (items[:1], 0.0)
 
@@ -39,7 +40,7 @@ class Processes:
         if self.count == 1:
             return
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for parameter in parameters:  # the same ones everywhere, or processes would wait for each other for ever
+        for parameter in parameters:  # the same ones in every process, or all_reduce would never return
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         whole = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
@@ -50,12 +51,12 @@ class Processes:
             start += parameter.numel()
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             torch.distributed.barrier()
 
     def part(self) -> None:
-        """The last word between the processes; all but the first end here."""
+        """Close the process group; all processes but the first exit here."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
         if not self.is_first:
@@ -64,7 +65,7 @@ class Processes:
 
 @cache
 def processes() -> Processes:
-    """All of this run. Raises OutpaceError where they cannot find each other."""
+    """The processes of this run. Raises OutpaceError if they cannot connect to each other."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     from accelerate import PartialState
@@ -72,5 +73,5 @@ def processes() -> Processes:
     try:
         state = PartialState(cpu=not torch.cuda.is_available())
     except Exception as error:  # torch raises whatever its backends raise
-        raise OutpaceError(f"the {os.environ['WORLD_SIZE']} training processes cannot find each other: {error}"[:400]) from error
+        raise OutpaceError(f"the {os.environ['WORLD_SIZE']} training processes cannot connect to each other: {error}"[:400]) from error
     return Processes(state.process_index, state.num_processes, state.device)

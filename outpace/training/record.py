@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: metrics.jsonl, TensorBoard by option, and a picture of the curves."""
+"""The metrics of a training run: metrics.jsonl, TensorBoard by option, and a picture of the curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ METRICS, CURVES = "metrics.jsonl", "curves.png"
 
 
 class Record:
-    """The figures of a run in `folder`, one JSON object a line. Lines behind step `first`, of a run that was killed, are taken out."""
+    """Writes the metrics of a run to `folder`, one JSON object per line. Lines after step `first`, left by an interrupted run, are
+    removed."""
 
     def __init__(self, folder: Path, first: int, tensorboard: bool):
         check_tensorboard(tensorboard)
@@ -41,7 +42,7 @@ class Record:
             self.writer.close()
 
     def add(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
-        """One line: the state after `step` steps, and the seconds since the run, or this part of it, began."""
+        """Add a line: the metrics after `step` steps, and the seconds since the run, or its resumption, began."""
         row = {"step": step, "epoch": epoch, "seconds": round(time.monotonic() - self.start, 3), **figures}
         self.file.write(json.dumps(row) + "\n")
         if self.writer is not None:
@@ -49,27 +50,27 @@ class Record:
                 self.writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Bring all lines to the file."""
+        """Write all buffered lines to the file."""
         self.file.flush()
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Raises OutpaceError when TensorBoard is wanted and not installed."""
+    """Raise OutpaceError if TensorBoard is wanted but not installed."""
     if wanted and find_spec("tensorboard") is None:
         raise OutpaceError("--tensorboard needs the package tensorboard; run: pip install tensorboard")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of the metrics of a run; none if there are none."""
+    """The complete lines of a run's metrics; empty if there is no file."""
     path = folder / METRICS
     text = path.read_text("utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw the metrics of a run into curves.png: loss above, accuracies below. Only says so where matplotlib is missing."""
+    """Draw the metrics of a run to curves.png: loss above, accuracies below. Without matplotlib it only prints a note."""
     if find_spec("matplotlib") is None:
-        note("no picture of the curves: pip install matplotlib")
+        note("curves.png is not drawn; it needs matplotlib: pip install matplotlib")
         return
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""Decoding of captured texts without the model: what would a drafter's guesses have been worth?
+"""Replay of captured texts without the model, to measure the acceptance length of a drafter.
 
-The engine runs as ever, on a target that knows the text and has its hidden states from the shards. So the acceptance length is the one
-that decoding has, with everything that the engine does to drafts. Only drafters that learn from logits (recycling) learn less here.
+The engine runs unchanged on a target that knows the text and takes its hidden states from the shards, so the acceptance length is that of
+real decoding. The exception is drafters that learn from logits (recycling), which learn less here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 
 
 class ReplayTarget(TargetModel):
-    """A target that writes one text, whatever is drafted: `tokens`, of whose rows but the last `hidden` [n, H] are known.
+    """A target that always writes `tokens`; `hidden` [n, H] are the hidden states of all tokens but the last.
 
-    Rows whose ancestors are not the text say nothing: logits and hidden states are 0.
+    For tokens whose ancestors are not the text, logits and hidden states are 0.
     """
 
     def __init__(self, real: TargetModel, tokens: Sequence[int], hidden: Array):
@@ -43,7 +43,7 @@ class ReplayTarget(TargetModel):
         return TargetOutput(logits, self._hidden(places), prompt_hidden=self._hidden(prompt))
 
     def _hidden(self, places: Sequence[int | None]) -> Array:
-        """[len(places), H]"""
+        """The hidden states [n, H] at these positions of the text; 0 for None."""
         hidden = np.zeros((len(places), self.hidden.shape[1]), np.float32)
         for row, place in enumerate(places):
             if place is not None and place < len(self.hidden):
@@ -51,7 +51,7 @@ class ReplayTarget(TargetModel):
         return hidden
 
     def _places(self, segment: Segment) -> list[int | None]:
-        """Where in the text each row stands; None for rows that are not in it."""
+        """The position of each token in the text; None for tokens that do not follow it."""
         parents = range(-1, len(segment) - 1) if segment.parents is None else segment.parents
         places: list[int | None] = []
         for token, parent in zip(segment.token_ids, parents, strict=True):
@@ -68,7 +68,7 @@ class ReplayTarget(TargetModel):
 
 
 def replay(real: TargetModel, drafter: Drafter, rows: Rows, texts: Sequence[int], num_draft_tokens: int) -> Acceptance:
-    """Decode the answers of these texts with a drafter that was made for the model `real`."""
+    """Decode the answers of these texts (by number) with a drafter that was made for the model `real`."""
     num_tokens = num_steps = 0
     for number in texts:
         begin, first, end = int(rows.starts[number]), int(rows.answers[number]), int(rows.starts[number + 1])

@@ -1,4 +1,4 @@
-"""The stages before the training itself, the same for every kind of helper: answers, hidden states, the folder of the run."""
+"""The stages before training, shared by all kinds: answers, hidden states, the folder of the run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from outpace.training.data.texts import Text, choose, digest, held_out, read_pro
 from outpace.training.processes import processes
 
 RUN, ANSWERS, SHARDS = "run.json", "answers.jsonl", "shards"
-MAX_TEXT_TOKENS = 2048  # prompt and answer together; longer texts are left out
+MAX_TEXT_TOKENS = 2048  # prompt and answer together; longer texts are skipped
 
 
 @dataclass(frozen=True)
 class Source:
-    """Which model is helped, and by what data: a file of prompts or texts, or a folder of captured rows from an earlier run."""
+    """The model to train for, and the data: a file of prompts or texts, or a folder of captured rows from an earlier run."""
 
     model: str
     data: Path
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run. `record` are the settings it was started with; only the same ones may go on with it."""
+    """The folder of a run. `record` are the settings it was started with; only a run with the same settings can resume it."""
 
     out: Path
     record: dict[str, Any]
@@ -49,7 +49,7 @@ class Run:
 
     @classmethod
     def of(cls, out: Path, kind: str, source: Source, settings: Sequence[Any], resume: bool) -> Run:
-        """Look before anything is loaded. Raises BadInputError for a folder that cannot be written to or belongs to another run."""
+        """Check the folder before anything is loaded. Raises BadInputError if it cannot be written to or belongs to another run."""
         parts = {name: value for part in settings for name, value in asdict(part).items()}
         run = cls(out, {"kind": kind, **asdict(source), "data": str(source.data), **parts}, resume)
         run._check()
@@ -58,7 +58,7 @@ class Run:
     def _check(self) -> None:
         if (self.out / RUN).exists():
             if not self.resume:
-                raise BadInputError(f"{self.out} already holds a run; --resume goes on with it, or choose another --out")
+                raise BadInputError(f"{self.out} already contains a run; resume it with --resume or choose another --out")
             earlier = read_json(self.out / RUN)
             for name, value in self.record.items():
                 if earlier.get(name) != value:
@@ -71,23 +71,23 @@ class Run:
         check_writable(self.out / RUN)
 
     def begin(self) -> None:
-        """From here on the folder has something to go on with."""
-        processes().wait()  # all have looked at it
+        """Write the record; from here on the run can be resumed."""
+        processes().wait()  # until all have checked the folder
         if processes().is_first:
             write_whole(self.out / RUN, json.dumps(self.record, indent=2))
 
 
 def rows_of(source: Source, run: Run) -> Rows:
-    """The captured rows to train on; made where they are missing. Raises BadInputError for data that does not fit the model."""
+    """The captured rows to train on; captures them first if needed. Raises BadInputError for data that does not fit the model."""
     if source.data.is_dir():
         if source.generate:
-            raise BadInputError(f"--generate needs a file of prompts, and {source.data} is a folder")
+            raise BadInputError(f"--generate needs a file of prompts, but {source.data} is a folder")
         return Rows(source.data)
     _check_alone("hidden states are captured")
     llm = llm_of(source)
     base = llm.target.base
     if base is None or not llm.target.capabilities.hidden:
-        raise BadInputError("this target gives no hidden states, so nothing can be trained for it")
+        raise BadInputError("this target returns no hidden states, which training needs")
     texts = texts_of(source, run, llm)
     origin = Origin(base.name, base.fingerprint, llm.target.fingerprint, base.hidden_size, base.vocab_size, digest(texts))
     run.begin()
@@ -96,19 +96,19 @@ def rows_of(source: Source, run: Run) -> Rows:
 
 
 def llm_of(source: Source) -> LLM:
-    """The model that reads the data and, if it is told to, writes the answers. Raises BadInputError where there is no data."""
+    """The model that reads the data and, with `generate`, writes the answers. Raises BadInputError if there is no data."""
     if not source.data.is_file():
         raise BadInputError(f"there is no file {source.data}")
     return open_llm(source, "auto" if source.generate else "none")
 
 
 def open_llm(source: Source, drafter: str = "none") -> LLM:
-    """The model that is helped, as it will run."""
+    """Load the model to train for, with the target and precision it will run with."""
     return LLM(source.model, drafter, target=source.target, precision=source.precision, threads=source.threads)
 
 
 def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
-    """The texts to train on, their answers written by the model where `generate` says so. Raises BadInputError if they do not fit."""
+    """The texts to train on; with `generate` the model writes their answers first. Raises BadInputError if they do not fit."""
     data = source.data
     if source.generate:
         _check_alone("answers are written")
@@ -122,23 +122,23 @@ def texts_of(source: Source, run: Run, llm: LLM) -> list[Text]:
 
 
 def _check_alone(what: str) -> None:
-    """Raise BadInputError when several processes run: they would do the same work and write the same files."""
+    """Raise BadInputError if several processes run, which would do the same work and write the same files."""
     if processes().count > 1:
-        raise BadInputError(f"{what} by one process; let it do that first, then give several the file or folder that it made as --data")
+        raise BadInputError(f"{what} by one process only; run that first, then pass its file or folder to several processes as --data")
 
 
 def check_rows(rows: Rows, base: Base, data: Path) -> None:
-    """Raise BadInputError when the rows are of another model."""
+    """Raise BadInputError if the rows were captured from another model."""
     origin = rows.index.origin
     for name in ("hidden_size", "vocab_size", "fingerprint"):
         if getattr(origin, name) != getattr(base, name):
             mine, theirs = getattr(origin, name), getattr(base, name)
-            raise BadInputError(f"the rows captured from {data} are of {origin.name} with {name} {mine}, but {base.name} has {theirs}")
+            raise BadInputError(f"the rows captured from {data} are from {origin.name} with {name} {mine}, but {base.name} has {theirs}")
 
 
 def split(rows: Rows) -> tuple[Array, list[Array]]:
-    """(rows to train on [n], the rows of each held-out text), of answers only. A text's last row is not trained on: no token is left to
-    guess there."""
+    """(rows to train on [n], the rows of each held-out text), of answers only. The last row of a text is not trained on, as no token is
+    left to predict."""
     apart = held_out(rows.ids)
     train, texts = [], []
     for name, begin, end in zip(rows.ids, rows.answers, rows.starts[1:], strict=True):

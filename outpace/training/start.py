@@ -1,4 +1,4 @@
-"""Training that goes on from an earlier helper of the same shape, such as the one that comes with outpace, on other text."""
+"""Training that continues from earlier heads of the same shape, such as those that come with outpace, on other texts."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ SHIPPED = "shipped"
 
 @dataclass(frozen=True)
 class Start:
-    """What a run begins with: an earlier helper, or None for the weights that its kind begins with."""
+    """The start of a run: earlier heads, or None for the initial weights of its kind."""
 
-    helper: DraftHeads | None = None
+    heads: DraftHeads | None = None
 
     @classmethod
     def of(cls, name: str | None, kind: str, base: Base) -> Start:
-        """The helper in the folder `name`, or for SHIPPED the one that comes with outpace. Raises BadInputError for one of another kind
-        or model, and where there is none."""
+        """Read the heads in the folder `name`, or for SHIPPED those that come with outpace. Raises BadInputError if there are none or they
+        are of another kind or model."""
         if name is None:
             return cls()
         folder = shipped(kind, base) if name == SHIPPED else Path(name)
         if folder is None:
-            raise BadInputError(f"no {kind} helper for {base.name} comes with outpace; train one without --start-from first")
-        helper = DraftHeads.from_pretrained(folder, base)
-        if helper.kind != kind:
-            raise BadInputError(f"the helper in {folder} is of kind {helper.kind}, not {kind}")
-        return cls(helper)
+            raise BadInputError(f"no {kind} heads for {base.name} come with outpace; train without --start-from first")
+        heads = DraftHeads.from_pretrained(folder, base)
+        if heads.kind != kind:
+            raise BadInputError(f"the heads in {folder} are of kind {heads.kind}, not {kind}")
+        return cls(heads)
 
     def vocab_ids(self, rows: Rows, size: int | None) -> Array | None:
-        """The reduced vocabulary: the earlier helper's, or else the `size` most frequent tokens of the rows; None for all tokens."""
-        return self.helper.tensors.get("vocab_ids") if self.helper else frequent_tokens(rows, size)
+        """The reduced vocabulary: that of the earlier heads, or else the `size` most frequent tokens of the rows; None for all tokens."""
+        return self.heads.tensors.get("vocab_ids") if self.heads else frequent_tokens(rows, size)
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the new helper's record says of the earlier one."""
-        return {"earlier": self.helper.training} if self.helper else {}
+        """The entry about the earlier heads in the record of the new ones."""
+        return {"earlier": self.heads.training} if self.heads else {}
 
     def load_into(self, module: torch.nn.Module) -> None:
-        """Give `module` the earlier weights. Raises BadInputError where names or shapes differ."""
-        if self.helper is None:
+        """Load the earlier weights into `module`. Raises BadInputError if names or shapes differ."""
+        if self.heads is None:
             return
-        weights = {name: torch.from_numpy(tensor).float() for name, tensor in self.helper.tensors.items() if name != "vocab_ids"}
+        weights = {name: torch.from_numpy(tensor).float() for name, tensor in self.heads.tensors.items() if name != "vocab_ids"}
         try:
             module.load_state_dict(weights)
         except RuntimeError as error:  # its first line only names the class
             difference = str(error).splitlines()[-1].strip()
-            raise BadInputError(f"--start-from has a helper of another shape; use the same settings: {difference}"[:400]) from error
+            raise BadInputError(f"--start-from has heads of another shape; use the same settings: {difference}"[:400]) from error

@@ -1,1 +1,1 @@
-"""Tuning: which way of guessing pays on these prompts and this machine, how much, and how sure that is."""
+"""Tuning: find the fastest drafter for given prompts on this machine, with its speedup and a confidence interval."""

@@ -1,4 +1,4 @@
-"""What is tried: ways of guessing, and a small table of other settings for those that do well."""
+"""The candidates of tuning: drafters, and a small table of other settings for those that do well."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from outpace.errors import BadInputError
 from outpace.llm import LLM
 
 PLAIN = SpeculativeConfig("none")
-METHODS = ("suffix+recycling", "prompt_lookup", "auto", "suffix", "recycling", "prompt_lookup+recycling")  # tried when none are named
-GUESSES = (4, 7, 15)  # guesses a step, besides a method's own number
-SETTINGS = {  # drafter -> options worth a try besides its defaults
+METHODS = ("suffix+recycling", "prompt_lookup", "auto", "suffix", "recycling", "prompt_lookup+recycling")  # tried if none are named
+NUM_DRAFT_TOKENS = (4, 7, 15)  # draft tokens per step to try besides a drafter's default
+SETTINGS = {  # drafter -> options to try besides its defaults
     "prompt_lookup": ("max_ngram=5", "branches=1"),
     "suffix": ("threshold=0.12", "threshold=0.02"),
     "recycling": ("threshold=0.12", "threshold=0.02"),
 }
-VARIANTS = {"auto": ("auto:suffix", "auto:prompt_lookup+recycling")}  # of methods that choose the number of guesses themselves
+VARIANTS = {"auto": ("auto:suffix", "auto:prompt_lookup+recycling")}  # of drafters that choose the number of draft tokens themselves
 
 
 def default_methods(llm: LLM) -> list[SpeculativeConfig]:
-    """Those of METHODS that exist and that this target can run."""
+    """The methods of METHODS that this target can run."""
     found = []
     for method in METHODS:
         config = SpeculativeConfig(method)
         try:
             llm.strategy(config)
-        except BadInputError:  # not in this version, or the target has no trees
+        except BadInputError:  # unknown in this version, or the target cannot run trees
             continue
         found.append(config)
     return found
@@ -47,7 +47,7 @@ def named_methods(names: str | None, config: Any = None) -> list[SpeculativeConf
 
 
 def variations(bases: Sequence[SpeculativeConfig], number: int) -> list[SpeculativeConfig]:
-    """At most `number` other settings of these methods, taken from each in turn, the most promising first."""
+    """At most `number` other settings of these methods, taken from each in turn, most promising first."""
     lists = [_variations(base) for base in bases]
     longest = max(map(len, lists), default=0)
     mixed = [entries[i] for i in range(longest) for entries in lists if i < len(entries)]
@@ -58,7 +58,7 @@ def _variations(base: SpeculativeConfig) -> list[SpeculativeConfig]:
     name = base.method.partition(":")[0]
     if name in VARIANTS:
         return [replace(base, method=method) for method in VARIANTS[name]]
-    counts = [replace(base, num_draft_tokens=count) for count in GUESSES if base.num_draft_tokens is None]
+    counts = [replace(base, num_draft_tokens=count) for count in NUM_DRAFT_TOKENS if base.num_draft_tokens is None]
     parts = base.method.split("+")
     changed = [
         replace(base, method="+".join([*parts[:i], f"{part}:{option}", *parts[i + 1 :]]))
@@ -69,9 +69,9 @@ def _variations(base: SpeculativeConfig) -> list[SpeculativeConfig]:
 
 
 def label(config: SpeculativeConfig) -> str:
-    """As people call it: the method, and the number of guesses where it is not the method's own."""
+    """The candidate for people: the method, and the number of draft tokens if it is not the method's default."""
     if config == PLAIN:
         return "plain decoding"
-    count = "" if config.num_draft_tokens is None else f" with {config.num_draft_tokens} guesses a step"
+    count = "" if config.num_draft_tokens is None else f" with {config.num_draft_tokens} draft tokens per step"
     check = "" if config.verifier == "exact" else f" ({config.verifier})"
     return f"{config.method}{count}{check}"

@@ -1,4 +1,4 @@
-"""What tuning found, as one JSON document, as tables for people, and as a file of settings."""
+"""The results of tuning as one JSON document, as tables for people, and as a file of settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from outpace.tune.verdict import Tried, Verdict, by_category
 
 
 def document(llm: LLM, params: SamplingParams, time_limit: float, outcome: Outcome, advice: Verdict) -> dict[str, Any]:
-    """Everything, JSON-ready; "config" is the content of the file of settings."""
+    """All results, JSON-ready; "config" is the content of the settings file."""
     names = ("temperature", "top_p", "seed", "max_tokens")
     settings = {"outpace": outpace.__version__, "precision": llm.precision, "time_limit": time_limit}
     found = {
@@ -38,7 +38,7 @@ def document(llm: LLM, params: SamplingParams, time_limit: float, outcome: Outco
 
 
 def _rows(entry: Tried) -> list[dict[str, Any]]:
-    """The total ("all") and one row for each category."""
+    """The total ("all") and one row per category."""
     categories = dict.fromkeys(sample.category for sample in entry.samples)
     status = {"failure": entry.failure or None, "dropped": entry.dropped or None}
     groups = {"all": entry.samples} | {name: [s for s in entry.samples if s.category == name] for name in categories}
@@ -70,7 +70,7 @@ def _settings(config: SpeculativeConfig) -> dict[str, Any]:
 
 
 def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
-    """The file: settings that every command reads, and under "measured" where they come from, which no command reads."""
+    """The settings file: settings that every command reads, and under "measured" their origin, which no command reads."""
     chosen = advice.closest if advice.closest and advice.closest.config == advice.config else None
     measured = {
         "model": found["model"],
@@ -87,16 +87,16 @@ def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
 
 
 def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Table]:
-    """All ways that were tried, the fastest first; then the categories of the chosen one (or of the closest)."""
+    """All candidates, fastest first; then the categories of the chosen one (or of the closest)."""
     settings = found["settings"]
     title = f"{found['model']} {settings['precision']}, temperature {settings['temperature']:g}, {outcome.seconds:.0f} s of tuning"
-    overall = Table(title=title, caption="speedup of decoding against plain decoding, total times; 95% interval over prompts")
-    for heading in ("method", "guesses", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
+    overall = Table(title=title, caption="speedup over plain decoding, from total decoding times; 95% confidence interval over prompts")
+    for heading in ("method", "draft tokens", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
         overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")
     for entry in sorted(outcome.tried, key=_order):
         chosen = entry is advice.closest and entry.config == advice.config
         reason = "chosen" if chosen else entry.failure or entry.dropped or ("" if entry.samples else "no time left")
-        count = "own" if entry.config.num_draft_tokens is None else str(entry.config.num_draft_tokens)
+        count = "default" if entry.config.num_draft_tokens is None else str(entry.config.num_draft_tokens)
         overall.add_row(entry.config.method, count, *_cells(_figures(entry.samples)), reason, style="bold green" if chosen else None)
     if advice.closest is None or len(by_category(advice.closest.samples)) < 2:
         return [overall]
@@ -113,7 +113,7 @@ def _order(entry: Tried) -> tuple[bool, float]:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    """prompts, tokens a step, speedup, interval, identical."""
+    """Cells for prompts, tokens per step, speedup, interval, identical."""
     value, low, high = row["speedup"], row["low"], row["high"]
     interval = "" if low is None else f"{low:.2f} to {high:.2f}"
     figures = [str(row["num_prompts"]), f"{row['tokens_per_step']:.2f}", "" if value is None else f"{value:.2f}", interval]

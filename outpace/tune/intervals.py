@@ -1,4 +1,4 @@
-"""How much faster, and how sure: the ratio of total times over prompts, with a confidence interval by paired bootstrap over prompts."""
+"""Speedups with confidence intervals: the ratio of total times over prompts, with an interval by paired bootstrap over prompts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from outpace.arrays import Array
 LEVEL, NUM_DRAWS, SEED = 0.95, 2000, 2026
 NORMAL = 1.96  # half-width of a 95% interval in standard errors, for many prompts
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # the same for 2, 3, … 11 prompts (Student's t)
-SHORTEST = 1e-9  # seconds; a time of zero has no ratio
+SHORTEST = 1e-9  # seconds; avoids a division by zero
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One way of guessing on one prompt, and plain decoding in the same turn; seconds of decoding. `prompt` is its place in the file."""
+    """One candidate on one prompt, and plain decoding in the same turn, in seconds of decoding. `prompt` is the prompt's index."""
 
     prompt: int
     category: str
@@ -31,7 +31,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A ratio of times with its 95% interval; above 1 is faster. One prompt gives no interval: low and high are None."""
+    """A ratio of times with its 95% interval; above 1 is faster. With one prompt there is no interval: low and high are None."""
 
     value: float
     low: float | None
@@ -40,23 +40,23 @@ class Estimate:
 
     @property
     def is_faster(self) -> bool:
-        """With confidence."""
+        """Whether the whole interval is above 1."""
         return self.low is not None and self.low > 1.0
 
     @property
     def is_slower(self) -> bool:
-        """With confidence."""
+        """Whether the whole interval is below 1."""
         return self.high is not None and self.high < 1.0
 
 
 def speedup(samples: Sequence[Sample]) -> Estimate | None:
-    """Sum of plain seconds / sum of seconds over the same prompts; None without samples."""
+    """Sum of plain seconds divided by sum of seconds over the same prompts; None without samples."""
     rows = [(sample.plain_seconds, sample.seconds) for sample in samples]
     return _estimate(rows, (1, -1)) if rows else None
 
 
 def advantage(mine: Sequence[Sample], other: Sequence[Sample]) -> Estimate | None:
-    """Speedup of the one over that of the other, on the prompts both have run; None without such prompts."""
+    """Ratio of the speedups of `mine` and `other` on the prompts that both have run; None without such prompts."""
     theirs = {sample.prompt: sample for sample in other}
     pairs = [(sample, theirs[sample.prompt]) for sample in mine if sample.prompt in theirs]
     rows = [(a.plain_seconds, a.seconds, b.plain_seconds, b.seconds) for a, b in pairs]
@@ -64,10 +64,10 @@ def advantage(mine: Sequence[Sample], other: Sequence[Sample]) -> Estimate | Non
 
 
 def _estimate(rows: Sequence[Sequence[float]], powers: Sequence[int]) -> Estimate:
-    """Product of column totals, each to its power (1 or -1); `rows` is [prompts, columns], and whole rows are drawn.
+    """Product of column totals, each to its power (1 or -1); `rows` is [prompts, columns], and the bootstrap draws whole rows.
 
-    The bootstrap alone is too sure of itself with few prompts (two prompts give two points and nothing outside them), so the
-    interval is widened, in the logarithm, as Student's t widens the normal one.
+    With few prompts the bootstrap interval is too narrow (two prompts give two points and nothing outside them), so its logarithm is
+    widened as Student's t widens a normal interval.
     """
     seconds = np.maximum(np.array(rows, np.float64), SHORTEST)
     signs = np.array(powers, np.float64)
@@ -81,12 +81,12 @@ def _estimate(rows: Sequence[Sequence[float]], powers: Sequence[int]) -> Estimat
 
 
 def _draws(seconds: Array, signs: Array) -> Array:
-    """Logarithms [NUM_DRAWS] of the ratio when the prompts are drawn anew, with replacement."""
+    """Logarithms [NUM_DRAWS] of the ratio for prompts resampled with replacement."""
     n = len(seconds)
     counts = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=NUM_DRAWS)
     return np.asarray(np.log(counts @ seconds) @ signs)
 
 
 def _student(freedom: int) -> float:
-    """97.5% quantile of Student's t; beyond the table the first terms of its series are right to 0.003."""
+    """97.5% quantile of Student's t; beyond the table, the first terms of its series are accurate to 0.003."""
     return STUDENT[freedom - 1] if freedom <= len(STUDENT) else NORMAL + 2.37 / freedom + 2.8 / freedom**2

@@ -1,14 +1,14 @@
-"""Successive halving within a time limit: many ways on few prompts, the better ones on more, then their settings, then the finalists.
+"""Successive halving within a time limit: many candidates on few prompts, the better ones on more, then their settings, then the finalists.
 
-Plain decoding runs in every turn, so each way is paired with it prompt by prompt, minutes of drift apart or not. A way runs a prompt
-once only: drafters with a memory would do better the second time, and nobody's second time is like that.
+Plain decoding runs in every turn, so each candidate is paired with it prompt by prompt and drift of the machine cancels out. A candidate
+runs each prompt once: drafters that learn from answers would do better the second time, unlike in real use.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from outpace.bench.runner import rotated
@@ -20,24 +20,26 @@ from outpace.tune.intervals import Sample, advantage, speedup
 from outpace.tune.verdict import Tried, in_words
 
 Ask = Callable[[Workload, SpeculativeConfig], Any]  # -> RequestOutput
-SHARES = (0.35, 0.5, 0.75, 1.0)  # of the time limit, at which each round ends at the latest
-FEWEST, MOST = 3, 8  # prompts of a round but the last; in between, one of each category
+SHARES = (0.35, 0.5, 0.75, 1.0)  # latest end of each round, as a share of the time limit
+FEWEST, MOST = 3, 8  # limits for the prompts of a round but the last, which has one prompt per category
 NUM_BASES, NUM_FINALISTS, MAX_VARIATIONS = 2, 3, 8
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that was tried. `failed_prompts`: id -> why plain decoding could not run it. Seconds: of it all, and of one answer."""
+    """The result of a search. `failed_prompts`: id -> why plain decoding could not run it. `seconds`: of the search; `mean_seconds`: of an
+    answer. `drafter_errors`: candidates whose drafter failed, with the first message."""
 
     tried: list[Tried]
     failed_prompts: dict[str, str]
     is_interrupted: bool
     seconds: float
     mean_seconds: float
+    drafter_errors: Mapping[SpeculativeConfig, str] = field(default_factory=dict)
 
 
 class Search:
-    """One search. `ask` runs one prompt with one way of guessing; `clock` and `show(stage, detail)` can be replaced, as tests do."""
+    """One search. `ask` runs one prompt with one candidate; `clock` and `show(stage, detail)` can be replaced, as tests do."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Search:
         self.clock, self.show = clock, show
         self.samples: dict[SpeculativeConfig, dict[int, Sample]] = {}
         self.failures: dict[SpeculativeConfig, str] = {}
+        self.drafter_errors: dict[SpeculativeConfig, str] = {}
         self.dropped: dict[SpeculativeConfig, str] = {}
         self.failed_prompts: dict[int, str] = {}
         self.started = self.run_seconds = 0.0
@@ -59,7 +62,7 @@ class Search:
         self.best_so_far = "unknown"
 
     def run(self) -> Outcome:
-        """Search until the time is up, nothing is left to run, or Ctrl-C; what is known then is returned, never lost."""
+        """Search until the time is up, nothing is left to run, or Ctrl-C; in every case the results so far are returned."""
         self.started, is_interrupted = self.clock(), False
         try:
             self._rounds()
@@ -70,7 +73,7 @@ class Search:
             for config, samples in self.samples.items()
         ]
         failed = {self.workloads[index].id: why for index, why in self.failed_prompts.items()}
-        return Outcome(tried, failed, is_interrupted, self.clock() - self.started, self._mean_seconds)
+        return Outcome(tried, failed, is_interrupted, self.clock() - self.started, self._mean_seconds, self.drafter_errors)
 
     def _rounds(self) -> None:
         num_prompts = max(FEWEST, min(MOST, len({workload.category for workload in self.workloads})))
@@ -86,7 +89,7 @@ class Search:
         self._round("4 of 4, finalists", alive, len(self.workloads), last)
 
     def _round(self, name: str, configs: Sequence[SpeculativeConfig], num_prompts: int, deadline: float) -> None:
-        """Up to `num_prompts` turns; a turn that would not be over by the deadline is not begun."""
+        """Run up to `num_prompts` turns; a turn that would not end before the deadline is not started."""
         for config in configs:
             self.samples.setdefault(config, {})
         num_done = 0
@@ -98,7 +101,7 @@ class Search:
             num_done += index not in self.failed_prompts
 
     def _next_prompt(self, configs: Sequence[SpeculativeConfig]) -> tuple[int, list[SpeculativeConfig]]:
-        """(prompt, who has not run it yet): the next one of the file, from its start again after its end."""
+        """(prompt, candidates that have not run it yet): the next prompt of the file, cyclically."""
         usable = [config for config in configs if config not in self.failures]
         for place in range(self.cursor, self.cursor + len(self.workloads)):
             index = place % len(self.workloads)
@@ -108,9 +111,9 @@ class Search:
         return 0, []
 
     def _turn(self, name: str, index: int, configs: Sequence[SpeculativeConfig]) -> None:
-        """These ways and plain decoding on one prompt."""
+        """Run these candidates and plain decoding on one prompt."""
         outputs: dict[SpeculativeConfig, Any] = {}
-        order = rotated([PLAIN, *configs], self.num_turns)  # the very first turn begins with plain decoding: half of it is worth something
+        order = rotated([PLAIN, *configs], self.num_turns)  # the first turn starts with plain decoding, so that half of it is usable
         self.num_turns += 1
         self.cursor = index + 1
         try:
@@ -122,7 +125,7 @@ class Search:
                 outputs[config] = self.ask(self.workloads[index], config)
                 self.run_seconds += self.clock() - before
                 self.num_runs += 1
-        except BadInputError as error:  # the settings are known to be right: the prompt is wrong, for everybody
+        except BadInputError as error:  # the settings are known to be valid, so the prompt is not
             self.failed_prompts[index] = str(error)
         finally:
             if index not in self.failed_prompts:
@@ -140,6 +143,10 @@ class Search:
             if output.finish_reason == "error":
                 self.failures[config] = f"failed on prompt {workload.id} ({output.error})"
                 continue
+            if output.stats.drafter_error is not None:  # the engine continued without the drafter, so the time says nothing about it
+                self.failures[config] = f"failed on prompt {workload.id} ({output.stats.drafter_error})"
+                self.drafter_errors[config] = output.stats.drafter_error
+                continue
             is_identical = output.token_ids == plain.token_ids
             self.samples[config][index] = Sample(
                 prompt=index,
@@ -156,7 +163,7 @@ class Search:
             self.best_so_far = f"{label(ranked[0])} {in_words(speedup(self._of(ranked[0])))}"
 
     def _better(self, configs: Sequence[SpeculativeConfig], number: int) -> list[SpeculativeConfig]:
-        """At most `number` of them: the fastest, without those that are slower than plain decoding or than the fastest with confidence."""
+        """The `number` fastest, without candidates that are clearly slower than plain decoding or than the fastest."""
         ranked = self._ranked(configs)
         kept: list[SpeculativeConfig] = []
         for config in ranked:
@@ -172,7 +179,7 @@ class Search:
         return kept
 
     def _ranked(self, configs: Sequence[SpeculativeConfig]) -> list[SpeculativeConfig]:
-        """Those without failures that ran at all, fastest first; compared on the prompts shared with the one that ran most."""
+        """The candidates that ran without failure, fastest first, compared on the prompts shared with the one that ran most."""
         usable = [config for config in configs if config not in self.failures and self.samples.get(config)]
         if not usable:
             return []
@@ -188,6 +195,6 @@ class Search:
         return self.run_seconds / self.num_runs if self.num_runs else 0.0
 
     def _affordable(self, num_alive: int, deadline: float) -> int:
-        """So many settings that each still gets a few prompts before the deadline."""
+        """Number of further settings for which there is time for a few prompts each before the deadline."""
         num_runs = (deadline - self.clock()) / self._mean_seconds if self._mean_seconds else 0.0
         return max(0, min(MAX_VARIATIONS, int(num_runs / FEWEST) - num_alive - 1))

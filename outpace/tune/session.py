@@ -1,4 +1,4 @@
-"""One tuning session: search, verdict, tables or JSON, and the file of settings."""
+"""One tuning session: search, verdict, tables or JSON, and the settings file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from outpace.llm import LLM
 from outpace.params import SamplingParams
 from outpace.progress import countdown, note
 from outpace.tune import findings as report
+from outpace.tune.candidates import label
 from outpace.tune.search import Outcome, Search
 from outpace.tune.verdict import verdict
 
@@ -33,13 +34,22 @@ def run(
     time_limit: float,
     as_json: bool = False,
     out: Path | None = None,
+    named: Sequence[SpeculativeConfig] = (),
 ) -> None:
-    """Tune, print, and write the settings to `out`. After Ctrl-C it prints what is known and writes nothing."""
+    """Tune, print, and write the settings to `out`. After Ctrl-C it prints the results so far and writes nothing.
+
+    A candidate whose drafter fails is never chosen: it is noted on stderr, and if it is one of `named`, those that the user asked for,
+    OutpaceError is raised at the end.
+    """
     outcome = tune(llm, workloads, methods, params, time_limit)
     advice = verdict(outcome.tried)
     document = report.document(llm, params, time_limit, outcome, advice)
     for prompt, why in outcome.failed_prompts.items():
-        note(f"prompt {prompt} was left out: {why}")
+        note(f"skipped prompt {prompt}: {why}")
+    failed = {config: error for config, error in outcome.drafter_errors.items() if config in named}
+    for config, error in outcome.drafter_errors.items():
+        if config not in failed:
+            note(f"dropped {label(config)}: its drafter failed ({error})")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if as_json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
@@ -48,21 +58,23 @@ def run(
             console.print(table)
         console.print(advice.text, markup=False, soft_wrap=True)
     if outcome.is_interrupted:
-        note("this is what was known when you stopped it; no settings were written")
+        note("interrupted: these are the results so far; no settings were written")
         raise KeyboardInterrupt
     if out is not None:
         write_whole(out, json.dumps(document["config"], ensure_ascii=False, indent=2))
-        note(f"settings written to {out}; use them by --config {out}")
+        note(f"settings written to {out}; use them with --config {out}")
+    if failed:
+        raise OutpaceError("; ".join(f"the drafter of {label(config)} failed: {error}" for config, error in failed.items()))
 
 
 def tune(
     llm: LLM, workloads: Sequence[Workload], methods: Sequence[SpeculativeConfig], params: SamplingParams, time_limit: float
 ) -> Outcome:
-    """Search for `time_limit` seconds at most. Raises BadInputError for impossible methods, OutpaceError if nothing could be compared."""
+    """Search for at most `time_limit` seconds. Raises BadInputError for impossible methods, OutpaceError if nothing could be compared."""
     if not 0 < time_limit < math.inf:
         raise BadInputError(f"the time limit must be a number of seconds, not {time_limit}")
     if not methods:
-        raise BadInputError("there is nothing to try besides plain decoding: name drafters by --drafters")
+        raise BadInputError("there is nothing to try besides plain decoding: name drafters with --drafters")
     for method in methods:
         llm.strategy(method)
     with countdown(time_limit) as show:
@@ -81,16 +93,16 @@ def tune(
         raise OutpaceError(f"no prompt could be run; prompt {prompt}: {why}")
     needed = (len(methods) + 1) * outcome.mean_seconds
     raise OutpaceError(
-        f"a time limit of {time_limit:g} s is too short to compare anything: one prompt takes about {needed:.0f} s, and 3 are the least"
+        f"a time limit of {time_limit:g} s is too short to compare anything: a prompt takes about {needed:.0f} s, and at least 3 are needed"
     )
 
 
 def _warm_up(llm: LLM, workloads: Sequence[Workload], params: SamplingParams) -> None:
-    """The first passes of a model are slow; they are nobody's."""
+    """Run a short answer that is not measured, because the first forward passes of a model are slow."""
     short = replace(params, max_tokens=min(WARM_UP_TOKENS, params.max_tokens))
     for workload in workloads:
         try:
             llm.chat(workload.messages, short, speculative_config=False)
-        except BadInputError:  # too long; the search tells it
+        except BadInputError:  # too long; the search reports it
             continue
         return

@@ -1,4 +1,4 @@
-"""The verdict: what to use, what to expect of it, and where it does not pay. A pure function of what was measured."""
+"""The verdict: the settings to use, their expected speedup, and the categories they slow down. A pure function of the measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_NAMED = 3  # equally good methods named
 
 @dataclass(frozen=True)
 class Tried:
-    """One way of guessing and its samples. `failure`: why it must not be used; `dropped`: why it was not tried further."""
+    """One candidate and its samples. `failure`: why it must not be used; `dropped`: why it was not tried further."""
 
     config: SpeculativeConfig
     samples: tuple[Sample, ...] = ()
@@ -27,13 +27,14 @@ class Tried:
 
     @property
     def is_allowed(self) -> bool:
-        """Nothing went wrong, and every answer had the tokens of plain decoding."""
+        """Whether the candidate did not fail and all its answers had the tokens of plain decoding."""
         return not self.failure and all(sample.is_identical for sample in self.samples)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`config` is what to use, plain decoding included; `closest` is what the figures speak of: the chosen one, or the best of the rest."""
+    """`config` are the settings to use, possibly plain decoding; `closest` is the candidate that the figures describe: the chosen one, or
+    the best if none is chosen."""
 
     config: SpeculativeConfig
     closest: Tried | None
@@ -45,7 +46,7 @@ class Verdict:
 
 
 def verdict(tried: Sequence[Tried]) -> Verdict:
-    """Choose among what was tried; plain decoding wins unless something is faster with confidence."""
+    """Choose among the candidates; plain decoding wins unless a candidate is clearly faster."""
     contenders = [entry for entry in tried if not entry.dropped and entry.is_allowed and entry.samples]
     best = _best([entry for entry in contenders if (estimate := entry.speedup) and estimate.is_faster])
     failures = [f"{label(entry.config)} {_failure(entry)}; it is not chosen." for entry in tried if not entry.is_allowed]
@@ -57,7 +58,7 @@ def verdict(tried: Sequence[Tried]) -> Verdict:
 
 
 def _best(pool: Sequence[Tried]) -> Tried | None:
-    """Whoever ran most prompts, then the fastest; one that ran fewer must beat it with confidence on the prompts of both."""
+    """The candidate that ran most prompts, then the fastest; one that ran fewer must be clearly faster on the prompts of both."""
     ranked = sorted(pool, key=lambda entry: (-len(entry.samples), -_value(entry)))
     best = ranked[0] if ranked else None
     for entry in ranked[1:]:
@@ -67,7 +68,7 @@ def _best(pool: Sequence[Tried]) -> Tried | None:
 
 
 def _closest(tried: Sequence[Tried]) -> Tried | None:
-    """The fastest of those that ran at least half as many prompts as whoever ran most."""
+    """The fastest candidate that ran at least half as many prompts as the one that ran most."""
     allowed = [entry for entry in tried if entry.is_allowed and entry.samples]
     most = max((len(entry.samples) for entry in allowed), default=0)
     return max((entry for entry in allowed if 2 * len(entry.samples) >= most), key=_value, default=None)
@@ -79,27 +80,26 @@ def _value(entry: Tried) -> float:
 
 def _plain_wins(closest: Tried | None) -> list[str]:
     if closest is None:
-        return ["Nothing could be tried: decode plainly."]
+        return ["No candidate could be tried: use plain decoding."]
     estimate = closest.speedup
     if estimate is None or estimate.low is None:
-        return [
-            f"One prompt cannot tell: decode plainly. {label(closest.config)} was {in_words(estimate)} there; give more prompts or time."
-        ]
+        return [f"One prompt is too few to judge: use plain decoding. {label(closest.config)} was {in_words(estimate)}; use more prompts."]
     if estimate.is_slower:
-        return [f"Speculation does not pay for these prompts: decode plainly. The best, {label(closest.config)}, was {in_words(estimate)}."]
+        best = f"The best, {label(closest.config)}, was {in_words(estimate)}."
+        return [f"Speculation does not pay off for these prompts: use plain decoding. {best}"]
     found = f"The closest, {label(closest.config)}, was {in_words(estimate)} {best_count(closest)}"
-    return [f"Nothing is faster than plain decoding with confidence: decode plainly. {found}; more prompts or time may tell."]
+    return [f"No candidate is clearly faster than plain decoding: use plain decoding. {found}; more prompts or time may decide."]
 
 
 def _ties(best: Tried, contenders: Sequence[Tried]) -> list[str]:
-    """Those that ran at least half of its prompts and were not slower with confidence."""
+    """The candidates that ran at least half of its prompts and were not clearly slower."""
     names = []
     for entry in contenders:
         gain = advantage(entry.samples, best.samples)
         if entry is not best and gain is not None and 2 * gain.num_prompts >= len(best.samples) > 1 and not gain.is_slower:
             names.append(label(entry.config))
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return [f"As good within the noise: {', '.join(names[:MAX_NAMED])}{more}."] if names else []
+    return [f"Equally fast within the noise: {', '.join(names[:MAX_NAMED])}{more}."] if names else []
 
 
 def by_category(samples: Sequence[Sample]) -> dict[str, Estimate]:
@@ -116,8 +116,8 @@ def _categories(best: Tried) -> list[str]:
         return []
     slower = [f"{name} ({estimate.value:.2f}x)" for name, estimate in found.items() if estimate.is_slower]
     unclear = [f"{name} ({estimate.value:.2f}x)" for name, estimate in found.items() if not estimate.is_slower and not estimate.is_faster]
-    sentences = [f"Speculation does not pay for your {' and '.join(slower)} prompts."] if slower else []
-    return [*sentences, f"Not certain, for lack of prompts, in: {', '.join(unclear)}."] if unclear else sentences
+    sentences = [f"Speculation does not pay off for your {' and '.join(slower)} prompts."] if slower else []
+    return [*sentences, f"Too few prompts to judge: {', '.join(unclear)}."] if unclear else sentences
 
 
 def _failure(entry: Tried) -> str:
@@ -126,12 +126,12 @@ def _failure(entry: Tried) -> str:
 
 
 def in_words(estimate: Estimate | None) -> str:
-    """1.70x (1.62 to 1.79)."""
+    """The estimate as text, such as 1.70x (1.62 to 1.79)."""
     if estimate is None:
         return "not measured"
     return f"{estimate.value:.2f}x" + ("" if estimate.low is None else f" ({estimate.low:.2f} to {estimate.high:.2f})")
 
 
 def best_count(entry: Tried) -> str:
-    """(12 measured)."""
+    """The number of measured prompts as text, such as (12 measured)."""
     return f"({len(entry.samples)} measured)"

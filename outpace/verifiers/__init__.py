@@ -1,4 +1,4 @@
-"""How guesses are checked. A new verifier is one file and one line in VERIFIERS."""
+"""Verifiers decide which draft tokens are accepted. A new verifier is one file here and one line in VERIFIERS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERIFIERS = {
 
 
 def create_verifier(name: str) -> Verifier:
-    """The verifier of this name. Raises BadInputError for an unknown one."""
+    """Create the verifier with this name. Raises BadInputError for an unknown name."""
     if name not in VERIFIERS:
         raise BadInputError(f"unknown verifier {name!r}; known: {', '.join(VERIFIERS)}")
     module, _, attribute = VERIFIERS[name].partition(":")

@@ -1,4 +1,4 @@
-"""The face of a verifier: which guesses stay, and which token comes next?"""
+"""The interface of a verifier: it decides which draft tokens are accepted and which token comes next."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from outpace.tree.draft import Draft, Verdict
 
 
 class Verifier(ABC):
-    """Judges a draft by the target's logits. Row 0 belongs to the last committed token, row i + 1 to draft node i."""
+    """Checks a draft against the target's logits. Row 0 of the logits belongs to the last committed token, row i + 1 to draft node i."""
 
-    lossless: bool  # does the text keep the target's distribution?
-    same_text: bool  # does the same seed give the same text as plain decoding?
+    lossless: bool  # the text keeps the target's distribution
+    same_text: bool  # a seed gives the same text as plain decoding
 
     @abstractmethod
     def verify(self, request: Request, draft: Draft, logits: Array) -> Verdict:
-        """logits [1 + len(draft), V] float32, raw."""
+        """Return the accepted path and the token after it. `logits` [1 + len(draft), V] float32 are raw, before any logits processor."""

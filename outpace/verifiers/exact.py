@@ -1,7 +1,8 @@
-"""Verification as plain sampling read ahead: the default, and the reason why the text never changes.
+"""Exact verification, the default: the text is identical to that of plain decoding.
 
-At each node draw the token exactly as plain decoding would: the noise depends on (seed, position) only. If a child holds
-that token go down to it, else stop. Greedy, sampled, chain and tree are one rule (coupled sampling, Daliri et al. 2408.07978).
+At each node the token is drawn as plain decoding would draw it; the noise depends on (seed, position) only. If one of the node's
+children is that token, the child is accepted and verification continues there; otherwise it stops. One rule covers greedy and sampled
+decoding, chains and trees (coupled sampling, Daliri et al. 2408.07978).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from outpace.verifiers.base import Verifier
 
 
 class ExactVerifier(Verifier):
-    """Same seed, same text, with any drafter and with none."""
+    """A seed gives the same text with any drafter and with none."""
 
     lossless = True
     same_text = True
@@ -26,7 +27,7 @@ class ExactVerifier(Verifier):
         while True:
             try:
                 token = request.sampler.draw(logits[node + 1], tokens, position)
-            except Exception as error:  # as in plain decoding, the tokens before the failing row are right
+            except Exception as error:  # as in plain decoding, the tokens before the failing row are valid
                 return Verdict(draft, path, None, error)
             child = children.get(node, {}).get(token)
             if child is None:

@@ -1,7 +1,7 @@
-"""Rejection sampling: the target's distribution exactly, but not the same text as plain decoding for a seed.
+"""Rejection sampling: keeps the target's distribution exactly, but a seed gives another text than plain decoding.
 
 Chains: Leviathan et al. 2211.17192, Chen et al. 2302.01318. Trees: siblings drawn without replacement, Sequoia 2402.12374.
-A draft without `draft_probs` is deterministic: each child's distribution is one-hot. At temperature 0 this is the exact verifier.
+A draft without `draft_probs` is deterministic: each child's distribution is one-hot. At temperature 0 it equals the exact verifier.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from outpace.sampling.sampler import inverse_cdf
 from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers.base import Verifier
 
-FINAL_DRAW = 1 << 20  # a noise stream of its own, apart from the accept coins 1, 2, 3, …
+FINAL_DRAW = 1 << 20  # index of a separate noise stream; the accept tests use 1, 2, 3, …
 
 
 class RejectionVerifier(Verifier):
-    """Higher acceptance than `exact` for drafts that were sampled at high temperature."""
+    """Accepts more than `exact` of drafts that were sampled at high temperature."""
 
     lossless = True
     same_text = False
@@ -38,7 +38,7 @@ class RejectionVerifier(Verifier):
                     chosen = child
                     break
                 rest = np.maximum(p - q, 0.0)
-                if rest.sum() > 0:  # 0 means q = p up to rounding: p itself is left
+                if rest.sum() > 0:  # 0 means q = p up to rounding: p stays as it is
                     p = rest / rest.sum()
                 tried.append(token)
             if chosen is None:
@@ -49,7 +49,7 @@ class RejectionVerifier(Verifier):
 
     @staticmethod
     def _draft_distribution(draft: Draft, child: int, tried: list[int], vocab_size: int) -> Array:
-        """q [V] that the child was drawn from, after its earlier siblings were taken out."""
+        """The distribution q [V] that the child was drawn from, with its earlier siblings removed."""
         if draft.draft_probs is None:
             q = np.zeros(vocab_size)
             q[draft.token_ids[child]] = 1.0

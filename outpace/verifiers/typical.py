@@ -1,6 +1,6 @@
-"""Typical acceptance (Medusa 2401.10774): keeps guesses that are likely enough. LOSSY: the distribution changes.
+"""Typical acceptance (Medusa, 2401.10774): accepts draft tokens that are likely enough. LOSSY: the distribution changes.
 
-A node is kept when p(x) > min(epsilon, delta * exp(-H(p))). Of all kept paths the longest wins, ties by likelihood.
+A node is accepted when p(x) > min(epsilon, delta * exp(-H(p))). The longest accepted path wins; of equally long ones, the likeliest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from outpace.verifiers.base import Verifier
 
 
 class TypicalVerifier(Verifier):
-    """At temperature 0 every distribution is one-hot, so this is the exact verifier; above, it is not lossless."""
+    """At temperature 0 every distribution is one-hot, so it equals the exact verifier; above 0 it is not lossless."""
 
     lossless = False
     same_text = False
@@ -28,9 +28,9 @@ class TypicalVerifier(Verifier):
         sampler, start = request.sampler, len(request.token_ids)
         children = draft.children()
         best: tuple[int, float, list[int]] = (0, 0.0, [])
-        pending: list[tuple[int, list[int], float]] = [(-1, [], 0.0)]
-        while pending:
-            node, path, score = pending.pop()
+        stack: list[tuple[int, list[int], float]] = [(-1, [], 0.0)]
+        while stack:
+            node, path, score = stack.pop()
             if (len(path), score) > best[:2]:
                 best = (len(path), score, path)
             if node not in children:
@@ -40,7 +40,7 @@ class TypicalVerifier(Verifier):
             threshold = min(self.epsilon, self.delta * math.exp(-entropy))
             for token, child in children[node].items():
                 if p[token] > threshold:
-                    pending.append((child, [*path, child], score + math.log(p[token])))
+                    stack.append((child, [*path, child], score + math.log(p[token])))
         path = best[2]
         tokens = [draft.token_ids[n] for n in path]
         row = logits[path[-1] + 1 if path else 0]

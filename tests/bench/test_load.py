@@ -125,7 +125,7 @@ def test_tokens_after_the_end_do_not_count():
 
 
 def test_a_server_that_does_not_answer_ends_the_run(toy):
-    with pytest.raises(OutpaceError, match="is no server"):
+    with pytest.raises(OutpaceError, match="is not an OpenAI-compatible server"):
         load.run({"none": load.Place("http://127.0.0.1:9")}, WORKLOADS, [1], 0.1, FIELDS)
     with in_thread(create_app(toy)) as url, pytest.raises(OutpaceError, match=r"does not answer prompt 0: HTTP 400.*nonsense"):
         load.run({"nonsense": load.Place(url, "nonsense")}, WORKLOADS, [1], 0.1, FIELDS)
@@ -135,7 +135,7 @@ def test_prompts_that_are_too_long_are_left_out(toy, capsys):
     long = Workload("long", "rag", "", [{"role": "user", "content": "a" * 390}])
     with in_thread(create_app(toy)) as url:
         document = load.run({"suffix": load.Place(url)}, [long, *WORKLOADS], [2], 0.1, FIELDS)
-        assert "1 prompts are left out" in capsys.readouterr().err
+        assert "skipped 1 prompts" in capsys.readouterr().err
         with pytest.raises(OutpaceError, match="short enough"):
             load.run({"suffix": load.Place(url)}, [long], [1], 0.1, FIELDS)
     assert document["settings"]["num_prompts"] == len(WORKLOADS)
@@ -202,11 +202,11 @@ def test_the_command_fails_when_answers_are_exchanged(prompts, toy):
     [
         (["--clients", "3"], "--clients and --seconds need --server"),
         (["--seconds", "3"], "--clients and --seconds need --server"),
-        (["--server", "--clients", "0"], "--clients takes numbers"),
-        (["--server", "--clients", "1,,2"], "--clients takes numbers"),
-        (["--server", "--concurrency", "2"], "--concurrency does not go with --server"),
+        (["--server", "--clients", "0"], "--clients takes comma-separated numbers"),
+        (["--server", "--clients", "1,,2"], "--clients takes comma-separated numbers"),
+        (["--server", "--concurrency", "2"], "--concurrency cannot be used with --server"),
         (["--server", "localhost:8000"], "takes an address such as"),
-        (["--server", "http://localhost:8000", "--threads", "1"], "--threads is for a server started here"),
+        (["--server", "http://localhost:8000", "--threads", "1"], "--threads applies only to a server started here"),
         (["--server", "--drafters", "nonsense"], "unknown drafter 'nonsense'"),
     ],
 )

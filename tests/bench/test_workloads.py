@@ -298,6 +298,8 @@ RESULT_KEYS = [
     "acceptance_rate",
     "speedup",
     "num_identical",
+    "num_failed",
+    "error",
 ]
 
 
@@ -338,7 +340,7 @@ def test_tables(toy_llm):
     for table in report.tables(document):
         Console(file=out, width=120).print(table)
     text = out.getvalue()
-    for piece in ("toy f32, 3 prompts, temperature 0.5", "2 rows", "1.2 ms", "16 rows", "30.0 ms", "speedup", "identical"):
+    for piece in ("toy f32, 3 prompts, temperature 0.5", "2 tokens", "1.2 ms", "16 tokens", "30.0 ms", "speedup", "identical"):
         assert piece in text
     (line,) = [line for line in text.splitlines() if "fast" in line and "all" in line]
     assert line.replace("│", " ").split() == ["fast", "all", "3", "60", "20.0", "3.00", "33%", "2.67", "2/3"]

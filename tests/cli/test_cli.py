@@ -157,13 +157,13 @@ def test_help_imports_nothing_heavy_and_is_quick():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate"], "give a prompt, or --file, or - for stdin (one of them)"),
+        (["generate"], "give exactly one of: a prompt, --file, or - for stdin"),
         (["generate", ""], "the prompt is empty"),
         (["generate", " \n "], "the prompt is empty"),
         (["generate", "-"], "the prompt is empty"),
         (["generate", "--file", "empty"], "the prompt is empty"),
         (["generate", "--file", "blank"], "the prompt is empty"),
-        (["generate", "hi", "--file", "good.jsonl"], "give a prompt, or --file, or - for stdin (one of them)"),
+        (["generate", "hi", "--file", "good.jsonl"], "give exactly one of: a prompt, --file, or - for stdin"),
         (["generate", "--file", "missing"], "cannot read missing: No such file or directory"),
         (["generate", "--file", "folder"], "cannot read folder: Is a directory"),
         (["generate", "--file", "binary"], "the prompt is not UTF-8 text"),
@@ -372,7 +372,7 @@ def test_bench_with_so_many_guesses(files, make_toy):
     refused = call(*arguments, "--num-draft-tokens", "4", "--server", "")
     assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
         2,
-        "error: --num-draft-tokens does not go with --server; --config holds it too",
+        "error: --num-draft-tokens cannot be used with --server; set it in --config instead",
     )
 
 
@@ -539,7 +539,7 @@ def test_verify_fails_with_exit_code_1(toy_llm, monkeypatch):
     result = call("verify", "--limit", "2", "--max-tokens", "16", "--drafters", "blind")
     assert result.exit_code == 1
     assert "FAIL blind, temperature 0: " in result.stdout
-    assert result.stdout.splitlines()[-1] == "NOT PROVED"
+    assert result.stdout.splitlines()[-1] == "FAILED: 2 of 4 checks"
 
 
 def test_a_proof_whose_control_is_not_caught_fails(toy_llm, monkeypatch):

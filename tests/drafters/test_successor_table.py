@@ -137,7 +137,7 @@ def table_for(base: Base, num_pairs: int = 30) -> Successors:
 def test_a_table_survives_its_file(tmp_path):
     for vocab_size, tensor_type in ((VOCAB, np.uint16), (70_000, np.int32)):
         table = table_for(Base("tiny", "f00d", 8, vocab_size))
-        table.to_helper(Base("tiny", "f00d", 8, vocab_size), {}).save_pretrained(tmp_path)
+        table.to_draft_heads(Base("tiny", "f00d", 8, vocab_size), {}).save_pretrained(tmp_path)
         helper = DraftHeads.from_pretrained(tmp_path)
         assert {name: tensor.dtype.type for name, tensor in helper.tensors.items()} == {
             "singles": tensor_type,
@@ -154,7 +154,7 @@ def test_a_table_survives_its_file(tmp_path):
 def test_a_whole_table_is_small(tmp_path):
     base = Base("default", "f00d", 576, 49_152)
     pairs = base.vocab_size + np.arange(65_536) * 7
-    Successors(pairs, np.zeros((65_536, 8), np.int64), np.zeros((65_536, 8))).to_helper(base, {}).save_pretrained(tmp_path)
+    Successors(pairs, np.zeros((65_536, 8), np.int64), np.zeros((65_536, 8))).to_draft_heads(base, {}).save_pretrained(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2_000_000
 
 
@@ -166,14 +166,14 @@ def test_a_whole_table_is_small(tmp_path):
         ("singles", lambda t: t[1:], r"singles must be integers \[12\], not \[11\]"),
         ("tokens", lambda t: t + VOCAB, "tokens has tokens outside the vocabulary of 12"),
         ("tokens", lambda t: t.astype(np.float32), "tokens must be integers"),
-        ("chances", lambda t: t[:, ::-1], "best first"),
+        ("chances", lambda t: t[:, ::-1], "descending order"),
         ("chances", lambda t: t.astype(np.int32), "chances must be uint8"),
         ("pairs", lambda t: None, "pairs must be integers .* not missing"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, name, change, message):
     target = ToyTarget()
-    helper = table_for(target.base).to_helper(target.base, {})
+    helper = table_for(target.base).to_draft_heads(target.base, {})
     changed = change(helper.tensors.pop(name))
     if changed is not None:
         helper.tensors[name] = changed
@@ -185,11 +185,11 @@ def test_damaged_tables_are_refused(tmp_path, name, change, message):
 def test_tables_that_cannot_serve_are_refused(tmp_path):
     target = ToyTarget()
     context = DrafterContext(target)
-    with pytest.raises(BadInputError, match="there is no helper in"):
+    with pytest.raises(BadInputError, match="there are no heads in"):
         create_drafter(f"recycling:table={tmp_path}", context)
-    helper = table_for(target.base).to_helper(target.base, {})
+    helper = table_for(target.base).to_draft_heads(target.base, {})
     helper.save_pretrained(tmp_path / "table")
-    with pytest.raises(BadInputError, match=r"it was made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
+    with pytest.raises(BadInputError, match=r"they were made for toy \(toy-2-0\), but this model is toy with other weights \(toy-3-0\)"):
         create_drafter(f"recycling:table={tmp_path / 'table'}", DrafterContext(ToyTarget(sharpness=3.0)))
     DraftHeads("medusa", target.base, {"width": 8}, helper.tensors).save_pretrained(tmp_path / "heads")
     with pytest.raises(BadInputError, match="of kind 'medusa', not recycling"):
@@ -214,7 +214,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     base = ToyTarget().base
     keys = np.array([*range(VOCAB), pair_key(2, 3, VOCAB)])
     tokens = np.array([[(token + 1) % VOCAB, (token + 2) % VOCAB] for token in range(VOCAB)] + [[9, 4]])
-    Successors(keys, tokens, np.full((VOCAB + 1, 2), [0.8, 0.1])).to_helper(base, {}).save_pretrained(tmp_path / "recycling-toy")
+    Successors(keys, tokens, np.full((VOCAB + 1, 2), [0.8, 0.1])).to_draft_heads(base, {}).save_pretrained(tmp_path / "recycling-toy")
     return tmp_path / "recycling-toy"
 
 
@@ -296,7 +296,7 @@ def test_a_visit_is_averaged_into_the_table(folder):
 )
 def test_the_text_stays_the_same(tmp_path, params):
     target = ToyTarget()
-    table_for(target.base).to_helper(target.base, {}).save_pretrained(tmp_path)
+    table_for(target.base).to_draft_heads(target.base, {}).save_pretrained(tmp_path)
     plain = generate(target, PROMPTS, params)
     for spec in ("recycling:table={}", "suffix+recycling:table={}", "auto:suffix+recycling:table={}"):
         assert generate(target, PROMPTS, params, create_drafter(spec.format(tmp_path), DrafterContext(target))) == plain

@@ -171,7 +171,7 @@ def no_blocks(helper: DraftHeads, folder) -> None:
         (lambda helper, folder: no_blocks(helper, folder), "have no blocks"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 64, 96)).save_pretrained(folder), "with other weights"),
         (lambda helper, folder: random_medusa(Base("x", "f" * 16, 8, 96)).save_pretrained(folder), "hidden_size 8"),
-        (lambda helper, folder: shutil.rmtree(folder), "there is no helper in"),
+        (lambda helper, folder: shutil.rmtree(folder), "there are no heads in"),
     ],
 )
 def test_what_other_engines_cannot_run_is_refused(tmp_path, model, place, change, message):
@@ -208,7 +208,7 @@ def test_a_folder_in_use_stays_as_it_is(tmp_path, model, place):
     (tmp_path / "out").mkdir()
     exporter("vllm")(tmp_path / "heads", tmp_path / "out", place)  # an empty one will do
     before = (tmp_path / "out" / "config.json").read_bytes()
-    with pytest.raises(BadInputError, match="exists already"):
+    with pytest.raises(BadInputError, match="already exists"):
         exporter("tgi")(tmp_path / "heads", tmp_path / "out", place)
     assert (tmp_path / "out" / "config.json").read_bytes() == before
 
@@ -247,8 +247,8 @@ def test_the_layout_of_an_eagle_head(tmp_path, model, place):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda helper: helper.tensors.pop("fc.weight"), r"does not fit: fc\.weight must be \[64, 128\], not missing"),
-        (lambda helper: helper.tensors.update({"norm.weight": np.ones(64)}), "no use for: norm.weight"),
+        (lambda helper: helper.tensors.pop("fc.weight"), r"do not fit: fc\.weight must be \[64, 128\], not missing"),
+        (lambda helper: helper.tensors.update({"norm.weight": np.ones(64)}), "not use: norm.weight"),
         (lambda helper: helper.settings.pop("rope_theta"), "rope_theta must be a number"),
     ],
 )
@@ -259,7 +259,7 @@ def test_an_eagle_head_that_is_not_whole_is_refused(tmp_path, model, place, chan
     with pytest.raises(BadInputError, match=message):
         exporter("vllm")(tmp_path / "head", tmp_path / "out", place)
     random_eagle(Base("x", "f" * 16, 64, 96)).save_pretrained(tmp_path / "other")
-    with pytest.raises(BadInputError, match=r"does not fit: it was made for x .* with other weights"):
+    with pytest.raises(BadInputError, match=r"do not fit: they were made for x .* with other weights"):
         exporter("vllm")(tmp_path / "other", tmp_path / "out", place)
     with pytest.raises(BadInputError, match="kind 'eagle', not medusa"):
         exporter("tgi")(tmp_path / "head", tmp_path / "out", place)
@@ -337,7 +337,7 @@ def test_the_command_prints_how_to_serve(tmp_path, model, place):
     ("engine", "options", "message"),
     [
         ("sglang", [], "there is no export to 'sglang'; known: tgi, vllm"),
-        ("vllm", [], "made for 'gone'; say with --model where it is"),
+        ("vllm", [], "made for 'gone'; pass its location with --model"),
         ("vllm", ["--model", "nowhere"], "no model 'nowhere'"),
     ],
 )

@@ -81,7 +81,7 @@ def test_blanks_of_another_model_or_shape_are_refused(toy_blanks, tmp_path):
         (ToyTarget(), "blanks:{}", "with other weights"),
         (target, "blanks:{}:count=4", "count may be 3 at most, as many as were trained"),
         (target, "blanks:{}:blank=last", "not both"),
-        (target, "blanks:{}/nothing", "there is no helper"),
+        (target, "blanks:{}/nothing", "there are no heads"),
     ]:
         with pytest.raises(BadInputError, match=message):
             create_drafter(spec.format(toy_blanks), DrafterContext(other))
@@ -97,7 +97,7 @@ def test_blanks_of_another_model_or_shape_are_refused(toy_blanks, tmp_path):
         ({"settings": {"count": 17}}, "count must be an integer from 1 to 16"),
         ({"settings": {"count": 2}}, r"embeddings must be \[2, 12\], not \[3, 12\]"),
         ({"settings": {"count": 3, "temperatures": [1.0, 0.0, 1.0]}}, "temperatures must be 3 numbers"),
-        ({"tensors": {}}, "here are none"),
+        ({"tensors": {}}, "found: none"),
         ({"tensors": {"embeddings": np.zeros((3, 12), np.int32)}}, "of int32"),
     ],
 )

@@ -531,15 +531,15 @@ def test_wrong_options_are_refused(fitted, options, message):
 def test_heads_that_do_not_fit_are_refused(fitted, tmp_path, monkeypatch):
     with pytest.raises(BadInputError, match="eagle: no heads for toy come with outpace; train some and give their folder: eagle:PATH"):
         create_drafter("eagle", DrafterContext(ToyTarget()))
-    with pytest.raises(BadInputError, match=r"does not fit: it was made for toy \(toy-3-0\), but this model is toy with other weights"):
+    with pytest.raises(BadInputError, match=r"do not fit: they were made for toy \(toy-3-0\), but this model is toy with other weights"):
         create_drafter(f"eagle:{fitted}", DrafterContext(ToyTarget()))
-    with pytest.raises(BadInputError, match="there is no helper in"):
+    with pytest.raises(BadInputError, match="there are no heads in"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
     DraftHeads("medusa", ToyTarget().base, {}, {}).save_pretrained(tmp_path)
-    with pytest.raises(BadInputError, match="this helper is of kind 'medusa', not eagle"):
+    with pytest.raises(BadInputError, match="these heads are of kind 'medusa', not eagle"):
         create_drafter(f"eagle:{tmp_path}", DrafterContext(ToyTarget()))
     monkeypatch.delattr(ToyTarget, "embeddings")
-    with pytest.raises(BadInputError, match="does not lend its embeddings"):
+    with pytest.raises(BadInputError, match="does not share its embeddings"):
         create_drafter(f"eagle:{fitted}", DrafterContext(ToyTarget(sharpness=3.0)))
 
 

@@ -80,7 +80,7 @@ def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
         if "config.json" in names:
             assert DraftHeads.from_pretrained(tmp_path).settings["num_heads"] == 3
         else:
-            with pytest.raises(BadInputError, match="there is no helper in"):
+            with pytest.raises(BadInputError, match="there are no heads in"):
                 DraftHeads.from_pretrained(tmp_path)
 
 
@@ -99,8 +99,8 @@ def change(folder, **fields) -> None:
         ({"settings": []}, "settings and training must be objects"),
         ({"tree": "x"}, "tree must be a list"),
         ({"tree": [[0]] * 300}, "at most 256 paths"),
-        ({"tree": [[]]}, "no path of a tree"),
-        ({"tree": [[0], [0, "1"]]}, "no path of a tree"),
+        ({"tree": [[]]}, "is not a path of a tree"),
+        ({"tree": [[0], [0, "1"]]}, "is not a path of a tree"),
         ({"tree": [[0, 0], [0]]}, "before its parent"),
         ({"tree": [[0], [0]]}, "or twice"),
     ],
@@ -157,7 +157,7 @@ def test_helpers_of_other_models_are_refused(tmp_path, other, message):
     random_medusa(BASE).save_pretrained(tmp_path)
     load_medusa(tmp_path, Base("renamed", BASE.fingerprint, 8, 20))  # a name is only a name
     for read in (load_medusa, DraftHeads.from_pretrained):
-        with pytest.raises(BadInputError, match=f"does not fit: .*{message}"):
+        with pytest.raises(BadInputError, match=f"do not fit: .*{message}"):
             read(tmp_path, other)
     assert DraftHeads.from_pretrained(str(tmp_path)).base == BASE
 
@@ -178,7 +178,7 @@ def test_shipped_helpers_are_found_by_the_model(tmp_path, monkeypatch):
     ("settings", "tensors", "message"),
     [
         ({"num_heads": 4}, {}, r"heads\.3\.blocks\.0\.weight must be \[8, 8\], not missing"),
-        ({"num_heads": 2}, {}, "have no use for: heads.2"),
+        ({"num_heads": 2}, {}, "do not use: heads.2"),
         ({"num_layers": 2}, {}, r"blocks\.1\.weight"),
         ({"num_heads": 0}, {}, "num_heads must be an integer from 1"),
         ({"num_heads": 10**9}, {}, "num_heads must be an integer from 1"),
@@ -370,5 +370,5 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"medusa_num_heads": 1, "medusa_num_layers": 1}))
     with pytest.raises(BadInputError, match="there are no weights, none of medusa_lm_head"):
         load_medusa(tmp_path, BASE)
-    with pytest.raises(BadInputError, match="there is no helper in"):
+    with pytest.raises(BadInputError, match="there are no heads in"):
         load_medusa(tmp_path / "nowhere", BASE)

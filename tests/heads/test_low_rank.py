@@ -133,7 +133,7 @@ def test_a_file_has_both_or_none():
     found = blank_vectors(whole).low_rank
     assert found is not None
     assert found.num_layers == LAYERS
-    with pytest.raises(BadInputError, match="tensors of blanks"):
+    with pytest.raises(BadInputError, match="blanks need the tensor"):
         blank_vectors(replace(whole, tensors={"embeddings": whole.tensors["embeddings"], "up": low_rank.up}))
 
 

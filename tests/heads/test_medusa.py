@@ -254,7 +254,7 @@ def test_heads_that_are_not_there_are_refused(tmp_path):
     context = DrafterContext(ToyTarget())
     with pytest.raises(BadInputError, match="no heads for toy come with outpace; train some"):
         create_drafter("medusa", context)
-    with pytest.raises(BadInputError, match="there is no helper in"):
+    with pytest.raises(BadInputError, match="there are no heads in"):
         create_drafter(f"medusa:{tmp_path}", context)
     with pytest.raises(BadInputError, match=r"needs a target with 'tree'"):
         create_drafter("medusa", DrafterContext(ToyTarget(tree=False)))
@@ -265,14 +265,14 @@ def test_heads_that_are_not_there_are_refused(tmp_path):
 
 def test_heads_of_another_model_are_refused(fitted):
     with pytest.raises(
-        BadInputError, match=r"does not fit: it was made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
+        BadInputError, match=r"do not fit: they were made for toy \(toy-3-0\), but this model is toy with other weights \(toy-2-0\)"
     ):
         create_drafter(f"medusa:{fitted}", DrafterContext(ToyTarget()))
 
 
 def test_a_target_that_lends_no_lm_head_is_refused(fitted, monkeypatch):
     monkeypatch.delattr(ToyTarget, "lm_head")
-    with pytest.raises(BadInputError, match="does not lend its LM head"):
+    with pytest.raises(BadInputError, match="does not share its LM head"):
         create_drafter(f"medusa:{fitted}", DrafterContext(ToyTarget(sharpness=3.0)))
 
 

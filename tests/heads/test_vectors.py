@@ -51,7 +51,7 @@ def test_the_table_keeps_what_it_has_and_refuses_what_it_cannot_take():
     for vectors in (np.ones((2, 5)), np.ones(4), np.ones((0, 4))):
         with pytest.raises(BadInputError, match="must be"):
             table.add(vectors)
-    with pytest.raises(BadInputError, match="room for 32 vectors of helpers; 5 are taken"):
+    with pytest.raises(BadInputError, match="room for 32 vectors of trained heads; 5 are taken"):
         table.add(np.full((NUM_VECTORS, 4), 2.0))
     assert table.add(np.zeros((2, 4))) == 99
 

@@ -48,7 +48,7 @@ def test_auto_is_measured_before_it_listens(started):
 
 
 def test_an_open_server_is_warned_about(started):
-    assert "warning: everybody who can reach 0.0.0.0 may use this server" in invoke("--host", "0.0.0.0").stderr
+    assert "warning: anyone who can reach 0.0.0.0 can use this server" in invoke("--host", "0.0.0.0").stderr
     assert "warning" not in invoke("--host", "localhost").stderr
 
 

@@ -86,7 +86,7 @@ def test_the_answer_is_no_part_of_a_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "hi"}, "a.jsonl:1: there is no answer; with --generate the model writes it"),
+        ({"prompt": "hi"}, "a.jsonl:1: there is no answer; use --generate to let the model write it"),
         ({"prompt_ids": [1], "token_ids": "x"}, "a.jsonl:1: token_ids must be a list of token ids"),
         ({"prompt_ids": [1], "token_ids": [VOCAB]}, "text '1' is not of this model"),
         ({"prompt_ids": [], "token_ids": [1]}, "text '1' is not of this model"),
@@ -122,7 +122,7 @@ def test_what_is_dropped_is_counted_and_the_order_is_that_of_the_ids():
     assert kept == again
     assert {text.id for text in kept} == {text.id for text in good}
     assert (counts.num_kept, counts.num_looping, counts.num_short, counts.num_long) == (20, 1, 1, 1)
-    with pytest.raises(BadInputError, match="too little to train on: 1 texts; dropped: 1 in loops, 1 too short, 1 too long"):
+    with pytest.raises(BadInputError, match="too little to train on: 1 texts; dropped: 1 looping, 1 too short, 1 too long"):
         data.choose([good[0], *bad], 100)
 
 
@@ -230,7 +230,7 @@ def test_capture_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 def test_rows_of_other_texts_or_damaged_ones_are_refused(tmp_path):
     captured(tmp_path)
-    with pytest.raises(BadInputError, match="are of another data: all, not others"):
+    with pytest.raises(BadInputError, match="have another data: all, not others"):
         capture.begin(tmp_path, Origin(**{**vars(ORIGIN), "data": "others"}), 9)
     shards.shard_path(tmp_path, 1).write_bytes(b"junk")
     with pytest.raises(BadInputError, match="missing or damaged"):

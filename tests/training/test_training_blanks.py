@@ -71,7 +71,7 @@ def test_a_blank_is_told_the_token_behind_it(frozen):
     places = task._some(text, [0])
     assert places.anchors.tolist() == [1, 2, 3]
     assert task._labels(text, places).tolist() == [[8, 9, 10], [9, 10, -1], [10, -1, -1]]
-    ranks, confidences = task.guesses([text])
+    ranks, confidences = task.predictions([text])
     assert (ranks.shape, confidences.shape) == ((4, 3), (4, 3, 10))
     assert (ranks >= 0).tolist() == [[True] * 3, [True, True, False], [True, False, False], [False] * 3]
     loss, figures = task.loss(np.array([0]))
@@ -137,6 +137,6 @@ def test_answers_of_others_give_no_acceptance_length(model, tmp_path):
 
 
 def test_data_that_cannot_be_used_is_one_clear_line(model, tmp_path):
-    for data, message in [(tmp_path / "no.jsonl", "there is no file"), (tmp_path, "give the file with the answers")]:
+    for data, message in [(tmp_path / "no.jsonl", "there is no file"), (tmp_path, "pass the file with the answers")]:
         result = outpace("--model", model, "--data", data, "--out", tmp_path / "out")
         assert (result.exit_code, message in result.stderr.splitlines()[-1]) == (2, True)

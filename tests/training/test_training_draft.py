@@ -238,8 +238,8 @@ def test_the_command_tells_what_to_expect(model, whole, tmp_path):
     result = outpace("--model", model, "--data", whole[0] / "shards", "--out", tmp_path / "out", "--num-layers", 1, "--epochs", 1)
     assert result.exit_code == 0, result.output
     words = " ".join(result.stdout.split())
-    assert "The same token is likeliest in" in words
-    assert "guesses a step" in words
+    assert "Top token equals the teacher" in words
+    assert "draft tokens per step" in words
     assert f"draft_model:{tmp_path / 'out'}" in words
 
 

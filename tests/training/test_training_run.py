@@ -198,7 +198,7 @@ def test_answers_of_others_give_no_acceptance_length(model, tmp_path):
     [
         ("empty.jsonl", "", (), "too little to train on: 0 texts"),
         ("empty.txt", "\n", (), "empty.txt is empty"),
-        ("prompts.jsonl", '{"prompt": "<5>"}\n', (), "there is no answer; with --generate the model writes it"),
+        ("prompts.jsonl", '{"prompt": "<5>"}\n', (), "there is no answer; use --generate to let the model write it"),
         ("none.jsonl", "\n", ("--generate",), "none.jsonl has no prompts"),
         ("broken.jsonl", '{"prompt": "<5>"\n', ("--generate",), "broken.jsonl:1: not JSON"),
     ],
@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line(model, whole, prompts, t
     for out, options, message in [
         (tmp_path / "file", (), "cannot write to"),
         (tmp_path / "file" / "below", (), "cannot write to"),
-        (whole[0], (), "already holds a run; --resume goes on with it"),
+        (whole[0], (), "already contains a run; resume it with --resume"),
         (whole[0], ("--resume",), "--resume needs the same settings"),
     ]:
         result = outpace("--model", model, "--data", prompts, "--out", out, *options)
@@ -267,8 +267,8 @@ def test_the_vocabulary_is_that_of_the_earlier_heads(model, whole, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--start-from", "nowhere"], "there is no helper in nowhere"),
-        (["--start-from", "shipped"], "comes with outpace; train one without --start-from first"),
+        (["--start-from", "nowhere"], "there are no heads in nowhere"),
+        (["--start-from", "shipped"], "come with outpace; train without --start-from first"),
         (["--start-from", "{whole}", "--num-heads", "2"], "of another shape"),
         (["--start-from", "{whole}", "--num-layers", "2"], "of another shape"),
     ],
@@ -304,7 +304,7 @@ def test_two_processes_train_as_one_does(model, whole, tmp_path):
     words = ["--num-heads", 3, "--num-draft-vocab", 64, "--epochs", 15, "--batch-size", 64, "--learning-rate", 3e-3, "--target", "hf"]
     done = in_two_processes("train", "medusa", "--model", model, "--data", shards, "--out", out, *words)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("Mean acceptance length to expect") == 1  # the second process ended quietly
+    assert done.stdout.count("Expected mean acceptance length") == 1  # the second process ended quietly
     mine, other = (DraftHeads.from_pretrained(folder).training["held_out"]["acceptance_best"] for folder in (out, whole[0]))
     assert mine == pytest.approx(other, rel=0.05)
     steps = [row["step"] for row in read_metrics(out)]

@@ -24,31 +24,33 @@ from outpace.cli.options import (
     show_document,
     with_num_draft_tokens,
 )
-from outpace.errors import BadInputError
+from outpace.errors import BadInputError, OutpaceError
 from outpace.files import check_writable
 
 
 def bench(
     prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns.")],
     model: Model = "default",
-    drafters: Annotated[str | None, typer.Option(help="Comma-separated. Default: all.")] = None,
+    drafters: Annotated[str | None, typer.Option(help="Drafters to measure, comma-separated. Default: all.")] = None,
     max_tokens: MaxTokens = 128,
     limit: Limit = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each prompt and drafter; medians count.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Prompts that run at once.")] = 1,
-    server: Annotated[str | None, typer.Option(metavar="[URL]", help="Put a server under load; without a URL, one started here.")] = None,
-    clients: Annotated[str | None, typer.Option(help="With --server: clients at once, level by level. Default: 1,4,16,64.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: how long a level lasts. Default: 60.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the document here; - prints it.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Number of prompts that run at once.")] = 1,
+    server: Annotated[str | None, typer.Option(metavar="[URL]", help="Load a server; without a URL, start one here.")] = None,
+    clients: Annotated[str | None, typer.Option(help="With --server: numbers of concurrent clients. Default: 1,4,16,64.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: seconds per number of clients. Default: 60.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON to this file; - prints them.")] = None,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     config: Config = None,
     num_draft_tokens: NumDraftTokens = None,
 ) -> None:
-    """Measure drafters against plain decoding, interleaved prompt by prompt; or, with --server, under the load of many clients.
+    """Measure drafters against plain decoding, interleaved prompt by prompt, or with --server under the load of many clients.
+
+    Exit code 1 if a drafter fails, or with --server if an answer is an error, lost or mixed up.
 
     Example: `outpace bench --prompts questions.jsonl --limit 48 --drafters none,blind,prompt_lookup --json out.json`
     """
@@ -56,9 +58,9 @@ def bench(
         raise BadInputError("--clients and --seconds need --server")
     if server is not None:
         if num_draft_tokens is not None:
-            raise BadInputError("--num-draft-tokens does not go with --server; --config holds it too")
+            raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
         if concurrency != 1:
-            raise BadInputError("--concurrency does not go with --server; --clients says how many ask at once")
+            raise BadInputError("--concurrency cannot be used with --server; use --clients instead")
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed or 0}
         llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
         levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
@@ -75,3 +77,6 @@ def bench(
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     document = runner.run(llm, workloads, settings, params, repeats, concurrency)
     show_document(document, report.tables(document), json_out)
+    for row in document["results"]:
+        if row["category"] == "all" and row["num_failed"]:
+            raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")

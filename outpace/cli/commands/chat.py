@@ -27,7 +27,7 @@ def chat(
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Talk to the model. Ctrl-C stops an answer, Ctrl-D or /exit leaves, /clear forgets the conversation.
+    """Chat with the model. Ctrl-C stops an answer, Ctrl-D or /exit quits, /clear starts a new conversation.
 
     Example: `outpace chat --drafter prompt_lookup`
     """

@@ -10,7 +10,7 @@ from outpace.cli.options import AsJson
 
 
 def drafters(as_json: AsJson = False) -> None:
-    """List the ways of guessing and their options.
+    """List the drafters and their options.
 
     Example: `outpace drafters`
     """

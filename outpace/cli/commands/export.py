@@ -1,4 +1,4 @@
-"""The command that takes helpers to other engines: export."""
+"""The command `outpace export`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from outpace.cli.reporting import needing
 
 
 def export(
-    engine: Annotated[str, typer.Argument(help="vllm or tgi.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the Medusa heads or, for vllm, of the draft model.")],
-    out: Annotated[Path, typer.Argument(help="New folder in the engine's layout.")],
-    model: Annotated[str | None, typer.Option(help="The model they are for, where they do not name it or it is elsewhere.")] = None,
+    engine: Annotated[str, typer.Argument(help="Engine to export to: vllm or tgi.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of Medusa heads or, for vllm, of an EAGLE head or a draft model.")],
+    out: Annotated[Path, typer.Argument(help="New folder to write, in the engine's layout.")],
+    model: Annotated[str | None, typer.Option(help="Model they were trained for. Default: the one named in the folder.")] = None,
 ) -> None:
-    """Write a trained helper in the layout of another engine, and print the command that serves it.
+    """Export trained heads or a draft model to the layout of another engine, and print the command that serves them.
 
     Example: `outpace export vllm heads heads-vllm`
     """

@@ -42,9 +42,9 @@ def generate(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Complete the text as it is, without the chat format.")] = False,
-    show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Colour the tokens that came from a guess.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say on stderr why auto guessed what it did.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Complete the prompt as plain text, without the chat format.")] = False,
+    show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Color accepted draft tokens.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print on stderr why auto drafted what it did.")] = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -85,7 +85,7 @@ def generate(
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if (prompt is None) == (file is None):
-        raise BadInputError("give a prompt, or --file, or - for stdin (one of them)")
+        raise BadInputError("give exactly one of: a prompt, --file, or - for stdin")
     try:
         text = sys.stdin.buffer.read().decode("utf-8") if prompt == "-" else prompt
         if file is not None:
@@ -100,7 +100,7 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def _print_stream(llm: LLM, token_ids: list[int], params: Any, quiet: bool) -> RequestOutput:
-    """Generate, printing the text as it comes unless quiet."""
+    """Generate and print the text as it arrives unless `quiet`."""
     for piece in llm.stream(token_ids, params):
         if not quiet:
             typer.echo(piece.text, nl=False)

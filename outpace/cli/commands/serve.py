@@ -15,27 +15,27 @@ from outpace.files import read_json
 
 def serve(
     model: Model = "default",
-    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 accepts connections from this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")] = 8000,
     drafter: Drafter = None,
     num_draft_tokens: NumDraftTokens = None,
-    allow_drafter: Annotated[list[str] | None, typer.Option(help="A spec that requests may name although it loads files or code.")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="One key a line; requests then need one of them.")] = None,
-    max_num_seqs: Annotated[int, typer.Option(min=1, help="Answers written at the same time.")] = 16,
-    max_queue: Annotated[int, typer.Option(min=0, help="Requests of a key that may wait; more get 429.")] = 64,
-    request_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds a request may take, waiting included.")] = 600.0,
-    shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that requests may go on after SIGTERM.")] = 30.0,
-    default_max_tokens: Annotated[int, typer.Option(min=1, help="Longest chat answer where a request sets no limit.")] = 1024,
-    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Largest request body, in megabytes.")] = 4.0,
-    cors: Annotated[list[str] | None, typer.Option(help="An origin whose web pages may call; * is any.")] = None,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write every prompt to the log.")] = False,
-    access_log: Annotated[bool, typer.Option("--access-log", help="Write every request's path and status to the log.")] = False,
+    allow_drafter: Annotated[list[str] | None, typer.Option(help="Drafter that requests may use although it loads files or code.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File with one API key per line; every request then needs one.")] = None,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="Maximum number of requests that run at once.")] = 16,
+    max_queue: Annotated[int, typer.Option(min=0, help="Maximum number of waiting requests per API key; more get status 429.")] = 64,
+    request_timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a request in seconds, with waiting.")] = 600.0,
+    shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take after SIGTERM.")] = 30.0,
+    default_max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a chat answer if the request sets no limit.")] = 1024,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request body, in megabytes.")] = 4.0,
+    cors: Annotated[list[str] | None, typer.Option(help="Origin of web pages that may send requests; * allows any.")] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log every prompt.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log the path and status of every request.")] = False,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Serve a model to OpenAI's clients, curl and a browser.
+    """Serve a model over an OpenAI-compatible API, with a playground for the browser.
 
     Example: `outpace serve --port 8000`, then `curl http://127.0.0.1:8000/v1/models`
     """
@@ -57,7 +57,7 @@ def serve(
     )
     bound = bind(host, port)
     if not is_loopback(host) and not settings.api_keys:
-        typer.secho(f"warning: everybody who can reach {host} may use this server; --api-key-file closes it", err=True, fg="yellow")
+        typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
     options = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": num_draft_tokens}
     _serve(bound, model, speculative, max_num_seqs, options, settings, shutdown_timeout, access_log)
@@ -76,5 +76,5 @@ def _serve(
         app = create_app(llm, settings)
         host, port = bound.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative_config.method}); Ctrl-C ends", err=True)
+        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative_config.method}); Ctrl-C stops it", err=True)
         run(app, bound, patience, access_log)

@@ -24,8 +24,8 @@ from outpace.cli.options import (
 
 def verify(
     model: Model = "default",
-    drafters: Annotated[str | None, typer.Option(help="Comma-separated. Default: all.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines; default: a few built-in prompts.")] = None,
+    drafters: Annotated[str | None, typer.Option(help="Drafters to verify, comma-separated. Default: all.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines with prompts. Default: a few built-in prompts.")] = None,
     limit: Limit = None,
     max_tokens: MaxTokens = 64,
     as_json: AsJson = False,
@@ -34,14 +34,14 @@ def verify(
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Prove on this model that speculation changes no token. Exit code 1 if any check fails.
+    """Check on this model that speculation changes no token. Exit code 1 if any check fails.
 
     Example: `outpace verify --prompts questions.jsonl --limit 12`
     """
     from rich.console import Console
 
     from outpace.bench.workloads import read_prompts, spread
-    from outpace.testing import proof as proof
+    from outpace.testing import proof
 
     workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
     workloads = workloads if prompts or limit is None else spread(workloads, limit)
@@ -55,6 +55,9 @@ def verify(
         for check in document["checks"]:
             mark = "[green]ok  [/]" if check["passed"] else "[bold red]FAIL[/]"
             console.print(f"{mark} {check['name']}: {check['detail']}")
-        console.print("proved" if document["passed"] else "[bold red]NOT PROVED[/]")
+        num_runs = len(workloads) * len(proof.TEMPERATURES) * (len(settings) + 1)
+        failed = sum(not check["passed"] for check in document["checks"])
+        passed = f"passed: {len(workloads)} prompts, {num_runs} runs, no difference found"
+        console.print(passed if document["passed"] else f"[bold red]FAILED: {failed} of {len(document['checks'])} checks[/]")
     if not document["passed"]:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The command train draft."""
+"""The command `outpace train draft`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,21 @@ from typing import Annotated
 
 import typer
 
-from outpace.cli.options import AsJson, Model, Precision, Target, Threads
 from outpace.cli.reporting import needing
-from outpace.cli.train.shared import Data, Generate, LearningRate, MaxTokens, Out, Resume, TensorBoard, show
+from outpace.cli.train.shared import LearningRate, TensorBoard, TrainingOptions, training_command
 
 
+@training_command()
 def draft(
-    data: Data,
-    out: Out,
-    model: Model = "default",
-    generate: Generate = False,
-    resume: Resume = False,
-    max_tokens: MaxTokens = 256,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step, prompts and padding included.")] = 1024,
+    options: TrainingOptions,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step, with prompts and padding.")] = 1024,
     learning_rate: LearningRate = 1e-3,
-    num_layers: Annotated[int, typer.Option(min=1, help="Layers of the model that the draft model begins with.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model on a CPU.")] = 0,
+    num_layers: Annotated[int, typer.Option(min=1, help="Layers of the draft model: the first ones of the model.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; on a CPU a seed gives the same draft model.")] = 0,
     tensorboard: TensorBoard = False,
-    as_json: AsJson = False,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
 ) -> None:
-    """Distil a draft model: the first layers of the model, trained to go on as all of them would. An ordinary transformers folder.
+    """Distill a draft model from the first layers of the model. The result is an ordinary transformers folder.
 
     Example: `outpace train draft --data prompts.jsonl --generate --out small`, then `outpace chat --drafter draft_model:small`
     """
@@ -37,8 +28,6 @@ def draft(
         from outpace.training.draft.run import tables, train_draft
         from outpace.training.draft.task import DraftSettings
         from outpace.training.loop import LoopSettings
-        from outpace.training.stages import Source
-    source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, 1, learning_rate, seed=seed, tensorboard=tensorboard)
-    record = train_draft(source, out, DraftSettings(num_layers, batch_size), loop, resume)
-    show(record, out, tables(record), f"The draft model is in {out}; use it with --drafter draft_model:{out}", as_json)
+    record = train_draft(options.source, options.out, DraftSettings(num_layers, batch_size), loop, options.resume)
+    options.show(record, tables(record), f"The draft model is in {options.out}; use it with --drafter draft_model:{options.out}")

@@ -1,4 +1,4 @@
-"""The command train eagle."""
+"""The command `outpace train eagle`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,24 @@ from typing import Annotated
 
 import typer
 
-from outpace.cli.options import AsJson, Model, Precision, Target, Threads
 from outpace.cli.reporting import needing
-from outpace.cli.train.shared import Data, DraftVocab, Generate, LearningRate, MaxTokens, Out, Resume, StartFrom, TensorBoard, show
+from outpace.cli.train.shared import DraftVocab, LearningRate, StartFrom, TensorBoard, TrainingOptions, training_command
 
 
+@training_command()
 def eagle(
-    data: Data,
-    out: Out,
-    model: Model = "default",
-    generate: Generate = False,
-    resume: Resume = False,
-    max_tokens: MaxTokens = 256,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every text is seen.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = 8,
+    options: TrainingOptions,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 8,
     learning_rate: LearningRate = 1e-3,
-    rounds: Annotated[int, typer.Option(min=1, max=8, help="Tokens guessed in a row in training, each from the guess before.")] = 3,
-    feature_weight: Annotated[float, typer.Option(min=0, help="How much the distance to the model's own features counts.")] = 0.1,
+    rounds: Annotated[int, typer.Option(min=1, max=8, help="Tokens predicted in sequence in training, each from the one before.")] = 3,
+    feature_weight: Annotated[float, typer.Option(min=0, help="Weight of the distance to the model's own features in the loss.")] = 0.1,
     num_draft_vocab: DraftVocab = 16384,
     start_from: StartFrom = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same head on a CPU.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; on a CPU a seed gives the same head.")] = 0,
     tensorboard: TensorBoard = False,
-    as_json: AsJson = False,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
 ) -> None:
-    """Train a feature-level head: one layer that goes on from the model's last hidden state, token by token. The model is not changed.
+    """Train a feature-level head (EAGLE): one layer that continues the model's hidden states token by token. The model is not changed.
 
     Example: `outpace train eagle --data prompts.jsonl --generate --out head`, then `outpace chat --drafter eagle:head`
     """
@@ -40,8 +31,7 @@ def eagle(
         from outpace.training.eagle.run import tables, train_eagle
         from outpace.training.eagle.task import EagleSettings
         from outpace.training.loop import LoopSettings
-        from outpace.training.stages import Source
-    source = Source(model, data, generate, max_tokens, target, precision, threads)
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard, start_from=start_from)
-    helper = train_eagle(source, out, EagleSettings(rounds, feature_weight, num_draft_vocab or None), loop, resume)
-    show(helper, out, tables(helper), f"The head is in {out}; use it with --drafter eagle:{out}", as_json)
+    settings = EagleSettings(rounds, feature_weight, num_draft_vocab or None)
+    heads = train_eagle(options.source, options.out, settings, loop, options.resume)
+    options.show(heads, tables(heads), f"The head is in {options.out}; use it with --drafter eagle:{options.out}")

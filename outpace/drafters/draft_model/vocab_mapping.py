@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from outpace.arrays import Array
+from outpace.byte_letters import byte_letters
 from outpace.errors import BadInputError
 from outpace.tree.draft import EMPTY_DRAFT, Draft
 
@@ -194,7 +195,7 @@ def token_texts(tokenizer: Any, size: int) -> dict[int, bytes]:
     fast = tokenizer.fast
     special = {token: added.content for token, added in fast.get_added_tokens_decoder().items() if added.special}
     decoder = json.dumps(json.loads(fast.to_str()).get("decoder"))
-    byte_of = _byte_letters() if "ByteLevel" in decoder else {}
+    byte_of = byte_letters() if "ByteLevel" in decoder else {}
     texts: dict[int, bytes] = {}
     for text, token in fast.get_vocab(with_added_tokens=True).items():
         if token >= size:
@@ -208,10 +209,3 @@ def token_texts(tokenizer: Any, size: int) -> dict[int, bytes]:
         else:
             texts[token] = (text.replace("\u2581", " ") if "\\u2581" in decoder or "Metaspace" in decoder else text).encode()
     return texts
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level BPE writes bytes as (GPT-2): printable ones as themselves, the others from 256 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,1 +1,1 @@
-"""The feature-level head (EAGLE): weights, caches, draft trees, one file per backend."""
+"""The feature-level head (EAGLE, 2401.15077): weights, caches, draft trees, and one file per backend."""

@@ -1,4 +1,4 @@
-"""What an EAGLE head remembers of one text: keys and values of the rows whose features the target has given."""
+"""The K/V cache of an EAGLE head for one sequence: keys and values of the positions whose features the target has returned."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.heads.eagle.weights import EagleWeights
 
-BLOCK = 128  # rows that the memory grows by: between growths every call has the same shape
+BLOCK = 128  # tokens that the cache grows by; between growths every call has the same shape
 
 
 @dataclass(frozen=True)
 class Row:
-    """The feature [H] of a place in the text and the token after it; or, in a guess, what stands for them."""
+    """One input of the head: the feature [H] at a position and the token after it. The feature of a draft token is the head's output."""
 
     position: int
     token_id: int
@@ -24,10 +24,10 @@ class Row:
 
 
 class EagleCache:
-    """keys and values [kv_heads, capacity, D]: the first `len(positions)` rows count, the rest is room for guesses.
+    """keys and values [kv_heads, capacity, D]: the first `len(positions)` entries are valid, the rest is room for draft tokens.
 
-    Rows stand in the order of the text. Places may be missing, where nobody was shown the target's hidden states: then attention does
-    without them. `waiting` are rows that have no keys and values yet.
+    Entries stand in the order of the sequence. Positions whose hidden states the head was not given are missing, and attention skips
+    them. `waiting` are inputs without keys and values so far.
     """
 
     def __init__(self, weights: EagleWeights):
@@ -40,24 +40,25 @@ class EagleCache:
         return len(self.positions)
 
     def add(self, start: int, token_ids: Sequence[int], features: Array) -> None:
-        """Features [n, H] of the places from `start` on, each with the token after it; all that was known from `start` on is dropped."""
+        """Add the features [n, H] of the positions from `start` on, each with the token after it; earlier entries from `start` on are
+        dropped."""
         del self.positions[bisect_left(self.positions, start) :]
         self.waiting = [row for row in self.waiting if row.position < start]
         copy = np.array(features)
         self.waiting += [Row(start + i, token, copy[i]) for i, token in enumerate(token_ids)]
 
     def take(self, count: int) -> list[Row]:
-        """The first `count` rows that wait, which from now on have a place; the caller writes what they leave."""
+        """Remove the first `count` waiting inputs and reserve their entries; the caller writes their keys and values."""
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         self.positions += [row.position for row in taken]
         return taken
 
     def reserve(self, num_rows: int) -> None:
-        """Make room for so many rows."""
+        """Grow the capacity to at least `num_rows` entries."""
         missing = -(-num_rows // BLOCK) * BLOCK - self.keys.shape[1]
         if missing > 0:
             self.keys, self.values = (np.pad(rows, ((0, 0), (0, missing), (0, 0))) for rows in (self.keys, self.values))
 
     def write(self, at: int, keys: Array, values: Array) -> None:
-        """Keys and values [kv_heads, n, D] of the rows from number `at` on."""
+        """Store keys and values [kv_heads, n, D] as the entries from index `at` on."""
         self.keys[:, at : at + keys.shape[1]], self.values[:, at : at + keys.shape[1]] = keys, values

@@ -1,8 +1,7 @@
-"""Trees of guesses from an EAGLE head, grown best first (EAGLE-2, 2406.16858), for several texts at once.
+"""Draft trees from an EAGLE head, grown best first (EAGLE-2, 2406.16858), for several sequences at once.
 
-The last row of a text guesses what follows it. Each level after that is one call of the head: the likeliest nodes become rows, with the
-output of the row before them as their feature. They see the rows of the text and their own ancestors; when the level is over nothing
-of them stays in the text's memory.
+The last input of a sequence predicts the first level. Each further level is one call of the head: the likeliest nodes become inputs, with
+the output of their parent as the feature. They attend to the sequence and to their own ancestors, and their cache entries are not kept.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.heads.eagle.cache import EagleCache, Row
-from outpace.heads.runtime import EagleGuesses, EagleHead, EagleRows
+from outpace.heads.runtime import EagleHead, EagleOutput, EagleRows
 
 Path = tuple[int, ...]
-Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their chances, likeliest first
-FILL = 512  # rows of a text that get keys and values in one call
-MAX_TOGETHER = 16  # rows of a text that the first call of a tree may run; more are run before
+Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their confidences, likeliest first
+FILL = 512  # inputs of a sequence that get keys and values in one call
+MAX_TOGETHER = 16  # waiting inputs of a sequence that the first call of a tree runs; any more are run before it
 
 
 @dataclass(frozen=True)
 class TreeShape:
-    """max_depth: levels, at most. branches: nodes that become rows for each, however deep they are. threshold: nodes whose path is less
-    likely never do. temperatures [n]: what logits are divided by at depth 1, 2, …, the last one for all deeper ones."""
+    """max_depth: maximum number of levels. branches: nodes expanded per level. threshold: nodes whose path is less likely are never
+    expanded. temperatures [n]: divisors of the logits at depth 1, 2, …; the last one applies to all deeper levels."""
 
     max_depth: int
     branches: int
@@ -38,7 +37,7 @@ class TreeShape:
 
 
 def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
-    """Give waiting rows keys and values until at most `most` wait."""
+    """Compute keys and values of waiting inputs until at most `most` are left."""
     while len(cache.waiting) > most:
         at, rows = cache.num_rows, cache.take(min(FILL, len(cache.waiting) - most))
         cache.reserve(cache.num_rows)
@@ -51,7 +50,7 @@ def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
 
 
 def grow_trees(head: EagleHead, caches: Sequence[EagleCache], shape: TreeShape) -> list[Tree]:
-    """One tree for each text; in each the last row that waits is the last of the text."""
+    """Grow one tree per sequence. The last waiting input of each cache must be the last of its sequence."""
     growths = []
     for cache in caches:
         fill(head, cache, MAX_TOGETHER)
@@ -66,18 +65,18 @@ def grow_trees(head: EagleHead, caches: Sequence[EagleCache], shape: TreeShape) 
 
 @dataclass
 class _Growth:
-    """One text's tree. `rows` and `features`: of each expanded path, the number of its row and its output [H]."""
+    """The tree of one sequence. `rows` and `features`: the cache index and the output [H] of each expanded path."""
 
     cache: EagleCache
     shape: TreeShape
     tree: Tree = field(default_factory=dict)
     rows: dict[Path, int] = field(default_factory=dict)
     features: dict[Path, Array] = field(default_factory=dict)
-    open: list[tuple[float, int, Path]] = field(default_factory=list)  # heap of (-chance of the path, number, path)
+    open: list[tuple[float, int, Path]] = field(default_factory=list)  # heap of (-confidence of the path, number, path)
     num_opened: int = 0
 
     def expand(self, path: Path, path_confidence: float, feature: Array, token_ids: Array, confidences: Array) -> None:
-        """What follows a path: token_ids and chances [top], likeliest first."""
+        """Add the children of a path: token_ids and confidences [top], likeliest first."""
         self.features[path] = feature
         self.tree[path] = list(zip(token_ids.tolist(), confidences.tolist(), strict=True))
         if len(path) + 1 < self.shape.max_depth:
@@ -88,17 +87,17 @@ class _Growth:
                 self.num_opened += 1
 
     def choose(self) -> list[tuple[Path, float]]:
-        """The likeliest open nodes, with the chances of their paths."""
+        """Take the likeliest open nodes, with the confidences of their paths."""
         chosen = [heappop(self.open) for _ in range(min(self.shape.branches, len(self.open)))]
         return [(path, -negative) for negative, _, path in chosen]
 
     def row(self, path: Path) -> Row:
-        """A guess as a row: the output of the row before it stands for the feature."""
+        """A draft token as an input: its feature is the output of its parent."""
         return Row(self.cache.positions[-1] + len(path), path[-1], self.features[path[:-1]])
 
 
 class _Batch:
-    """The calls that grow several trees together. Shapes stay the same from call to call where they can: a change costs time."""
+    """The calls that grow several trees together. Shapes stay the same from call to call if possible, because a change costs time."""
 
     def __init__(self, head: EagleHead, growths: Sequence[_Growth], shape: TreeShape):
         self.head, self.growths, self.shape = head, growths, shape
@@ -110,28 +109,28 @@ class _Batch:
         self.past_values = self._stacked([growth.cache.values for growth in growths])
 
     def first(self) -> None:
-        """Run the rows that wait; the last one of each text guesses what follows it."""
+        """Run the waiting inputs; the last one of each sequence predicts the first level."""
         width = max(self.shape.branches, *(len(rows) for rows in self.waiting))
         call = self._call(width)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
             at = growth.cache.num_rows - len(rows)
             for row in rows:
                 call.add(text, row)
-            call.guess(text, len(rows) - 1, self.shape.temperature(1), slice(at), slice(len(rows)))
+            call.predict(text, len(rows) - 1, self.shape.temperature(1), slice(at), slice(len(rows)))
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
             self._write(text, growth.cache.num_rows - len(rows), len(rows), found)
             growth.expand((), 1.0, found.features[text, 0], found.token_ids[text, 0], found.confidences[text, 0])
 
     def level(self) -> None:
-        """Run the likeliest open nodes of each text."""
+        """Run the likeliest open nodes of each sequence."""
         call = self._call(self.shape.branches)
         levels = [growth.choose() for growth in self.growths]
         for text, (growth, chosen) in enumerate(zip(self.growths, levels, strict=True)):
             for i, (path, _) in enumerate(chosen):
                 ancestors = [growth.rows[path[:depth]] for depth in range(1, len(path))]
                 call.add(text, growth.row(path))
-                call.guess(text, i, self.shape.temperature(len(path) + 1), slice(growth.cache.num_rows), slice(i, i + 1), ancestors)
+                call.predict(text, i, self.shape.temperature(len(path) + 1), slice(growth.cache.num_rows), slice(i, i + 1), ancestors)
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, chosen) in enumerate(zip(self.growths, levels, strict=True)):
             at = growth.cache.num_rows + len(growth.rows)
@@ -143,8 +142,8 @@ class _Batch:
     def _call(self, width: int) -> _Call:
         return _Call(len(self.growths), width, self.shape.branches, self.past_keys, self.hidden_size)
 
-    def _write(self, text: int, at: int, count: int, found: EagleGuesses) -> None:
-        """Keep keys and values of the first `count` rows of a text."""
+    def _write(self, text: int, at: int, count: int, found: EagleOutput) -> None:
+        """Store keys and values of the first `count` inputs of a sequence."""
         keys, values = found.keys[text, :, :count], found.values[text, :, :count]
         self.growths[text].cache.write(at, keys, values)
         if len(self.growths) > 1:
@@ -152,7 +151,7 @@ class _Batch:
 
     @staticmethod
     def _stacked(parts: Sequence[Array]) -> Array:
-        """[kv_heads, capacity, D] of each text as one array; the only one's is not copied."""
+        """Stack [kv_heads, capacity, D] of each sequence; a single one is not copied."""
         if len(parts) == 1:
             return parts[0][None]
         most = max(part.shape[1] for part in parts)
@@ -160,33 +159,34 @@ class _Batch:
 
 
 class _Call:
-    """The arrays of one call: `width` rows of each text, `num_guessing` of which guess; what is not used sees nothing and is ignored."""
+    """The arrays of one call: `width` inputs per sequence, of which up to `num_predicting` predict. Unused entries are masked."""
 
-    def __init__(self, num_texts: int, width: int, num_guessing: int, past_keys: Array, hidden_size: int):
+    def __init__(self, num_texts: int, width: int, num_predicting: int, past_keys: Array, hidden_size: int):
         self.width, self.num_past = width, past_keys.shape[2]
-        self.counts, self.guesses = [0] * num_texts, [0] * num_texts
+        self.counts, self.num_predicted = [0] * num_texts, [0] * num_texts
         self.token_ids = np.zeros((num_texts, width), np.int64)
         self.features = np.zeros((num_texts, width, hidden_size), np.float32)
         self.positions = np.zeros((num_texts, width), np.float32)
-        self.queries = np.zeros((num_texts, num_guessing), np.int32)
-        self.visible = np.zeros((num_texts, num_guessing, self.num_past + width), bool)
-        self.temperatures = np.ones((num_texts, num_guessing), np.float32)
+        self.queries = np.zeros((num_texts, num_predicting), np.int32)
+        self.visible = np.zeros((num_texts, num_predicting, self.num_past + width), bool)
+        self.temperatures = np.ones((num_texts, num_predicting), np.float32)
 
     def add(self, text: int, row: Row) -> None:
         place = text, self.counts[text]
         self.token_ids[place], self.features[place], self.positions[place] = row.token_id, row.feature, row.position
         self.counts[text] += 1
 
-    def guess(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
-        """One row of a text is to guess; it sees these rows of the past, these new ones, and these ancestors, which are in the past too."""
-        place = text, self.guesses[text]
+    def predict(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
+        """Request a prediction from one input of a sequence. It attends to the cache entries `past` and `ancestors` and to the inputs `new`
+        of this call."""
+        place = text, self.num_predicted[text]
         self.queries[place], self.temperatures[place] = text * self.width + row, temperature
         visible = self.visible[place]
         visible[: self.num_past][past] = True
         visible[self.num_past :][new] = True
         visible[list(ancestors)] = True
-        self.guesses[text] += 1
+        self.num_predicted[text] += 1
 
-    def run(self, head: EagleHead, past_keys: Array, past_values: Array) -> EagleGuesses:
+    def run(self, head: EagleHead, past_keys: Array, past_values: Array) -> EagleOutput:
         rows = (self.token_ids, self.features, self.positions, self.queries)
         return head(EagleRows(*rows, past_keys, past_values, self.visible, self.temperatures))

@@ -1,4 +1,4 @@
-"""An EAGLE head in numpy: for the toy target, and what the fast ones are compared with."""
+"""An EAGLE head in numpy: for the toy target, and the reference for the other backends."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.heads.eagle.weights import EagleWeights
-from outpace.heads.runtime import EagleGuesses, EagleRows
+from outpace.heads.runtime import EagleOutput, EagleRows
 from outpace.targets.base import Embeddings, LMHead
 
 
 class NumpyEagle:
-    """Each guessing row's `top` likeliest tokens, with the matrices of the target's embeddings and LM head."""
+    """Runs the head with the matrices of the target's embeddings and LM head; returns the `top` likeliest tokens per prediction."""
 
     def __init__(self, weights: EagleWeights, embeddings: Embeddings, lm_head: LMHead, top: int):
         self.weights, self.embeddings, self.top = weights, embeddings.module, top
         self.lm_head = lm_head.module if weights.vocab_ids is None else lm_head.module[weights.vocab_ids]  # [R, H]
 
-    def __call__(self, rows: EagleRows) -> EagleGuesses:
+    def __call__(self, rows: EagleRows) -> EagleOutput:
         """See `runtime.EagleHead`."""
         weights = self.weights
         x = np.concatenate([self.embeddings[rows.token_ids], rows.features], axis=-1) @ weights.fc.T  # [B, n, H]
@@ -32,14 +32,14 @@ class NumpyEagle:
         confidences = _softmax(x @ self.lm_head.T / rows.temperatures[..., None])
         best = np.argsort(-confidences, axis=-1, kind="stable")[..., : self.top]
         tokens = best if weights.vocab_ids is None else weights.vocab_ids[best]
-        return EagleGuesses(keys, values, x, tokens, np.take_along_axis(confidences, best, axis=-1))
+        return EagleOutput(keys, values, x, tokens, np.take_along_axis(confidences, best, axis=-1))
 
     def _heads(self, x: Array) -> Array:
-        """[B, rows, heads * D] -> [B, heads, rows, D]."""
+        """[B, n, heads * D] -> [B, heads, n, D]."""
         return x.reshape(*x.shape[:2], -1, self.weights.head_dim).swapaxes(1, 2)
 
     def _attended(self, queries: Array, keys: Array, values: Array, rows: EagleRows) -> Array:
-        """queries [B, heads, m, D]: what they gather from the past and from the new rows, [B, m, heads * D]."""
+        """Attention of queries [B, heads, m, D] over the cached and the new entries: [B, m, heads * D]."""
         groups = self.weights.num_heads // self.weights.num_kv_heads
         keys = np.repeat(np.concatenate([rows.past_keys, keys], axis=2), groups, axis=1)  # [B, heads, P + n, D]
         values = np.repeat(np.concatenate([rows.past_values, values], axis=2), groups, axis=1)
@@ -49,7 +49,7 @@ class NumpyEagle:
 
 
 def _rotated(weights: EagleWeights, x: Array, positions: Array) -> Array:
-    """x [..., D] turned by its positions [...], halves as transformers' Llama has them."""
+    """Apply rotary embeddings to x [..., D] at positions [...], with the halves ordered as in transformers' Llama."""
     half = weights.head_dim // 2
     angles = positions[..., None] * (weights.rope_theta ** -(np.arange(half) / half)).astype(np.float32)
     first, second = x[..., :half], x[..., half:]

@@ -1,6 +1,6 @@
-"""An EAGLE head as one compiled OpenVINO model: embeddings, layer, LM head and the choice of the likeliest tokens.
+"""An EAGLE head as one compiled OpenVINO model: embeddings, layer, LM head and the selection of the likeliest tokens.
 
-It runs several times between two passes of the target, and the next level waits for each: its milliseconds are what a draft costs.
+It runs several times between two forward passes of the target, once per level of the tree, so its latency is the cost of a draft.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import openvino.opset13 as ops
 
 from outpace.heads.eagle.weights import EagleWeights
 from outpace.heads.openvino_parts import compiled, feed, linear, logits_of, run
-from outpace.heads.runtime import EagleGuesses, EagleRows
+from outpace.heads.runtime import EagleOutput, EagleRows
 from outpace.targets.base import Embeddings, LMHead
 
-HIDDEN = np.float32(-1e30)  # added to the score of what a row may not see
+HIDDEN = np.float32(-1e30)  # added to the scores of masked entries
 
 
 class OpenVINOEagle:
-    """The models of the target's embeddings and LM head are taken over by this one: their weights keep their form, 8 bits for example."""
+    """Absorbs the models of the target's embeddings and LM head, whose weights keep their precision, such as 8 bits."""
 
     def __init__(self, weights: EagleWeights, embeddings: Embeddings, lm_head: LMHead, top: int):
         self.vocab_ids, self.groups = weights.vocab_ids, weights.num_heads // weights.num_kv_heads
@@ -41,7 +41,7 @@ class OpenVINOEagle:
         self.names = list(inputs)
         self.request = compiled(model, lm_head.threads)
 
-    def __call__(self, rows: EagleRows) -> EagleGuesses:
+    def __call__(self, rows: EagleRows) -> EagleOutput:
         """See `runtime.EagleHead`."""
         mask = np.where(rows.visible, np.float32(0), HIDDEN)
         given = {**vars(rows), "mask": mask.repeat(self.groups, axis=1)}  # [B, m * groups, P + n]
@@ -49,11 +49,11 @@ class OpenVINOEagle:
             self.request.set_input_tensor(place, ov.Tensor(np.ascontiguousarray(given[name]), shared_memory=True))
         run(self.request)
         keys, values, features, best, confidences = (self.request.get_output_tensor(i).data.copy() for i in range(5))
-        return EagleGuesses(keys, values, features, best if self.vocab_ids is None else self.vocab_ids[best], confidences)
+        return EagleOutput(keys, values, features, best if self.vocab_ids is None else self.vocab_ids[best], confidences)
 
 
 def _layer(weights: EagleWeights, embedded: Any, inputs: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """(keys [B, kv, n, D], values [B, kv, n, D], outputs [B, m, H]) of embedded tokens [B, n, H]."""
+    """Build the layer: (keys [B, kv, n, D], values [B, kv, n, D], outputs [B, m, H]) of embedded tokens [B, n, H]."""
     kv_heads, head_dim, size = weights.num_kv_heads, weights.head_dim, weights.hidden_size
     x = linear(ops.concat([embedded, inputs["features"]], -1), weights.fc)
     positions = inputs["positions"]
@@ -74,8 +74,8 @@ def _layer(weights: EagleWeights, embedded: Any, inputs: dict[str, Any]) -> tupl
 
 
 def _attention(queries: Any, keys: Any, values: Any, inputs: dict[str, Any]) -> Any:
-    """What queries [B, kv, m * groups, D] gather from keys and values [B, kv, n, D] and from those of the past: as the queries. Two parts,
-    as joining them would copy the whole past."""
+    """Attention of queries [B, kv, m * groups, D] over the cached entries and over keys and values [B, kv, n, D], in the shape of the
+    queries. The two parts stay separate, because joining them would copy the whole cache."""
     parts = [(inputs["past_keys"], inputs["past_values"]), (keys, values)]
     scores = ops.concat([ops.matmul(queries, key, False, True) for key, _ in parts], -1)
     shares = ops.softmax(ops.add(scores, ops.unsqueeze(inputs["mask"], ops.constant(1))), -1)
@@ -92,7 +92,7 @@ def _mlp(weights: EagleWeights, x: Any) -> Any:
 
 
 def _rotated(weights: EagleWeights, x: Any, positions: Any) -> Any:
-    """Rotary positions, halves as transformers' Llama has them; positions have the rank of x, 1 in the last axis."""
+    """Rotary embeddings, with the halves ordered as in transformers' Llama; positions have the rank of x and size 1 in the last axis."""
     half = weights.head_dim // 2
     frequencies = weights.rope_theta ** -(np.arange(half) / half)
     angles = ops.multiply(positions, ops.constant(np.tile(frequencies, 2).astype(np.float32)))
@@ -102,5 +102,5 @@ def _rotated(weights: EagleWeights, x: Any, positions: Any) -> Any:
 
 
 def _reshaped(x: Any, *shape: int, special_zero: bool = True) -> Any:
-    """x in another shape; 0 keeps an axis."""
+    """Reshape x; with `special_zero`, 0 keeps an axis."""
     return ops.reshape(x, ops.constant(np.array(shape, np.int64)), special_zero)

@@ -1,7 +1,7 @@
-"""What an EAGLE head remembers of finished texts, so that the next turn of a talk need not be read again for its sake.
+"""K/V of an EAGLE head for finished sequences, so that the target can reuse its own prefix cache in the next turn of a conversation.
 
-The target keeps K/V of texts that were run, and does not run them twice. A head that was not there the first time would then know nothing
-of the prompt, and guess worse. So it says how far it remembers a text, and the target runs the rest.
+The target does not run a cached prefix again, so a head without K/V for that prefix would miss its features and draft worse. The head
+therefore reports how long a prefix it has stored, and the target runs the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_ROWS, MAX_TEXTS = 16_384, 64
 
 @dataclass(frozen=True)
 class _Kept:
-    """A text's tokens [n] and the keys and values [kv_heads, m, D] of its first m rows, m < n: a row is of a token and the one after it."""
+    """The tokens [n] of a sequence and the keys and values [kv_heads, m, D] of its first m entries; m < n, as an entry spans two tokens."""
 
     token_ids: Array
     keys: Array
@@ -30,7 +30,7 @@ class _Kept:
         return len(self.keys[0])
 
     def num_shared(self, token_ids: Array) -> int:
-        """Rows that a text with these tokens [n] has as well."""
+        """Number of entries shared with a sequence of these tokens [n]."""
         length = min(len(self.token_ids), len(token_ids))
         differs = np.flatnonzero(self.token_ids[:length] != token_ids[:length])
         alike = int(differs[0]) if len(differs) else length
@@ -38,13 +38,13 @@ class _Kept:
 
 
 class EagleMemory:
-    """The texts used last, MAX_TEXTS and MAX_ROWS of them at most."""
+    """The most recently used sequences: at most MAX_TEXTS, with at most MAX_ROWS entries in total."""
 
     def __init__(self) -> None:
-        self.texts: list[_Kept] = []  # the one used last is the last
+        self.texts: list[_Kept] = []  # most recently used last
 
     def keep(self, token_ids: Sequence[int], cache: EagleCache) -> None:
-        """Remember a text as far as its rows have no gap. One that begins it is not needed any more."""
+        """Store a sequence up to the first gap in its entries. A stored prefix of it is dropped."""
         text = np.array(token_ids, np.int32)
         places = np.array(cache.positions, np.int64)
         gaps = np.flatnonzero(places != np.arange(len(places)))
@@ -57,14 +57,14 @@ class EagleMemory:
             del self.texts[0]
 
     def num_reusable_prefix(self, token_ids: Sequence[int]) -> int:
-        """How many tokens at the beginning of this text have rows here; all of a text for which there is no room, as it would be read
+        """Length of the longest stored prefix, in tokens. A sequence too long to store counts as stored, because it would otherwise be run
         again in every turn."""
         if len(token_ids) > MAX_ROWS:
             return len(token_ids)
         return self._best(token_ids)[1]
 
     def recall(self, token_ids: Sequence[int], num_rows: int, cache: EagleCache) -> None:
-        """Give an empty cache the first `num_rows` rows of this text, or as many of them as are known."""
+        """Fill an empty cache with the first `num_rows` entries of this sequence, or as many as are stored."""
         best, num_reusable_prefix = self._best(token_ids)
         count = min(num_rows, num_reusable_prefix)
         if best is None or not count:
@@ -75,7 +75,7 @@ class EagleMemory:
         cache.write(0, best.keys[:, :count], best.values[:, :count])
 
     def _best(self, token_ids: Sequence[int]) -> tuple[_Kept | None, int]:
-        """The remembered text that shares most rows with this one, and how many."""
+        """The stored sequence that shares most entries with this one, and their number."""
         text = np.array(token_ids, np.int32)
         best = max(self.texts, key=lambda kept: kept.num_shared(text), default=None)
         return best, 0 if best is None else best.num_shared(text)

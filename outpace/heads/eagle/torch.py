@@ -1,4 +1,4 @@
-"""An EAGLE head in torch, on the device and in the number format of the target's LM head."""
+"""An EAGLE head in torch, on the device and in the data type of the target's LM head."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from outpace.arrays import Array
 from outpace.heads.eagle.weights import TENSORS, EagleWeights
-from outpace.heads.runtime import EagleGuesses, EagleRows
+from outpace.heads.runtime import EagleOutput, EagleRows
 from outpace.targets.base import Embeddings, LMHead
 
 
 class TorchEagle:
-    """The target's modules are run as they are; for a reduced vocabulary the LM head's rows are copied."""
+    """Runs the target's own modules; for a reduced vocabulary the needed rows of the LM head are copied."""
 
     def __init__(self, weights: EagleWeights, embeddings: Embeddings, lm_head: LMHead, top: int):
         self.weights, self.embeddings, self.lm_head, self.top = weights, embeddings.module, lm_head.module, top
@@ -28,7 +28,7 @@ class TorchEagle:
             bias = getattr(self.lm_head, "bias", None)
             self.reduced = like.detach()[self.vocab_ids], None if bias is None else bias.detach()[self.vocab_ids]
 
-    def __call__(self, rows: EagleRows) -> EagleGuesses:
+    def __call__(self, rows: EagleRows) -> EagleOutput:
         """See `runtime.EagleHead`."""
         with torch.inference_mode():
             embedded = self.embeddings(self._tensor(rows.token_ids)).to(self.like.device, self.like.dtype)
@@ -43,14 +43,14 @@ class TorchEagle:
             confidences, best = torch.softmax(logits.float() / self._tensor(rows.temperatures)[..., None], -1).topk(self.top, dim=-1)
             tokens = best if self.vocab_ids is None else self.vocab_ids[best]
             keys, values, x = (array.float().cpu().numpy() for array in (keys, values, x))
-            return EagleGuesses(keys, values, x, tokens.cpu().numpy(), confidences.cpu().numpy())
+            return EagleOutput(keys, values, x, tokens.cpu().numpy(), confidences.cpu().numpy())
 
     def _heads(self, x: Any, name: str) -> Any:
-        """[B, rows, H] -> [B, heads, rows, D]."""
+        """[B, n, H] -> [B, heads, n, D]."""
         return linear(x, self.matrices[name]).unflatten(-1, (-1, self.weights.head_dim)).transpose(1, 2)
 
     def _attended(self, queries: Any, keys: Any, values: Any, rows: EagleRows) -> Any:
-        """queries [B, heads, m, D]: what they gather from the past and from the new rows, [B, m, heads * D]."""
+        """Attention of queries [B, heads, m, D] over the cached and the new entries: [B, m, heads * D]."""
         groups = self.weights.num_heads // self.weights.num_kv_heads
         keys = torch.cat([self._float(rows.past_keys), keys], 2).repeat_interleave(groups, 1)
         values = torch.cat([self._float(rows.past_values), values], 2).repeat_interleave(groups, 1)
@@ -59,14 +59,14 @@ class TorchEagle:
         return scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None]).transpose(1, 2).flatten(2)
 
     def _mlp(self, x: Any) -> Any:
-        """x plus the MLP of its norm; the mean of squares in float32, as transformers' Llama has it."""
+        """x plus the MLP of its norm; the mean of squares is in float32, as in transformers' Llama."""
         wide = x.float()
         normed = (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.weights.norm_eps)).to(x.dtype) * self.matrices["norm"]
         inner = silu(linear(normed, self.matrices["gate_proj"])) * linear(normed, self.matrices["up_proj"])
         return x + linear(inner, self.matrices["down_proj"])
 
     def _rotated(self, x: Any, positions: Any) -> Any:
-        """x [B, heads, rows, D] turned by its positions [B, rows], halves as transformers' Llama has them."""
+        """Apply rotary embeddings to x [B, heads, n, D] at positions [B, n], with the halves ordered as in transformers' Llama."""
         angles = (positions[..., None] * self.frequencies)[:, None]
         cos, sin = (torch.cat([part, part], -1).to(x.dtype) for part in (angles.cos(), angles.sin()))
         first, second = x.chunk(2, -1)

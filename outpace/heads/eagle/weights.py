@@ -1,8 +1,8 @@
-"""An EAGLE head (2401.15077): one transformer layer that guesses the target's next hidden state, and so the token after the next one.
+"""An EAGLE head (2401.15077): one transformer layer that predicts the target's next hidden state, and thereby the token after the next.
 
-Row t takes the feature g_t [H], the hidden state that the target's LM head read at position t, and the embedding of token t + 1:
-`x = fc([embedding, g_t])`, then one Llama layer without its input norm, at position t, which sees the rows before it. Its output
-a_t [H] goes to the target's LM head, which makes of it a guess of token t + 2, and stands for g_(t+1) in the row after it.
+Input t is the feature g_t [H], which is the hidden state that the target's LM head read at position t, and the embedding of token t + 1:
+`x = fc([embedding, g_t])`, followed by one Llama layer without its input norm, at position t, which attends to the inputs before it. The
+target's LM head maps the output a_t [H] to a prediction of token t + 2; for the next draft token a_t replaces g_(t+1).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from outpace.heads import checks
 from outpace.heads.format import DraftHeads
 
 MAX_HEADS, MAX_HEAD_DIM, MAX_INTERMEDIATE, MAX_TEMPERATURES = 1024, 1024, 1 << 20, 32
-TENSORS = {  # what the matrices of EagleWeights are called on disk; vLLM calls them the same
+TENSORS = {  # names of the matrices of EagleWeights on disk, the same as vLLM's
     "fc": "fc.weight",
     **{f"{part}_proj": f"layers.0.self_attn.{part}_proj.weight" for part in "qkvo"},
     **{f"{part}_proj": f"layers.0.mlp.{part}_proj.weight" for part in ("gate", "up", "down")},
@@ -27,11 +27,11 @@ TENSORS = {  # what the matrices of EagleWeights are called on disk; vLLM calls 
 
 @dataclass(frozen=True)
 class EagleWeights:
-    """Float32; matrices are [out, in], as torch has them. D is the size of an attention head.
+    """Weights in float32; matrices are [out, in], as in torch. D is the size of an attention head.
 
     fc [H, 2H], the embedding's half first; q_proj [heads * D, H], k_proj and v_proj [kv_heads * D, H], o_proj [H, heads * D]; gate_proj and
     up_proj [I, H], down_proj [H, I]; norm [H], of the MLP's input; vocab_ids [R], the tokens of a reduced vocabulary, or None;
-    temperatures [n], what the logits of the guesses at depth 1, 2, … are divided by, the last one for all deeper ones.
+    temperatures [n], divisors of the logits at depth 1, 2, …, the last one for all deeper levels.
     """
 
     fc: Array
@@ -56,17 +56,17 @@ class EagleWeights:
         return int(self.fc.shape[0])
 
 
-def eagle_weights(helper: DraftHeads) -> EagleWeights:
-    """The weights of a helper of kind eagle. Raises BadInputError for settings or tensors that are missing, surplus or of a wrong shape."""
-    if helper.kind != "eagle":
-        raise BadInputError(f"this helper is of kind {helper.kind!r}, not eagle")
-    settings, size = helper.settings, helper.base.hidden_size
+def eagle_weights(heads: DraftHeads) -> EagleWeights:
+    """The weights of heads of kind eagle. Raises BadInputError for settings or tensors that are missing, surplus or of a wrong shape."""
+    if heads.kind != "eagle":
+        raise BadInputError(f"these heads are of kind {heads.kind!r}, not eagle")
+    settings, size = heads.settings, heads.base.hidden_size
     num_heads = checks.count(settings, "num_attention_heads", 1, MAX_HEADS)
     num_kv_heads = checks.count(settings, "num_key_value_heads", 1, num_heads)
     head_dim = checks.count(settings, "head_dim", 2, MAX_HEAD_DIM)
     inner = checks.count(settings, "intermediate_size", 1, MAX_INTERMEDIATE)
     if num_heads % num_kv_heads or head_dim % 2:
-        raise BadInputError(f"{num_heads} attention heads of {head_dim} must be a multiple of {num_kv_heads} key heads, of an even size")
+        raise BadInputError(f"{num_heads} attention heads must be a multiple of {num_kv_heads} key heads, and the size {head_dim} even")
     shapes = {
         "fc": (size, 2 * size),
         "q_proj": (num_heads * head_dim, size),
@@ -79,8 +79,8 @@ def eagle_weights(helper: DraftHeads) -> EagleWeights:
         "norm": (size,),
     }
     return EagleWeights(
-        **_matrices(helper, shapes),
-        vocab_ids=checks.vocab_ids(helper),
+        **_matrices(heads, shapes),
+        vocab_ids=checks.vocab_ids(heads),
         temperatures=checks.temperatures(settings.get("temperatures", [1.0]), None, MAX_TEMPERATURES),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -90,16 +90,16 @@ def eagle_weights(helper: DraftHeads) -> EagleWeights:
     )
 
 
-def _matrices(helper: DraftHeads, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
-    """The tensors of these shapes by the names of EagleWeights, float32."""
+def _matrices(heads: DraftHeads, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """The tensors of these shapes in float32, under the names of EagleWeights."""
     found: dict[str, Array] = {}
     for name, shape in shapes.items():
-        tensor = helper.tensors.get(TENSORS[name])
+        tensor = heads.tensors.get(TENSORS[name])
         if tensor is None or tensor.shape != shape:
             is_there = "missing" if tensor is None else list(tensor.shape)
             raise BadInputError(f"{TENSORS[name]} must be {list(shape)}, not {is_there}")
         found[name] = tensor.astype(np.float32)
-    unused = set(helper.tensors) - {TENSORS[name] for name in shapes} - {"vocab_ids"}
+    unused = set(heads.tensors) - {TENSORS[name] for name in shapes} - {"vocab_ids"}
     if unused:
-        raise BadInputError(f"tensors that an eagle head has no use for: {', '.join(sorted(unused))[:200]}")
+        raise BadInputError(f"tensors that an eagle head does not use: {', '.join(sorted(unused))[:200]}")
     return found

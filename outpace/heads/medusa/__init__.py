@@ -1,1 +1,1 @@
-"""Medusa heads: weights, other tools' layouts, one file per backend."""
+"""Medusa heads (2401.10774): weights, the layouts of other tools, and one file per backend."""

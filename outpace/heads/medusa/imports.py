@@ -1,8 +1,8 @@
-"""Medusa heads made by others: in the layout of the original (FasterDecoding, TGI) or in vLLM's.
+"""Import of Medusa heads in the layouts of other tools: the original (FasterDecoding, TGI) and vLLM's.
 
 Original: `{head}.{layer}.linear.weight|bias` and `{head}.{num_layers}.weight`, each head's own LM head. vLLM:
-`blocks.{head}.layers.{layer}.weight` (biases count only with `medusa_fc_bias`), `lm_heads.{head}.weight` and, for a reduced vocabulary,
-`token_map`. Neither says for which weights the heads were made: the caller's word is taken, and only sizes are checked.
+`blocks.{head}.layers.{layer}.weight` (biases are used only with `medusa_fc_bias`), `lm_heads.{head}.weight` and, for a reduced vocabulary,
+`token_map`. Neither layout identifies the model the heads were trained for, so only sizes are checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from outpace.heads.format import DraftHeads, read_config
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.targets.identity import Base
 
-NAMES = ("medusa_lm_head.safetensors", "model.safetensors", "medusa_lm_head.pt", "pytorch_model.bin")  # the first that is there is read
+NAMES = ("medusa_lm_head.safetensors", "model.safetensors", "medusa_lm_head.pt", "pytorch_model.bin")  # the first that exists is read
 PATTERNS = {  # theirs -> ours; {n} is the number of layers
     r"(\d+)\.(\d+)\.linear\.(weight|bias)": r"heads.\1.blocks.\2.\3",
     r"blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)": r"heads.\1.blocks.\2.\3",
@@ -32,15 +32,15 @@ PATTERNS = {  # theirs -> ours; {n} is the number of layers
 
 
 def load_medusa(folder: Path, base: Base) -> DraftHeads:
-    """Medusa heads for this model from a folder in our format or one of the others. Raises BadInputError for any that do not fit."""
+    """Read Medusa heads for this model from a folder in outpace's format or one of the others. Raises BadInputError if they do not fit."""
     config = read_config(folder)
     ours = DraftHeads.from_pretrained(folder, base) if "format" in config else None
     try:
-        helper = ours or _imported(folder, config, base)
-        medusa_weights(helper)
+        heads = ours or _imported(folder, config, base)
+        medusa_weights(heads)
     except BadInputError as error:
         raise BadInputError(f"the heads in {folder} do not fit: {error}") from error
-    return helper
+    return heads
 
 
 def _imported(folder: Path, config: Mapping[str, Any], base: Base) -> DraftHeads:
@@ -65,12 +65,12 @@ def _imported(folder: Path, config: Mapping[str, Any], base: Base) -> DraftHeads
 def _setting(config: Mapping[str, Any], *names: str) -> int:
     value = next((config[name] for name in names if name in config), None)
     if not isinstance(value, int) or not 0 <= value <= 64:
-        raise BadInputError(f"its config.json has no number {names[0]}")
+        raise BadInputError(f"config.json has no number {names[0]} from 0 to 64")
     return value
 
 
 def _renamed(theirs: Mapping[str, Array], num_layers: int) -> dict[str, Array]:
-    """The tensors under our names. Raises BadInputError for one that is not known."""
+    """The tensors under outpace's names. Raises BadInputError for an unknown name."""
     patterns = {re.compile(pattern.replace("{n}", str(num_layers))): name for pattern, name in PATTERNS.items()}
     found = {}
     for name, tensor in theirs.items():
@@ -82,13 +82,13 @@ def _renamed(theirs: Mapping[str, Array], num_layers: int) -> dict[str, Array]:
 
 
 def _cut(name: str, tensor: Array, vocab_ids: Array, base: Base) -> Array:
-    """An LM head over the whole vocabulary, cut to the tokens of the map; anything else as it is."""
+    """Reduce an LM head over the whole vocabulary to the tokens of the map; other tensors stay as they are."""
     is_whole = name.endswith(".lm_head.weight") and len(tensor) == base.vocab_size
     return tensor[vocab_ids] if is_whole and 0 <= vocab_ids.min() <= vocab_ids.max() < base.vocab_size else tensor
 
 
 def _read(folder: Path) -> dict[str, Array]:
-    """The weights in a folder, floats in float32, names without a prefix."""
+    """Read the weights in a folder, floats as float32, names without their prefix."""
     path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if path is None:
         raise BadInputError(f"there are no weights, none of {', '.join(NAMES)}")
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
     try:
         entries: list[tuple[str, dict[str, Any]]] = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
         for name, entry in entries:
-            if entry["dtype"] == "BF16":  # the upper half of a float32; numpy has no such type
+            if entry["dtype"] == "BF16":  # the upper half of a float32; numpy has no bfloat16
                 values = (np.frombuffer(entry["data"], np.uint16).astype(np.uint32) << 16).view(np.float32)
             else:
                 values = np.frombuffer(entry["data"], types[entry["dtype"]])
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def _read_pickle(path: Path) -> dict[str, Array]:
-    """A torch file with nothing but tensors in it; whatever else it holds is not run."""
+    """Read a torch file. Only tensors are loaded; no code in the file is run."""
     try:
         import torch
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Medusa heads in numpy: for the toy target, and what the fast ones are compared with."""
+"""Medusa heads in numpy: for the toy target, and the reference for the other backends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from outpace.targets.base import LMHead
 
 
 class NumpyHeads:
-    """Each head's `top` likeliest tokens, with the LM head's matrix or the heads' own."""
+    """Returns the `top` likeliest tokens of each head, with the matrix of the target's LM head or the heads' own."""
 
     def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
         self.weights, self.top = weights, top
@@ -20,13 +20,13 @@ class NumpyHeads:
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
         """See `runtime.Heads`."""
         weights = self.weights
-        x = np.repeat(hidden.T[None], weights.num_heads, axis=0)  # [K, H, rows]
+        x = np.repeat(hidden.T[None], weights.num_heads, axis=0)  # [K, H, n]
         for weight, bias in zip(weights.weights, weights.biases, strict=True):
             y = weight @ x + bias[:, :, None]
             x = x + y / (1 + np.exp(-y))
         if weights.projections is not None:
             x = weights.projections @ x
-        logits = (self.lm_heads @ x).transpose(2, 0, 1) / weights.temperatures[:, None]  # [rows, K, R]
+        logits = (self.lm_heads @ x).transpose(2, 0, 1) / weights.temperatures[:, None]  # [n, K, R]
         confidences = np.exp(logits - logits.max(axis=2, keepdims=True))
         confidences /= confidences.sum(axis=2, keepdims=True)
         best = np.argsort(-confidences, axis=2, kind="stable")[:, :, : self.top]

@@ -1,4 +1,4 @@
-"""Medusa heads as one compiled OpenVINO model: one pass over the LM head for all of them, the likeliest tokens chosen inside."""
+"""Medusa heads as one compiled OpenVINO model, which runs the LM head once for all of them and selects the likeliest tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from outpace.targets.base import LMHead
 
 
 class OpenVINOHeads:
-    """The model of the target's LM head is taken over by this one: its weights keep their form, 8 bits for example."""
+    """Absorbs the model of the target's LM head, whose weights keep their precision, such as 8 bits."""
 
     def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
         self.vocab_ids = weights.vocab_ids
@@ -27,7 +27,7 @@ class OpenVINOHeads:
         else:
             logits = ops.concat([linear(state, own) for state, own in zip(states, weights.lm_heads, strict=True)], 0)
         size = lm_head.vocab_size if weights.vocab_ids is None else len(weights.vocab_ids)
-        by_head = ops.reshape(logits, ops.constant(np.array([weights.num_heads, -1, size])), False)  # [K, rows, R]
+        by_head = ops.reshape(logits, ops.constant(np.array([weights.num_heads, -1, size])), False)  # [K, n, R]
         scaled = ops.divide(by_head, ops.constant(weights.temperatures[:, None, None]))
         best = ops.topk(ops.softmax(scaled, -1), ops.constant(np.int64(top)), -1, "max", "value", index_element_type="i32")
         model = ov.Model([ops.result(best.output(0)), ops.result(best.output(1))], [hidden])
@@ -42,7 +42,7 @@ class OpenVINOHeads:
 
 
 def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
-    """hidden [rows, H] through one head's blocks and projection: [rows, H]."""
+    """Apply the blocks and the projection of one head to hidden states [n, H]: [n, H]."""
     x = hidden
     for weight, bias in zip(weights.weights[:, head], weights.biases[:, head], strict=True):
         x = ops.add(x, ops.swish(ops.add(linear(x, weight), ops.constant(bias))))
@@ -50,6 +50,6 @@ def _state(weights: MedusaWeights, head: int, hidden: Any) -> Any:
 
 
 def _shared_head(weights: MedusaWeights, lm_head: LMHead, states: Sequence[Any]) -> Any:
-    """The target's LM head behind the states, K of [rows, H], in one pass: [K * rows, R]; cut to the reduced vocabulary if there is one."""
+    """Apply the target's LM head to the states, K of [n, H], at once: [K * n, R]. A reduced vocabulary is applied to the LM head."""
     rows = ops.unsqueeze(ops.concat(list(states), 0), ops.constant(0))
     return ops.squeeze(logits_of(rows, lm_head, weights.vocab_ids), ops.constant(0))

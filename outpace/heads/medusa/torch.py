@@ -1,4 +1,4 @@
-"""Medusa heads in torch, on the device and in the number format of the target's LM head."""
+"""Medusa heads in torch, on the device and in the data type of the target's LM head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outpace.targets.base import LMHead
 
 
 class TorchHeads:
-    """The target's LM head is run as it is, unless the heads have their own; for a reduced vocabulary its rows are copied."""
+    """Runs the target's own LM head unless the heads have LM heads; for a reduced vocabulary the needed rows are copied."""
 
     def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
         self.lm_head, self.bias = lm_head.module, None
@@ -36,7 +36,7 @@ class TorchHeads:
         """See `runtime.Heads`."""
         with torch.inference_mode():
             like = self.lm_head.weight
-            x = torch.from_numpy(hidden).to(like.device, like.dtype).expand(self.num_heads, -1, -1)  # [K, rows, H]
+            x = torch.from_numpy(hidden).to(like.device, like.dtype).expand(self.num_heads, -1, -1)  # [K, n, H]
             for weight, bias in self.blocks:
                 x = x + torch.nn.functional.silu(torch.baddbmm(bias, x, weight.mT))
             if self.projections is not None:

@@ -1,1 +1,1 @@
-"""The CPU target: converted models with paged attention."""
+"""The CPU target: a converted model, run by OpenVINO with paged attention."""

@@ -1,7 +1,7 @@
-"""Blocks of K/V rows: a free list with reference counts, where full blocks can be found again by their content.
+"""Blocks of the K/V cache: a free list with reference counts, in which full blocks can be found by their content.
 
-Requests that start with the same tokens share the blocks of that start. A block is identified by its tokens and by the
-block before it, so two blocks are equal only if everything up to their end is equal.
+Requests that start with the same tokens share the blocks of that prefix. A block is identified by its tokens and the block before it,
+so two blocks are equal only if the sequences up to their ends are equal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = 0  # identity of "nothing before this block"
 
 
 class BlockPool:
-    """`num_blocks` blocks of `block_size` rows. A released block keeps its content until it is needed (least recently used first)."""
+    """`num_blocks` blocks of `block_size` tokens. A released block keeps its content until it is reused, least recently used first."""
 
     def __init__(self, num_blocks: int, block_size: int):
         self.num_blocks, self.block_size = num_blocks, block_size
@@ -26,7 +26,7 @@ class BlockPool:
         self.num_identities = ROOT
 
     def find(self, token_ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """(blocks, identities) of the longest stored start of `token_ids` in whole blocks. Nothing is reserved yet."""
+        """(blocks, identities) of the longest stored prefix of `token_ids`, in whole blocks. Reserves nothing."""
         blocks: list[int] = []
         identities: list[int] = []
         identity = ROOT
@@ -40,7 +40,7 @@ class BlockPool:
         return blocks, identities
 
     def take(self, shared: Sequence[int], num_new: int) -> list[int]:
-        """Reserve the shared blocks and `num_new` free ones. Raises OutOfSlots, with nothing reserved."""
+        """Reserve the shared blocks and `num_new` free ones. Raises OutOfSlots and then reserves nothing."""
         if len(self.free) - sum(block in self.free for block in shared) < num_new:
             raise OutOfSlots
         for block in shared:
@@ -55,7 +55,7 @@ class BlockPool:
         return [*shared, *new]
 
     def remember(self, block: int, identity_before: int, token_ids: Sequence[int]) -> int:
-        """A block is full: make it findable. Returns its identity (that of an equal block, where one is known)."""
+        """Make a full block available to find(). Returns its identity, which is that of an equal block if there is one."""
         content = (identity_before, tuple(token_ids))
         if content in self.by_content:
             return self.by_content[content][0]
@@ -65,7 +65,7 @@ class BlockPool:
         return self.num_identities
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Give blocks back; the last blocks of a text are reused first."""
+        """Release blocks; the last blocks of a sequence are reused first."""
         for block in reversed(blocks):
             self.references[block] -= 1
             if self.references[block] == 0:

@@ -1,4 +1,4 @@
-"""Surgery on an OpenVINO model: low-rank weights of a helper beside every layer's MLP, for the rows of a gate alone."""
+"""Graph edit on an OpenVINO model: low-rank weights beside the MLP of every layer, for gated tokens only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import openvino.opset13 as ops
 from outpace.errors import BadInputError
 from outpace.targets.low_rank import LowRank
 
-_MLP = re.compile(r"layers\.(\d+)\.mlp\.(up|down)_proj\b")  # in the names of matrix products, which are those of the model's modules
+_MLP = re.compile(r"layers\.(\d+)\.mlp\.(up|down)_proj\b")  # matrix products have the names of the model's modules
 
 
 def add_low_rank(model: Any, gate: Any, low_rank: LowRank) -> None:
-    """Let the MLP of layer l, which reads x [rows, 1, H], add `(x down[l]) up[l]` where `gate` [rows, 1, 1] is true. Other rows keep
-    every bit. Raises BadInputError for a model whose MLPs are not found."""
+    """Make the MLP of layer l, with input x [n, 1, H], add `(x down[l]) up[l]` where `gate` [n, 1, 1] is true. The values of other tokens
+    stay bit-identical. Raises BadInputError if the model's MLPs are not found."""
     products: dict[tuple[str, int], Any] = {}
     for node in model.get_ops():
         found = _MLP.search(node.get_friendly_name()) if node.get_type_name() == "MatMul" else None
@@ -24,7 +24,7 @@ def add_low_rank(model: Any, gate: Any, low_rank: LowRank) -> None:
             products[found[2], int(found[1])] = node
     layers = range(low_rank.num_layers)
     if set(products) != {(kind, layer) for kind in ("up", "down") for layer in layers}:
-        raise BadInputError(f"low-rank weights are for {len(layers)} layers with an MLP each, and this model's are not found")
+        raise BadInputError(f"low-rank weights need {len(layers)} layers with an MLP each; this model has no such layers")
     for layer in layers:
         before, after = products["up", layer].input_value(0), products["down", layer].output(0)
         readers = list(after.get_target_inputs())

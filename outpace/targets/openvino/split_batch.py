@@ -1,4 +1,4 @@
-"""A batch that is too wide for one pass, in several: cut before it runs, joined after."""
+"""Split a batch with too many tokens for one forward pass, and join the outputs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from outpace.tree.segment import Segment, TreeBatch
 
 
 def pieces(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
-    """The batch as several, of at most `limit` rows each unless one tree alone has more; chains are cut, trees are not.
+    """Split the batch into pieces of at most `limit` tokens. Chains are cut; trees are not, so a larger tree is a piece by itself.
 
-    A later piece of a chain stands on a slot that has the earlier ones: their rows are in the cache when it runs.
+    The slot of a later piece of a chain already contains the earlier pieces, whose K/V is cached by the time it runs.
     """
     piece: list[Segment] = []
     room = limit
@@ -35,7 +35,7 @@ def pieces(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
 
 
 def joined(outputs: Iterable[TargetOutput]) -> TargetOutput:
-    """The outputs of all pieces as those of one pass; each is copied before the next piece writes over it."""
+    """Join the outputs of all pieces into those of one forward pass; each is copied before the next piece overwrites it."""
     logits, hidden, prompt_hidden = [], list[Array](), list[Array]()
     for output in outputs:
         logits.append(output.logits.copy())

@@ -1,12 +1,12 @@
-"""The CPU target: a converted model with paged attention. Same tokens in, same bits out, however the work is cut.
+"""The CPU target: a converted model with paged attention, whose logits are bit-identical however the work is divided.
 
-Ragged batches, chunked prefill and token trees are one call: every sequence has a block table, a number of cached rows
-and a mask over its new rows. Measured on this path: the logits of a token have the same bits in a pass of any width, beside
-any other sequence, if K/V are bf16 or f32 and every sequence has at least 2 rows in the pass. A sequence with 1 row takes
-another attention kernel (logits then differ by up to 1), so it is padded with a row nobody sees; some CPUs need wider passes,
-which is measured at the start. In a tree the rows of a chain
-that starts at the first row keep those bits too; rows of side branches do not always (their keys stand elsewhere, and sums
-are taken in another order), hence `exact_trees=False`: the engine checks them once more.
+Ragged batches, chunked prefill and token trees are one call: each sequence has a block table, a number of cached tokens and a mask over
+its new tokens. Measured: the logits of a token are bit-identical in a forward pass with any number of tokens and any other sequences, if
+K/V are bf16 or f32 and each sequence has at least 2 tokens in the pass. A sequence with 1 token would take another attention kernel
+(logits then differ by up to 1), so it is padded with a dummy token that no real token attends to. Some CPUs need more tokens; the
+constructor measures how many. In a tree, the chain that starts at the first token has the same bits too; side branches do not always,
+because their keys stand elsewhere and sums are taken in another order. Hence `exact_trees=False`: the engine runs tokens that were
+accepted on a side branch again to confirm them.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 logger = logging.getLogger("outpace")
 
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
-MIN_ROWS = 2  # of a sequence in a pass, and of the logits
-STEADY_ROWS = 64  # passes up to this width are padded to a steady one
-KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where rows are written
-WIDE = (64, 128, 256, 512)  # tried at the start, narrow ones first: passes whose rows have the bits of narrow ones; with AVX2 up to some 90
-ANY_WIDTH = 1 << 30  # of a pass that need not be cut
-EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at the start: the narrowest that gives the bits of the widest is the least width
-QUANTIZATION_GROUP = "64"  # activations that share a scale where weights are int8
-_STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16: rows are only copied, never read
+MIN_ROWS = 2  # least number of tokens of a sequence in a forward pass, and of rows of the logits
+STEADY_ROWS = 64  # forward passes of up to this many tokens are padded to a steady number
+KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where K/V is written
+WIDE = (64, 128, 256, 512)  # numbers of tokens tried at startup; the largest with the bits of a small pass is the limit (AVX2: about 90)
+ANY_WIDTH = 1 << 30  # no limit on the tokens of a forward pass
+EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at startup: the smallest that has the bits of the largest is the minimum
+QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
+_STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16; K/V is only copied, never read
 
 
 class OpenVINOTarget(TargetModel):
-    """`path` is a converted model (models/convert.py). bf16 computes and caches in bf16, int8 and f32 in f32.
+    """Runs the converted model at `path` (models/convert.py). Precision bf16 computes and caches in bf16, int8 and f32 in f32.
 
-    With `hidden`, the hidden states that the LM head reads come back too: no time could be measured for it, and logits keep their bits.
+    `hidden` also returns the hidden states that the LM head reads; it costs no measurable time and leaves the logits bit-identical.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ class OpenVINOTarget(TargetModel):
         self.pass_rows = self._find_pass_rows()
 
     def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
-        """(an infer request of the model, the width of vectors in place of tokens or 0 where it takes none)."""
+        """(an infer request of the model, the size H of vectors in place of tokens or 0 if it takes none). Raises OutpaceError if OpenVINO
+        cannot load the model."""
         core = ov.Core()
         try:
             model = graphs.paged(core.read_model(self.path), self.capabilities.hidden)
@@ -99,7 +100,7 @@ class OpenVINOTarget(TargetModel):
             raise OutpaceError(f"OpenVINO cannot load {self.path}: {str(error).strip().splitlines()[-1]}") from error
 
     def _create_vectors(self, size: int) -> VectorTable | None:
-        """The table that rows of helpers' vectors read, in place; None for a model without."""
+        """The table of trained vectors, which the model reads in place; None for a model that takes none."""
         if not size:
             return None
         self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
@@ -108,14 +109,15 @@ class OpenVINOTarget(TargetModel):
         return table
 
     def _warm_up(self, memory: set[Range]) -> None:
-        """Run once, so that the weights reach their final form, and move them to huge pages."""
+        """Run once, so that the weights reach their final layout, then move them to huge pages."""
         slot = self.allocate(MIN_ROWS)
         self.forward([Segment(slot, [0])])
         self.free(slot)
         collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_rows])
 
     def _find_min_rows(self) -> int:
-        """The narrowest pass that gives the bits of wide ones: 2 rows in f32. With bf16 on AMX, up to 4 rows take another kernel."""
+        """The smallest forward pass that has the bits of large ones: 2 tokens in f32. With bf16 on AMX, up to 4 tokens take another
+        kernel."""
         tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_WIDTHS))]
         slot = self.allocate(len(tokens))
         *rows, widest = (self.forward([Segment(slot, tokens[:width])]).logits[:MIN_ROWS].copy() for width in EXACT_WIDTHS)
@@ -123,11 +125,11 @@ class OpenVINOTarget(TargetModel):
         self.recent_rows.clear()
         found = [width for width, logits in zip(EXACT_WIDTHS, rows, strict=False) if np.array_equal(logits, widest)]
         if not found:
-            logger.warning("on this CPU logits depend on the width of a pass: texts may differ between drafters; try --precision f32")
+            logger.warning("on this CPU logits depend on the number of tokens in a forward pass: texts may differ; try --precision f32")
         return min(found, default=MIN_ROWS)
 
     def _find_pass_rows(self) -> int:
-        """The widest pass that gives the bits of narrow ones; wider batches are run in pieces."""
+        """The largest forward pass that has the bits of small ones; larger batches are split."""
         widths = [width for width in WIDE if width <= min(self.max_cached_tokens // 2, self.capabilities.max_len)]
         tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_ROWS, *widths]))]
         slot, other = self.allocate(MIN_ROWS), self.allocate(len(tokens))
@@ -144,7 +146,7 @@ class OpenVINOTarget(TargetModel):
         return ANY_WIDTH if exact == widths else max([WIDE[0], *exact])
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
-        """K/V memory for all layers, one array [tensors, blocks, kv_heads, 32, head_dim] for each shape that occurs."""
+        """Allocate K/V memory for all layers: one array [tensors, blocks, kv_heads, 32, head_dim] per distinct shape."""
         ports: dict[tuple[int, ...], list[str]] = {}
         for port in self.request.model_inputs:
             if port.any_name.startswith(("key_cache", "value_cache")):
@@ -182,7 +184,7 @@ class OpenVINOTarget(TargetModel):
         return joined(self._run(piece, num_tokens) for piece in pieces(batch, self.pass_rows))
 
     def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
-        """One pass."""
+        """One forward pass of the model."""
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
         inputs = _pack(self._padded(batch, num_tokens), [len(segment) for segment in batch])
         if not self.capabilities.hidden:
@@ -200,13 +202,16 @@ class OpenVINOTarget(TargetModel):
         return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
 
     def _padded(self, batch: TreeBatch, num_tokens: int) -> TreeBatch:
-        """The batch with rows nobody sees, up to `num_tokens` or, if that is 0, the widest of the last few passes: a pass of another width
-        than the one before takes 4 to 5 ms longer (OpenVINO prepares its buffers anew), a row only 0.5 ms."""
+        """Pad the batch with dummy tokens that no real token attends to, up to `num_tokens` or the largest of the last few forward passes.
+
+        A forward pass with another number of tokens than the one before takes 4 to 5 ms longer, because OpenVINO prepares its buffers
+        again; a further token takes only 0.5 ms.
+        """
         num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
         if num_rows > STEADY_ROWS:
             return batch
         slots = [segment.slot for segment in batch]
-        if slots != self.recent_slots or num_tokens:  # others are running: what they need is not known yet
+        if slots != self.recent_slots or num_tokens:  # other requests are running: their usual number of tokens is not known yet
             self.recent_slots = slots
             self.recent_rows.clear()
         self.recent_rows.append(max(num_rows, num_tokens))
@@ -220,7 +225,7 @@ class OpenVINOTarget(TargetModel):
         return [padded, *batch[1:]]
 
     def _set(self, name: str, value: Array) -> None:
-        """Give the model an input: in place while its shape stays the same."""
+        """Set an input of the model, in place while its shape stays the same."""
         bound = self.feed.get(name)
         if bound is not None and bound.shape == value.shape:
             bound[...] = value
@@ -257,7 +262,7 @@ class OpenVINOTarget(TargetModel):
         return self.vectors.add(vectors, low_rank)
 
     def _add_low_rank(self, table: VectorTable, low_rank: LowRank) -> None:
-        """Compile the model anew, with these weights in it; K/V and everything else stays. Without them a model has no such places."""
+        """Recompile the model with these weights in it; K/V and all other state stay."""
         memory = anonymous_ranges()
         self.request, _ = self._compiled(low_rank)
         self.feed.clear()
@@ -268,30 +273,34 @@ class OpenVINOTarget(TargetModel):
         self._warm_up(memory)
 
     def lm_head(self) -> LMHead:
-        """A model of its own, read from the same file, with the weights as they are there."""
+        """A separate model, read from the same file, with the weights in the precision of the file."""
         return LMHead("openvino", graphs.lm_head(ov.Core().read_model(self.path)), self.capabilities.vocab_size, self.threads)
 
     def embeddings(self) -> Embeddings:
-        """A model of its own, read from the same file, with the weights as they are there."""
+        """A separate model, read from the same file, with the weights in the precision of the file."""
         return Embeddings(graphs.embeddings(ov.Core().read_model(self.path)))
 
 
 def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
-    """Compute in the type of the K/V cache. In f32, int8 weights meet activations quantised row by row, so a row's bits are its own."""
+    """Compile settings: compute in the type of the K/V cache. In f32, activations that meet int8 weights are quantized token by token, so
+    the logits of a token do not depend on the others."""
     settings = {"KV_CACHE_PRECISION": kv_type, "INFERENCE_PRECISION_HINT": kv_type, "PERFORMANCE_HINT": "LATENCY"}
     settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = QUANTIZATION_GROUP
     return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
 def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
-    """The inputs of the paged model for these segments, of whose first `num_outputs` rows logits or hidden states are wanted.
-    A lone row is followed by a copy of itself that it cannot see. Lists, and one array for each input: it runs in every step."""
+    """The inputs of the paged model for these segments; logits or hidden states are wanted of the first `num_outputs` tokens of each.
+
+    A single token is followed by a copy of itself that it does not attend to. Lists, converted to arrays once, because this runs in
+    every step.
+    """
     token_ids: list[int] = []
     positions: list[int] = []
     begins, table_begins, mask_begins = [0], [0], [0]
     blocks: list[int] = []
     logit_rows: list[int] = []
-    prompt_rows: list[int] = []  # of which only hidden states are wanted
+    prompt_rows: list[int] = []  # tokens of which only hidden states are wanted
     masks: list[Array] = []
     longest = 0
     for segment, num_wanted in zip(batch, num_outputs, strict=True):

@@ -1,6 +1,6 @@
-"""Surgery on an OpenVINO model: where token ids are looked up, ids behind the vocabulary find the vectors of a table that is an input.
+"""Graph edit on an OpenVINO model: ids above the vocabulary are looked up in a table of vectors that is an input of the model.
 
-The table is an input and not a constant, so that new vectors need no compiling. Rows of tokens get what they got before, bit for bit.
+The table is an input, not a constant, so new vectors need no recompilation. The embeddings of ordinary tokens stay bit-identical.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from outpace.targets.vectors import NUM_VECTORS
 
 VECTORS = "vectors"  # name of the input [NUM_VECTORS, H] float32
 GATES = "gates"  # [NUM_VECTORS] int32, 1 for vectors that low-rank weights act on
-PASSED_ON = ("Unsqueeze", "Convert", "Reshape", "Squeeze")  # between the ids and the place where they are looked up
+PASSED_ON = ("Unsqueeze", "Convert", "Reshape", "Squeeze")  # allowed between the ids and their lookup
 
 
 def add_vectors(model: Any, vocab_size: int, low_rank: LowRank | None = None) -> int:
-    """Let ids from `vocab_size` on name rows of a new input; returns the width H of the rows, or 0, with nothing changed, for a model
-    that looks its ids up in no single table. With `low_rank` weights another input, GATES, names the rows that they act on."""
+    """Make ids from `vocab_size` upwards select rows of a new input, VECTORS, and return their size H.
+
+    Returns 0 and changes nothing if the model does not look its ids up in one table. With `low_rank` weights, a further input, GATES,
+    marks the rows that they act on.
+    """
     found = _lookups(model.input("input_ids").get_node())
     if len(found) != 1:
         return 0
@@ -47,7 +50,7 @@ def add_vectors(model: Any, vocab_size: int, low_rank: LowRank | None = None) ->
 
 
 def _lookups(node: Any) -> list[Any]:
-    """The Gathers that read rows of a matrix by what comes out of this node."""
+    """The Gather nodes that read rows of a matrix by the output of this node."""
     found = []
     for reader in node.output(0).get_target_inputs():
         other = reader.get_node()

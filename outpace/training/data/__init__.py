@@ -1,1 +1,1 @@
-"""Training data: texts, the model's own answers, captured hidden states."""
+"""Training data: texts, the model's own answers, and captured hidden states."""

@@ -1,4 +1,4 @@
-"""The target writes the answers it is trained on, many at once, to a file that survives a kill at any moment."""
+"""The target writes the answers to train on, many at once, to a file that stays valid if the process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from outpace.training.data.texts import Prompt
 
 
 def answered(path: Path) -> set[str]:
-    """The ids of the answers in a file. A last line without its end, from a killed writer, is cut off."""
+    """The ids of the answers in a file. An incomplete last line, left by a killed writer, is cut off. Raises BadInputError for a damaged
+    file."""
     if not path.exists():
         return set()
     whole = path.read_bytes()
@@ -28,20 +29,20 @@ def answered(path: Path) -> set[str]:
     try:
         return {json.loads(line)["id"] for line in lines}
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path} is damaged; delete it to have the answers written anew") from error
+        raise BadInputError(f"{path} is damaged; delete it to write the answers again") from error
 
 
 def write_answers(llm: LLM, prompts: Sequence[Prompt], path: Path, max_tokens: int) -> None:
-    """Append a line {"id", "messages", "prompt_ids", "token_ids", "finish_reason"} for every prompt that has none yet.
+    """Append a line {"id", "messages", "prompt_ids", "token_ids", "finish_reason"} for every prompt that is not answered yet.
 
-    Prompts that leave no room for `max_tokens` tokens are left out and counted.
+    Prompts that leave no room for `max_tokens` tokens are skipped, with a note of their number.
     """
     done = answered(path)
     room = llm.engine.max_len - max_tokens
     todo = [prompt for prompt in prompts if prompt.id not in done and len(prompt.prompt_ids) <= room]
     num_long = sum(len(prompt.prompt_ids) > room for prompt in prompts)
     if num_long:
-        note(f"{num_long} prompts are longer than {room} tokens and are left out")
+        note(f"skipped {num_long} prompts of more than {room} tokens")
     params = SamplingParams(max_tokens=max_tokens)
     start, num_tokens = time.monotonic(), 0
     with path.open("a", encoding="utf-8") as file, meter("answers", len(prompts), len(prompts) - len(todo)) as show:
@@ -51,7 +52,7 @@ def write_answers(llm: LLM, prompts: Sequence[Prompt], path: Path, max_tokens: i
 
 
 def _finished(llm: LLM, prompts: Sequence[Prompt], params: SamplingParams) -> Iterator[tuple[Prompt, Job]]:
-    """Every prompt with its answer, in the order they are done; as many run at once as the engine takes."""
+    """Every prompt with its answer, in the order they finish; the engine runs as many at once as it can."""
     waiting = iter(prompts)
     running: list[tuple[Prompt, Job]] = []
     try:
@@ -71,7 +72,7 @@ def _finished(llm: LLM, prompts: Sequence[Prompt], params: SamplingParams) -> It
 
 
 def _write(file: TextIO, prompt: Prompt, job: Job) -> int:
-    """One whole line, flushed; returns the number of tokens of the answer. Raises the error that ended a request."""
+    """Write one complete line, flush it, and return the number of tokens of the answer. Raises the error that ended the request."""
     request = job.request
     if request.error is not None:
         raise request.error

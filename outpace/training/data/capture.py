@@ -1,4 +1,4 @@
-"""One pass of the target over all texts: its hidden states and likeliest tokens go to disk."""
+"""Run the target over all texts once and store its hidden states and likeliest tokens on disk."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from outpace.training.data.shards import INDEX, SHARD_BYTES, Index, Origin, add_
 from outpace.training.data.texts import Text
 from outpace.tree.segment import Segment, Slot
 
-NUM_TOP = 8  # likeliest tokens kept for each row
-MAX_ROWS = 512  # of a pass; wider ones are slower
-MAX_LOGITS_BYTES = 256 << 20  # of a pass
-MAX_TEXTS = 16  # in a pass
+NUM_TOP = 8  # likeliest tokens stored per row
+MAX_ROWS = 512  # tokens of a forward pass; more are slower
+MAX_LOGITS_BYTES = 256 << 20  # of a forward pass
+MAX_TEXTS = 16  # in a forward pass
 
 Tensors = dict[str, Array]
 
 
 def capture(target: TargetModel, texts: Sequence[Text], origin: Origin, folder: Path, shard_bytes: int = SHARD_BYTES) -> Index:
-    """Store the rows of all texts in `folder` (see shards.py); goes on where an earlier run of the same texts stopped.
+    """Store the rows of all texts in `folder` (see shards.py); resumes an earlier run of the same texts.
 
-    Raises BadInputError when the folder holds rows of another model or other texts.
+    Raises BadInputError if the folder contains rows of another model or other texts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = begin(folder, origin, len(texts))
@@ -50,18 +50,18 @@ def capture(target: TargetModel, texts: Sequence[Text], origin: Origin, folder: 
 
 
 def begin(folder: Path, origin: Origin, num_texts: int) -> Index:
-    """The index of a folder, a new one where it is empty. Raises BadInputError when it belongs to another model or other texts."""
+    """Load the index of a folder, or create one if it has none. Raises BadInputError if it belongs to another model or other texts."""
     if not (folder / INDEX).exists():
         return Index(origin, num_texts)
     index = Index.load(folder)
     for name, value in vars(origin).items():
         if (found := getattr(index.origin, name)) != value:
-            raise BadInputError(f"the rows in {folder} are of another {name.replace('_', ' ')}: {found}, not {value}; choose another --out")
+            raise BadInputError(f"the rows in {folder} have another {name.replace('_', ' ')}: {found}, not {value}; choose another --out")
     return index
 
 
 def run(target: TargetModel, texts: Sequence[Text], max_rows: int) -> Tensors:
-    """The rows of one text, or of several that together have at most `max_rows` rows, in order: the tensors of a shard."""
+    """The rows of one text, or of several with at most `max_rows` rows in total, in order, as the tensors of a shard."""
     whole = [[*text.prompt_ids, *text.token_ids] for text in texts]
     slots: list[Slot] = []
     try:
@@ -77,7 +77,7 @@ def run(target: TargetModel, texts: Sequence[Text], max_rows: int) -> Tensors:
 
 
 def _passes(target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequence[int]], max_rows: int) -> Iterator[TargetOutput]:
-    """Fill every slot with its sequence, at most `max_rows` tokens of it a pass."""
+    """Fill every slot with its sequence, at most `max_rows` tokens of it per forward pass."""
     for start in range(0, max(map(len, sequences)), max_rows):
         pieces = [(slot, sequence[start : start + max_rows]) for slot, sequence in zip(slots, sequences, strict=True)]
         batch = [Segment(slot, piece) for slot, piece in pieces if piece]
@@ -87,7 +87,7 @@ def _passes(target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequ
 
 
 def _kept(output: TargetOutput) -> Tensors:
-    """Copies of what is kept of a pass with hidden states [n, H] and logits [n, V]."""
+    """Copy what is stored of a forward pass with hidden states [n, H] and logits [n, V]."""
     assert output.hidden is not None
     scores = torch.from_numpy(output.logits)
     top = scores.topk(min(NUM_TOP, scores.shape[1]))
@@ -100,18 +100,18 @@ def _kept(output: TargetOutput) -> Tensors:
 
 
 def _max_rows(target: TargetModel) -> int:
-    """Rows of a pass, so that its logits stay small."""
+    """Maximum number of tokens of a forward pass, which bounds the size of its logits."""
     return max(2, min(MAX_ROWS, MAX_LOGITS_BYTES // (4 * target.capabilities.vocab_size)))
 
 
 def _pass_groups(texts: Sequence[Text], max_rows: int) -> Iterator[list[Text]]:
-    """Texts that go through the target together: at most MAX_TEXTS, and `max_rows` rows unless one text alone has more."""
+    """Texts that share a forward pass: at most MAX_TEXTS with at most `max_rows` rows, unless a single text has more."""
     for group in _groups(texts, [text.num_rows for text in texts], max_rows):
         yield from (group[start : start + MAX_TEXTS] for start in range(0, len(group), MAX_TEXTS))
 
 
 def _groups(texts: Sequence[Text], lengths: Sequence[int], limit: int) -> Iterator[list[Text]]:
-    """Neighbouring texts whose lengths add up to at most `limit`; a longer one stands alone."""
+    """Groups of consecutive texts whose lengths add up to at most `limit`; a longer text is a group by itself."""
     group: list[Text] = []
     total = 0
     for text, length in zip(texts, lengths, strict=True):

@@ -1,8 +1,8 @@
-"""Captured rows on disk: shards of bounded size, an index that names only whole ones, and reading them as one long table.
+"""Captured rows on disk: shards of bounded size, an index that names only complete shards, and a reader that joins them into one table.
 
 A text of P prompt and A answer tokens has P + A - 1 rows, one for each token but the last. A shard is a safetensors file: hidden [n, H]
-float16, tokens [n] int32 (what the text has after the row), top_ids [n, T] int32 and top_logprobs [n, T] float16 (the target's likeliest
-next tokens, best first), and first_tokens [texts] int32. The rows of the answer begin with the last one of the prompt: row i of them is
+float16, tokens [n] int32 (the token after each row), top_ids [n, T] int32 and top_logprobs [n, T] float16 (the target's likeliest next
+tokens, best first), and first_tokens [texts] int32. The rows of the answer begin with the last one of the prompt: row i of them is
 followed by token i of the answer.
 """
 
@@ -22,7 +22,7 @@ from safetensors.numpy import save
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.files import write_whole
+from outpace.files import replacing, write_whole
 
 INDEX = "index.json"
 FORMAT = 2
@@ -31,7 +31,7 @@ SHARD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Origin:
-    """What the rows were captured from. `target` names model, precision and settings; `data` the texts and their order."""
+    """The source of the rows. `target` identifies model, precision and settings; `data` the texts and their order."""
 
     name: str
     fingerprint: str
@@ -43,7 +43,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Index:
-    """The whole shards of a folder. `texts[i]`: (id, number of rows, those of them before the answer's) of the texts in shard i."""
+    """The complete shards of a folder. `texts[i]`: (id, number of rows, number of rows before those of the answer) of the texts in shard
+    i."""
 
     origin: Origin
     num_texts: int
@@ -51,31 +52,31 @@ class Index:
 
     @property
     def num_done(self) -> int:
-        """Texts whose rows are on disk."""
+        """Number of texts whose rows are on disk."""
         return sum(len(texts) for texts in self.texts)
 
     @property
     def is_complete(self) -> bool:
-        """Are all texts captured?"""
+        """Whether all texts are captured."""
         return self.num_done == self.num_texts
 
     def save(self, folder: Path) -> None:
-        """Write the index whole, or leave the old one."""
+        """Write the index atomically; a crash leaves the old one."""
         write_whole(folder / INDEX, json.dumps({"format": FORMAT, **asdict(self)}))
 
     @classmethod
     def load(cls, folder: Path) -> Index:
-        """Raises BadInputError when there is none or it cannot be understood."""
+        """Read the index of a folder. Raises BadInputError if it is missing, damaged or of another version."""
         try:
             document: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
             if document.pop("format") != FORMAT:
-                raise BadInputError(f"the captured rows in {folder} are of another version of outpace; capture them anew")
+                raise BadInputError(f"the captured rows in {folder} are from another version of outpace; capture them again")
             texts = [[(str(name), int(rows), int(before)) for name, rows, before in shard] for shard in document["texts"]]
             return cls(Origin(**document["origin"]), int(document["num_texts"]), texts)
         except OSError as error:
             raise BadInputError(f"there are no captured rows in {folder}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise BadInputError(f"{folder / INDEX} is damaged; delete the folder to capture the rows anew") from error
+            raise BadInputError(f"{folder / INDEX} is damaged; delete the folder to capture the rows again") from error
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -84,21 +85,21 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def add_shard(folder: Path, index: Index, texts: Sequence[tuple[str, int, int]], tensors: dict[str, Array]) -> Index:
-    """Write one more shard, then the index that names it."""
-    path = shard_path(folder, len(index.texts))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
-    temporary.replace(path)
+    """Write a shard, then the index that names it."""
+    for stale in folder.glob(".shard-*.tmp"):  # left by a killed process
+        stale.unlink()
+    with replacing(shard_path(folder, len(index.texts))) as written:
+        written.write_bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
     index = replace(index, texts=[*index.texts, list(texts)])
     index.save(folder)
     return index
 
 
 class Rows:
-    """All rows of a folder as one table. Hidden states stay on disk and are read where needed.
+    """All rows of a folder as one table. Hidden states stay on disk and are read when needed.
 
-    tokens [N] int32 is what follows each row, inputs [N] int32 its own token. Text i has the rows starts[i] to starts[i + 1] - 1, those of
-    its answer from answers[i] on. Raises BadInputError for damaged shards.
+    inputs [N] int32 is the token of each row, tokens [N] int32 the token after it. Text i has the rows starts[i] to starts[i + 1] - 1; the
+    rows of its answer begin at answers[i]. Raises BadInputError for damaged or incomplete shards.
     """
 
     def __init__(self, folder: Path):
@@ -120,20 +121,20 @@ class Rows:
 
     @property
     def num_answer_tokens(self) -> int:
-        """Rows that are followed by a token of an answer."""
+        """Number of rows that are followed by a token of an answer."""
         return int((self.starts[1:] - self.answers).sum())
 
     def _read(self, number: int) -> _Shard:
-        """One shard. Raises BadInputError when it is not what the index says."""
+        """Read a shard. Raises BadInputError if it does not match the index."""
         texts, path = self.index.texts[number], shard_path(self.folder, number)
         shard = _read(path)
         shapes = (len(shard.tokens), self.index.origin.hidden_size), (len(texts),)
         if shard.tokens.shape != (sum(count for _, count, _ in texts),) or (shard.hidden.shape, shard.first_tokens.shape) != shapes:
-            raise BadInputError(f"{path} is damaged; delete the folder to capture the rows anew")
+            raise BadInputError(f"{path} is damaged; delete the folder to capture the rows again")
         return shard
 
     def hidden(self, rows: Array) -> torch.Tensor:
-        """[len(rows), H] float16, in the order of `rows`."""
+        """Hidden states [len(rows), H] float16, in the order of `rows`."""
         order = np.argsort(rows, kind="stable")
         found = torch.empty(len(rows), self.index.origin.hidden_size, dtype=torch.float16)
         shards = np.searchsorted(self._ends, rows[order], side="right")
@@ -144,13 +145,13 @@ class Rows:
         return found
 
     def likeliest(self) -> Iterator[tuple[Array, Array]]:
-        """Shard by shard (top_ids [n, T], top_logprobs [n, T]): the target's likeliest next tokens of all rows, best first."""
+        """The target's likeliest next tokens of all rows, best first, shard by shard: (top_ids [n, T], top_logprobs [n, T])."""
         for number in range(len(self.index.texts)):
             with safe_open(shard_path(self.folder, number), framework="np") as file:
                 yield file.get_tensor("top_ids"), file.get_tensor("top_logprobs")
 
     def labels(self, rows: Array, distance: int) -> Array:
-        """[len(rows)] int64: the token `distance` places after the one that follows each row, -1 behind the end of the text."""
+        """[len(rows)] int64: the token `distance` positions after the one that follows each row, -1 after the end of the text."""
         text = np.searchsorted(self.starts, rows, side="right")  # the end of a row's text is starts[text]
         wanted = rows + distance
         inside = wanted < self.starts[text]
@@ -158,7 +159,7 @@ class Rows:
 
 
 class _Shard(NamedTuple):
-    """hidden states, mapped from disk; next tokens; the target's likeliest ones; the first token of each text."""
+    """Hidden states, mapped from disk; next tokens; the target's likeliest next tokens; the first token of each text."""
 
     hidden: torch.Tensor
     tokens: Array
@@ -167,10 +168,10 @@ class _Shard(NamedTuple):
 
 
 def _read(path: Path) -> _Shard:
-    """Raises BadInputError for a file that is missing or damaged."""
+    """Read a shard. Raises BadInputError if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tokens, firsts = (file.get_tensor(name).numpy() for name in ("tokens", "first_tokens"))
             return _Shard(file.get_tensor("hidden"), tokens, file.get_slice("top_ids")[:, 0].numpy(), firsts)
     except (OSError, SafetensorError) as error:
-        raise BadInputError(f"{path} is missing or damaged; delete its folder to capture the rows anew") from error
+        raise BadInputError(f"{path} is missing or damaged; delete its folder to capture the rows again") from error

@@ -1,4 +1,4 @@
-"""Texts to train on: read, cut to size, freed of loops, and split into a training and a held-out part."""
+"""Texts to train on: reading, truncation, removal of looping texts, and the split into a training and a held-out part."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_FILE_BYTES = 4 << 30
 JSON_LINES = (".jsonl", ".ndjson")  # every other file is plain text
 HELD_OUT_SHARE = 0.05
 LOOP_NGRAM = 4  # tokens
-LOOP_SHARE = 0.4  # an answer of which fewer n-grams than this share are distinct runs in circles
-LOOP_MIN_TOKENS = 32  # shorter answers are not judged
+LOOP_SHARE = 0.4  # an answer loops if a smaller share of its n-grams is distinct
+LOOP_MIN_TOKENS = 32  # shorter answers are not checked
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation to answer. `prompt_ids` are its tokens, ready for the answer."""
+    """A conversation to answer. `prompt_ids` are its tokens, up to the start of the answer."""
 
     id: str
     messages: list[dict[str, str]]
@@ -39,13 +39,13 @@ class Text:
 
     @property
     def num_rows(self) -> int:
-        """Tokens that are followed by another one."""
+        """Number of tokens that are followed by another one."""
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the texts of a file."""
+    """Numbers of texts of a file that were kept and dropped."""
 
     num_kept: int
     num_looping: int
@@ -54,12 +54,12 @@ class Counts:
 
     @property
     def line(self) -> str:
-        """For people."""
-        return f"{self.num_kept} texts; dropped: {self.num_looping} in loops, {self.num_short} too short, {self.num_long} too long"
+        """The counts as a sentence."""
+        return f"{self.num_kept} texts; dropped: {self.num_looping} looping, {self.num_short} too short, {self.num_long} too long"
 
 
 def read_prompts(path: Path, tokenizer: Tokenizer) -> list[Prompt]:
-    """The prompts of a file: JSON lines, of which a last assistant message is left out, or the paragraphs of a plain text.
+    """Read the prompts of a file: JSON lines, without a final assistant message, or the paragraphs of a plain text.
 
     Raises BadInputError naming the line.
     """
@@ -75,10 +75,10 @@ def read_prompts(path: Path, tokenizer: Tokenizer) -> list[Prompt]:
 
 
 def read_texts(path: Path, tokenizer: Tokenizer, vocab_size: int, max_tokens: int) -> list[Text]:
-    """The texts of a file with answers, cut to `max_tokens` answer tokens each. Raises BadInputError naming the line.
+    """Read the texts of a file with answers, each truncated to `max_tokens` answer tokens. Raises BadInputError naming the line.
 
-    JSON lines: `prompt_ids` and `token_ids`, `messages` that end with the assistant's, `prompt` and `completion`, or `text`.
-    Any other file is one plain text, taken in pieces.
+    JSON lines have `prompt_ids` and `token_ids`, `messages` that end with the assistant's, `prompt` and `completion`, or `text`.
+    Any other file is one plain text, which is cut into pieces.
     """
     if path.suffix in JSON_LINES:
         texts = [text for where, number, row in _rows(path) for text in _texts_of(row, where, number, tokenizer, max_tokens)]
@@ -88,19 +88,19 @@ def read_texts(path: Path, tokenizer: Tokenizer, vocab_size: int, max_tokens: in
     texts = [Text(name, text.prompt_ids, text.token_ids[:max_tokens]) for name, text in zip(names, texts, strict=True)]
     for text in texts:
         if not text.prompt_ids or not 0 <= min(text.prompt_ids + text.token_ids) <= max(text.prompt_ids + text.token_ids) < vocab_size:
-            raise BadInputError(f"{path}: text {text.id!r} is not of this model: it has no prompt, or a token outside the {vocab_size}")
+            raise BadInputError(f"{path}: text {text.id!r} has no prompt, or a token outside this model's vocabulary of {vocab_size}")
     return texts
 
 
 def choose(texts: Sequence[Text], max_len: int) -> tuple[list[Text], Counts]:
-    """The texts worth training on, in an order that depends on their ids alone. `max_len`: longest sequence of the target, in tokens.
+    """Select the texts to train on, in an order that depends on their ids alone. `max_len`: longest sequence of the target, in tokens.
 
-    Raises BadInputError when fewer than two are left: one to train on and one to measure with.
+    Raises BadInputError if fewer than two are left: one to train on and one to measure with.
     """
     long = {text.id for text in texts if len(text.prompt_ids) + len(text.token_ids) > max_len}
     short = {text.id for text in texts if len(text.token_ids) < 2}
     looping = {text.id for text in texts if is_looping(text.token_ids)} - long
-    kept = sorted((text for text in texts if text.id not in long | short | looping), key=lambda text: (_chance(text.id), text.id))
+    kept = sorted((text for text in texts if text.id not in long | short | looping), key=lambda text: (_hash(text.id), text.id))
     counts = Counts(len(kept), len(looping), len(short - long), len(long))
     if len(kept) < 2:
         raise BadInputError(f"too little to train on: {counts.line}")
@@ -108,7 +108,7 @@ def choose(texts: Sequence[Text], max_len: int) -> tuple[list[Text], Counts]:
 
 
 def is_looping(token_ids: Sequence[int]) -> bool:
-    """Does this answer repeat itself over and over? Fewer than LOOP_SHARE of its 4-grams are distinct."""
+    """Whether this answer repeats itself: less than LOOP_SHARE of its 4-grams are distinct."""
     num_ngrams = len(token_ids) - LOOP_NGRAM + 1
     if len(token_ids) < LOOP_MIN_TOKENS:
         return False
@@ -117,20 +117,20 @@ def is_looping(token_ids: Sequence[int]) -> bool:
 
 
 def held_out(ids: Sequence[str]) -> set[str]:
-    """The ids kept for measuring: the same ones whatever else is in the data, and always at least one."""
-    return {name for name in ids if _chance(name) < HELD_OUT_SHARE} or {min(ids, key=_chance)}
+    """The ids of the held-out part, at least one. Whether an id belongs to it does not depend on the other data."""
+    return {name for name in ids if _hash(name) < HELD_OUT_SHARE} or {min(ids, key=_hash)}
 
 
 def digest(texts: Sequence[Text]) -> str:
-    """Identifies these texts in this order."""
+    """Hash of these texts in this order, 16 hex digits."""
     whole = hashlib.sha256()
     for text in texts:
         whole.update(repr((text.id, text.prompt_ids, text.token_ids)).encode())
     return whole.hexdigest()[:16]
 
 
-def _chance(name: str) -> float:
-    """A number from 0 to 1 that depends on the id alone."""
+def _hash(name: str) -> float:
+    """A pseudo-random number from 0 to 1 that depends on the id alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / (1 << 64)
 
 
@@ -154,7 +154,7 @@ def _check(path: Path) -> None:
     if not path.is_file():
         raise BadInputError(f"there is no file {path}")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise BadInputError(f"{path} has more than {MAX_FILE_BYTES >> 30} GiB; split it")
+        raise BadInputError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB; split it")
 
 
 def _asked(row: dict[str, Any], where: str) -> list[dict[str, str]]:
@@ -162,12 +162,12 @@ def _asked(row: dict[str, Any], where: str) -> list[dict[str, str]]:
     messages = messages_of(row, where)
     asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     if not asked:
-        raise BadInputError(f"{where}: there is an answer but no question")
+        raise BadInputError(f"{where}: there is an answer but no prompt")
     return asked
 
 
 def _texts_of(row: dict[str, Any], where: str, number: int, tokenizer: Tokenizer, max_tokens: int) -> list[Text]:
-    """What one line of a file with answers holds. Raises BadInputError."""
+    """The texts of one line of a file with answers. Raises BadInputError."""
     name = str(row.get("id", number))
     if "token_ids" in row or "prompt_ids" in row:
         return [Text(name, _token_ids(row, "prompt_ids", where), _token_ids(row, "token_ids", where))]
@@ -177,13 +177,13 @@ def _texts_of(row: dict[str, Any], where: str, number: int, tokenizer: Tokenizer
     if isinstance(row.get("completion"), str):
         messages = [*messages, {"role": "assistant", "content": row["completion"]}]
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise BadInputError(f"{where}: there is no answer; with --generate the model writes it")
+        raise BadInputError(f"{where}: there is no answer; use --generate to let the model write it")
     answer = tokenizer.encode(messages[-1]["content"], add_special_tokens=False)
     return [Text(name, tokenizer.encode_chat(messages[:-1]), answer)]
 
 
 def _pieces(name: str, token_ids: Sequence[int], max_tokens: int) -> list[Text]:
-    """A plain text in pieces of `max_tokens` tokens after a first one, which stands for the prompt."""
+    """Cut a plain text into pieces of one token, which serves as the prompt, and `max_tokens` further tokens."""
     pieces = [list(token_ids[start : start + max_tokens + 1]) for start in range(0, len(token_ids), max_tokens + 1)]
     return [Text(f"{name}-{number}", piece[:1], piece[1:]) for number, piece in enumerate(pieces)]
 
@@ -196,7 +196,7 @@ def _token_ids(row: dict[str, Any], key: str, where: str) -> list[int]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The same names, each repetition with its place in the list."""
+    """The same names, with the index in the list appended to each repetition."""
     seen: set[str] = set()
     distinct = []
     for place, name in enumerate(names):

@@ -1,5 +1,5 @@
-"""Chains of a draft model's likeliest tokens, on paper: while all guesses so far are right, they are the text itself, so one pass over the
-text tells what every chain would have gained."""
+"""Simulated decoding with chains of a draft model's likeliest tokens. As long as all draft tokens of a chain are right they equal the text,
+so one forward pass over the text determines the accepted length of every chain."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from outpace.training.acceptance import Acceptance
 
 @dataclass(frozen=True)
 class Chains:
-    """Rows of answers, one for each token: hits [n] bool, is the draft model's likeliest token the right one, and chances [n], what it
-    says of its own. Answer i has the rows starts[i] to starts[i + 1] - 1."""
+    """Rows of answers, one per token: hits [n] bool, whether the draft model's likeliest token is the right one, and its confidences [n].
+    Answer i has the rows starts[i] to starts[i + 1] - 1."""
 
     starts: Array
     hits: Array
     confidences: Array
 
     def acceptance(self, depth: int, min_confidence: float = 0.0) -> Acceptance:
-        """Decode the answers with chains of `depth` tokens that stop behind a token whose path is less likely than `min_confidence`.
+        """Simulate decoding with chains of `depth` tokens that stop after a token whose path is less likely than `min_confidence`.
 
-        The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; this is not counted here.
+        The engine drafts a little less in the last steps of an answer that `max_tokens` cuts off; the simulation ignores this.
         """
         hits, confidences = self.hits.tolist(), self.confidences.tolist()
         num_steps = 0

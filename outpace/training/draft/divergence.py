@@ -1,4 +1,4 @@
-"""How far a student's next-token distribution is from its teacher's, through one frozen LM head, in pieces as in loss.py."""
+"""The divergence of a student's next-token distribution from its teacher's, through one frozen LM head, in pieces as in loss.py."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 
 from outpace.training.loss import FrozenHead
 
-PIECE_LOGITS = 1 << 23  # of student and teacher each
+PIECE_LOGITS = 1 << 23  # logits of a piece, of student and teacher each
 
 
 def divergence(states: torch.Tensor, teacher: torch.Tensor, head: FrozenHead) -> tuple[torch.Tensor, torch.Tensor]:
-    """(mean over the rows of KL(teacher || student) in nats, the student's likeliest rows of the head [n] int64).
+    """(mean over the rows of KL(teacher || student) in nats, the student's likeliest rows of the head [n] int64) (1503.02531).
 
-    states and teacher [n, H], n >= 1: what the student and the teacher give to the head. Gradients go to `states` only. (1503.02531)
+    states and teacher [n, H], n >= 1: the inputs of the head from student and teacher. Gradients flow to `states` only.
     """
     loss, likeliest = _Divergence.apply(states, teacher, head)
     return loss, likeliest
 
 
 class _Divergence(torch.autograd.Function):
-    """Computes the gradient with the loss: the softmaxes are there anyway."""
+    """Computes the gradient together with the loss, which already needs both softmaxes."""
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, teacher: torch.Tensor, head: FrozenHead) -> Any:

@@ -1,4 +1,4 @@
-"""`outpace train draft`: from data to a folder with a small model, and what it is worth as a draft model."""
+"""`outpace train draft`: from data to a folder with a distilled draft model and its metrics."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MAX_HELD_OUT_ROWS = 8_192
 
 @dataclass(frozen=True)
 class Worth:
-    """What a draft model is worth on held-out texts. agreement: how often it finds the same token likeliest as its teacher.
+    """Metrics of a draft model on held-out texts. agreement: share of rows where its likeliest token is that of its teacher.
 
-    acceptance: tokens a step with chains of 1, 2, … MAX_DEPTH guesses; pass_cost: time of a pass of it in passes of the teacher;
-    acceptance_auto: tokens a step with chains that stop where the next guess is not worth its pass. None for texts that the model did
-    not write itself.
+    acceptance: tokens per step with chains of 1, 2, … MAX_DEPTH draft tokens; pass_cost: duration of its forward pass relative to the
+    teacher's; acceptance_auto: tokens per step with chains that stop when the next draft token is not worth its forward pass. The
+    acceptances are None for texts that the model did not write itself.
     """
 
     num_texts: int
@@ -42,7 +42,7 @@ class Worth:
 
 
 def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSettings, resume: bool = False) -> DraftRecord:
-    """Train a draft model and save it in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    """Train a draft model and save it in `out`. Raises BadInputError before the first step for unsuitable data or settings."""
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "draft", source, [settings, loop], resume)
     student = Student.of(source.model, settings.num_layers)
@@ -65,12 +65,12 @@ def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSe
 
 
 def pass_cost(source: Source, folder: Path) -> float:
-    """Time of a pass of the model in `folder`, in passes of its teacher, on the target in use."""
+    """Duration of a forward pass of the model in `folder`, relative to its teacher's, on the target in use."""
     return open_llm(source).strategies.draft_model(str(folder), None).pass_cost
 
 
 def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
-    """What the student is worth on the first of these texts."""
+    """Metrics of the student on the first of these texts, up to MAX_HELD_OUT_ROWS rows."""
     sizes = np.cumsum(rows.starts[texts + 1] - rows.answers[texts])
     texts = texts[: max(1, int((sizes <= MAX_HELD_OUT_ROWS).sum()))]
     agreement, chains = task.chains(texts)
@@ -83,17 +83,17 @@ def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
 
 
 def tables(record: DraftRecord) -> list[Any]:
-    """The figures of a training for people: agreement, and the acceptance length to expect by the depth of the chains."""
+    """The metrics of a training run for people: agreement, and the expected acceptance length by depth of the chains."""
     from rich.table import Table
 
     worth = Worth(**record.training["held_out"])
     where = f"{worth.num_rows:,} rows of {worth.num_texts} held-out texts"
-    first = f"The same token is likeliest in {worth.agreement:.1%} of {where}; a pass costs {worth.pass_cost:.2f} of the model's own."
+    first = f"Top token equals the teacher's in {worth.agreement:.1%} of {where}; a forward pass takes {worth.pass_cost:.2f} of its time."
     if worth.acceptance is None:
         return [first, NOT_OWN]
-    table = Table(title="Chains of guesses: what to expect, if a wider pass of the model costs no more")
-    for name in ("guesses a step", "tokens a step", "speed over plain"):
+    table = Table(title="Expected speed with chains of draft tokens, if verifying them costs no extra time")
+    for name in ("draft tokens per step", "tokens per step", "speedup over plain"):
         table.add_column(name, justify="right")
     for depth, length in enumerate(worth.acceptance, 1):
         table.add_row(str(depth), f"{length:.2f}", f"{length / (1 + depth * worth.pass_cost):.2f}")
-    return [first, table, f"As the drafter stops by itself, up to {MAX_DEPTH} guesses a step: {worth.acceptance_auto:.2f} tokens a step."]
+    return [first, table, f"With automatic stop, up to {MAX_DEPTH} draft tokens per step: {worth.acceptance_auto:.2f} tokens per step."]

@@ -1,9 +1,7 @@
-"""The student of a distillation: the first layers of a model as a model of its own, and its folder."""
+"""The student of a distillation: the first layers of a model as a separate model, and its folder."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 
 from outpace.errors import OutpaceError
+from outpace.files import temporary
 from outpace.heads.draft_record import DraftRecord
 from outpace.heads.format import CONFIG
 from outpace.models.find import Source, locate
@@ -20,7 +19,7 @@ from outpace.training.base_model import LMHeadWeights
 
 @dataclass(frozen=True)
 class Student:
-    """A live transformers model in float32 with frozen embeddings and LM head, the same as its teacher's; `head` is that LM head."""
+    """A loaded transformers model in float32 that shares its frozen embeddings and LM head with its teacher; `head` is that LM head."""
 
     source: Source
     live: Any
@@ -28,7 +27,7 @@ class Student:
 
     @classmethod
     def of(cls, model: str, num_layers: int) -> Student:
-        """The first layers of a model. Raises BadInputError for a model that cannot be had or has fewer."""
+        """Take the first layers of a model. Raises BadInputError if it cannot be loaded or has fewer layers."""
         source = locate(model)
         teacher = load_model(source.path, torch.float32)
         head = LMHeadWeights.of_live(teacher, source.name)
@@ -38,32 +37,30 @@ class Student:
         return cls(source, live, head)
 
     def round(self) -> None:
-        """Round the weights to bfloat16, as they are saved."""
+        """Round the weights to bfloat16, the type they are saved in."""
         for parameter in self.live.parameters():
             parameter.data.copy_(parameter.data.bfloat16())
 
     def _whole(self) -> Any:
-        """The same weights in bfloat16 in a model made anew: the live one is a part of another, which may have been quantised."""
+        """A new model with the same weights in bfloat16; the loaded one is part of its teacher, which may have been quantized."""
         whole = type(self.live)._from_config(self.live.config, dtype=torch.bfloat16)
         whole.load_state_dict(self.live.state_dict())
         whole.generation_config = self.live.generation_config
         return whole
 
     def save(self, folder: Path, record: DraftRecord) -> None:
-        """Write model, tokenizer and record into a folder, which may have other files. A crash leaves the old model, none or the new one.
+        """Write model, tokenizer and record to a folder, which may contain other files. A crash leaves the old model, none or the new one.
 
-        Raises OutpaceError for a folder that cannot be written to.
+        Raises OutpaceError if the folder cannot be written to.
         """
-        temporary = folder / f".model+{os.getpid()}.tmp"
         try:
-            temporary.mkdir(parents=True)
-            load_tokenizer(self.source.path).save_pretrained(temporary)
-            self._whole().save_pretrained(temporary)
-            record.save(temporary)
-            (folder / CONFIG).unlink(missing_ok=True)  # without it there is no model
-            for file in sorted(temporary.iterdir(), key=lambda file: file.name == CONFIG):
-                file.replace(folder / file.name)
+            with temporary(folder / "model") as written:
+                written.mkdir(parents=True)
+                load_tokenizer(self.source.path).save_pretrained(written)
+                self._whole().save_pretrained(written)
+                record.save(written)
+                (folder / CONFIG).unlink(missing_ok=True)  # a folder without it has no model
+                for file in sorted(written.iterdir(), key=lambda file: file.name == CONFIG):
+                    file.replace(folder / file.name)
         except OSError as error:
             raise OutpaceError(f"cannot write the model to {folder}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)

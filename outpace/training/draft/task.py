@@ -1,7 +1,7 @@
-"""A draft model: the first layers of the model itself, trained to say what all layers would have said next (1503.02531, 2310.08461).
+"""Distillation of a draft model: the first layers of the target, trained to predict what all its layers predict (1503.02531, 2310.08461).
 
-The teacher's distribution comes from the captured hidden states and the LM head, which both share, so no pass of the teacher is needed.
-Embeddings and LM head stay as they are. Prompts are read, but only rows of answers count.
+The teacher's distribution comes from the captured hidden states and the shared LM head, so the teacher does not run. Embeddings and LM head
+are not trained. The loss covers the rows of answers; prompts are context only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from outpace.training.draft.chains import Chains
 from outpace.training.draft.divergence import divergence
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
 
-EVALUATION_TEXTS = 16  # looked at after every epoch
+EVALUATION_TEXTS = 16  # evaluated after every epoch
 PIECE_ROWS = 256
 
 
 @dataclass(frozen=True)
 class DraftSettings:
-    """`num_layers` of the model's; `batch_rows`: rows of a step, prompts and padding included; `num_sampled_vocab`: tokens that student and
-    teacher are compared on in a step, beside the teacher's own, half of them the most frequent ones and half drawn anew."""
+    """`num_layers`: layers of the draft model; `batch_rows`: rows per step, with prompts and padding; `num_sampled_vocab`: tokens on which
+    student and teacher are compared in a step, besides the teacher's own; half are the most frequent tokens, half are drawn at random."""
 
     num_layers: int = 2
     batch_rows: int = 1024
@@ -35,8 +35,8 @@ class DraftSettings:
 
 
 def batches(lengths: Array, max_rows: int, seed: int) -> list[Array]:
-    """Texts, by number, of similar length side by side: at most `max_rows` rows with the padding, unless one text alone has more."""
-    shuffled = np.random.default_rng(seed).permutation(len(lengths))  # so that equal lengths do not stand in the order of the data
+    """Batches of texts (by number) of similar length: at most `max_rows` rows with padding, unless a single text has more."""
+    shuffled = np.random.default_rng(seed).permutation(len(lengths))  # texts of equal length in random order
     found: list[list[int]] = []
     for text in shuffled[np.argsort(lengths[shuffled], kind="stable")].tolist():
         if found and (len(found[-1]) + 1) * lengths[text] <= max_rows:
@@ -47,7 +47,7 @@ def batches(lengths: Array, max_rows: int, seed: int) -> list[Array]:
 
 
 class DraftTask:
-    """What the loop trains. `chosen` and `held_out` are texts by number; an item is a batch of the chosen ones."""
+    """The task of the loop. `chosen` (to train on) and `held_out` are texts by number; an item is a batch of chosen texts."""
 
     def __init__(self, rows: Rows, chosen: Array, held_out: Array, student: Any, head: FrozenHead, settings: DraftSettings, seed: int):
         self.rows, self.held_out, self.head, self.settings, self.seed = rows, held_out, head, settings, seed
@@ -59,7 +59,7 @@ class DraftTask:
         self.module = student.to(self.device)
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
-        """Mean divergence from the teacher, and how often both find the same token likeliest, among those sampled."""
+        """Mean divergence from the teacher, and how often both agree on the likeliest of the sampled tokens."""
         texts = np.concatenate([self.batches[item] for item in items])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             states, rows = self._states(texts)
@@ -69,7 +69,7 @@ class DraftTask:
         return loss, {"accuracy": float((tokens.cpu().numpy() == self.rows.best[rows]).mean())}
 
     def _sampled_head(self, item: int, rows: Array) -> FrozenHead:
-        """The LM head for a sample of the vocabulary, which costs a third; drawn from all tokens, so that none can drift away unseen."""
+        """The LM head for a sample of the vocabulary, at a third of the cost. It is drawn from all tokens, so none escapes the loss."""
         if self.frequent is None:
             return self.head
         drawn = np.random.default_rng([self.seed, item]).permutation(self.rows.index.origin.vocab_size)
@@ -79,7 +79,7 @@ class DraftTask:
         return FrozenHead(self.head.weight[chosen], None if bias is None else bias[chosen], chosen)
 
     def evaluate(self) -> Mapping[str, float]:
-        """The same on some held-out texts, over the whole vocabulary."""
+        """The same metrics on some held-out texts, over the whole vocabulary."""
         found = []
         with torch.inference_mode():
             for texts in self._pieces(self.held_out[:EVALUATION_TEXTS]):
@@ -90,10 +90,10 @@ class DraftTask:
         return {"loss": float(np.average(losses, weights=counts)), "accuracy": float(np.average(accuracies, weights=counts))}
 
     def chains(self, texts: Array) -> tuple[float, Chains]:
-        """(how often both find the same token likeliest, what chains of guesses along these texts are worth), in float32."""
+        """(how often student and teacher agree on the likeliest token, the chains of draft tokens along these texts), in float32."""
         agreed, hits, confidences = [], [], []
         with torch.inference_mode():
-            for text in texts.tolist():  # one by one, so that the chains keep the order of the texts
+            for text in texts.tolist():  # one at a time, so that the chains keep the order of the texts
                 states, rows = self._states(np.array([text]))
                 for start in range(0, len(rows), PIECE_ROWS):
                     piece = rows[start : start + PIECE_ROWS]
@@ -106,13 +106,13 @@ class DraftTask:
         return float(np.concatenate(agreed).mean()), Chains(starts, np.concatenate(hits), np.concatenate(confidences))
 
     def _pieces(self, texts: Array) -> Iterator[Array]:
-        """These texts in batches of the training's size."""
+        """These texts in batches of the size used in training."""
         yield from (texts[batch] for batch in batches(self.lengths[texts], self.settings.batch_rows, self.seed))
 
     def _states(self, texts: Array) -> tuple[torch.Tensor, Array]:
-        """(what the student gives to the LM head [n, H], the rows [n]) of the answers of these texts.
+        """(the student's inputs of the LM head [n, H], their rows [n]) for the answers of these texts.
 
-        Padding stands behind a text, where nothing that counts can see it, so there is no mask.
+        Padding follows each text, where no real token attends to it, so no mask is needed.
         """
         begins, ends = self.rows.starts[texts], self.rows.starts[texts + 1]
         columns = begins[:, None] + np.arange((ends - begins).max())

@@ -1,1 +1,1 @@
-"""Training of a feature-level head."""
+"""Training of a feature-level head (EAGLE)."""

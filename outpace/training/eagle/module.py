@@ -1,6 +1,6 @@
-"""The one layer of a feature-level head, as a Llama layer without its first norm: `fc`, attention, MLP (EAGLE, 2401.15077).
+"""The layer of a feature-level head as a torch module: `fc`, attention and MLP, a Llama layer without its first norm (EAGLE, 2401.15077).
 
-The names of the parameters are those of the file format, and of the engines that load such heads.
+The parameters have the names of the file format, which other engines that load such heads use as well.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Layer(nn.Module):
 
 
 class EagleLayer(nn.Module):
-    """`fc` and one layer."""
+    """`fc` followed by one layer."""
 
     def __init__(self, sizes: LayerSizes):
         super().__init__()
@@ -55,7 +55,7 @@ class EagleLayer(nn.Module):
         self.layers = nn.ModuleList([_Layer(sizes)])
 
     def start(self, feature_scale: float, embedding_scale: float) -> None:
-        """Weights to begin with: the output is the feature itself, with a little of the token. The scales are root mean squares."""
+        """Initialize the weights: the output is the feature itself plus a small part of the token. The scales are root mean squares."""
         size, (layer,) = self.sizes.hidden_size, self.layers
         nn.init.normal_(self.fc.weight[:, :size], std=0.3 * feature_scale / (embedding_scale * size**0.5))
         nn.init.eye_(self.fc.weight[:, size:])
@@ -69,10 +69,10 @@ class EagleLayer(nn.Module):
     def rounds(
         self, features: torch.Tensor, embeddings: torch.Tensor, is_row: torch.Tensor, width: int, num_rounds: int
     ) -> Iterator[torch.Tensor]:
-        """The outputs [B, width, H] of the last `width` columns, round after round.
+        """Yield the outputs [B, width, H] of the last `width` columns for each round.
 
-        features, embeddings [B, L, H]; is_row [B, L]. In round k a column takes the embedding k - 1 columns further on; those that
-        stand too near the end take none that matters: nothing is known of what they should guess.
+        features, embeddings [B, L, H]; is_row [B, L]. In round k a column takes the embedding k - 1 columns further on. Columns too close
+        to the end take a meaningless one; they have no labels.
         """
         length = features.shape[1]
         start = length - width
@@ -91,14 +91,15 @@ class EagleLayer(nn.Module):
             yield x
 
     def _joined(self, embeddings: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """What the layer reads, float32: sums stay exact where products are narrow."""
+        """The input of the layer in float32, so that sums stay exact under autocast."""
         joined: torch.Tensor = self.fc(torch.cat([embeddings, features], dim=-1))
         return joined.float()
 
     def _output(
         self, x: torch.Tensor, places: torch.Tensor, keys: Heads, values: Heads, bias: torch.Tensor, own: list[tuple[Heads, Heads]]
     ) -> torch.Tensor:
-        """The layer for columns x [B, A, H] at `places` [A]: they see `keys` where `bias` [B, 1, A, L] lets them, and their own ones."""
+        """Apply the layer to columns x [B, A, H] at positions `places` [A]. They attend to `keys` under the mask `bias` [B, 1, A, L] and to
+        their own keys of earlier rounds."""
         layer, sizes = self.layers[0], self.sizes
         queries = rotated(self._split(layer.self_attn.q_proj(x)), places, sizes.rope_theta) * sizes.head_dim**-0.5
         scores = queries @ self._repeated(keys).transpose(-1, -2) + bias
@@ -122,12 +123,12 @@ class EagleLayer(nn.Module):
         return self._split(self.layers[0].self_attn.v_proj(x))
 
     def _repeated(self, heads: Heads) -> Heads:
-        """Every key or value head as often as query heads share it."""
+        """Repeat each key or value head for the query heads that share it."""
         return heads.repeat_interleave(self.sizes.num_attention_heads // self.sizes.num_key_value_heads, dim=1)
 
 
 def rotated(heads: Heads, places: torch.Tensor, theta: float) -> Heads:
-    """Rotary positions (2104.09864), halves as in Llama; `places` [A]."""
+    """Apply rotary embeddings (2104.09864) at positions `places` [A], with the halves ordered as in Llama."""
     half = heads.shape[-1] // 2
     angles = places[:, None] * theta ** (-torch.arange(half, device=heads.device) / half)
     cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)

@@ -1,4 +1,4 @@
-"""`outpace train eagle`: from data to a folder with a feature-level head, and what it is worth."""
+"""`outpace train eagle`: from data to a folder with a feature-level head and its metrics."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from outpace.training.replay import replay
 from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, split_texts
 from outpace.training.start import Start
 
-MEASURED_TEXTS = 64  # held-out ones
+MEASURED_TEXTS = 64  # held-out texts to measure with
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a head is worth on held-out texts: accuracies [rounds][10], top-1 to top-10 when it guesses 1, 2, … tokens ahead, and the
-    acceptance length in tokens a step of the drafter as it comes, None for texts that the model did not write itself."""
+    """Metrics of a head on held-out texts: accuracies [rounds][10], top-1 to top-10 at 1, 2, … tokens ahead, and the acceptance length of
+    the drafter with default settings, in tokens per step; None for texts that the model did not write itself."""
 
     num_texts: int
     num_rows: int
@@ -41,7 +41,7 @@ class Worth:
 
 
 def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
-    """Train a head and save it in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    """Train a head and save it in `out`. Raises BadInputError before the first step for unsuitable data or settings."""
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "eagle", source, [settings, loop], resume)
     rows = rows_of(source, run)
@@ -63,26 +63,24 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     texts = apart[:MEASURED_TEXTS]
     worth = measure(task, texts)
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_steps": num_steps, **asdict(loop), **asdict(settings)}
-    helper = DraftHeads(
-        "eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)}
-    )
+    heads = DraftHeads("eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)})
     with tempfile.TemporaryDirectory() as folder:
-        helper.save_pretrained(Path(folder))
+        heads.save_pretrained(Path(folder))
         worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))
-    helper.training["held_out"] = asdict(worth)
-    helper.save_pretrained(out)
-    return helper
+    heads.training["held_out"] = asdict(worth)
+    heads.save_pretrained(out)
+    return heads
 
 
 def measure(task: EagleTask, texts: Array) -> Worth:
-    """What the head is worth on these texts."""
-    ranks = task.guesses(texts)
+    """Metrics of the head on these texts."""
+    ranks = task.ranks(texts)
     shares = [[round(share, 4) for share in accuracies(found[:, None])[0]] for found in ranks]
     return Worth(len(texts), len(ranks[0]), shares)
 
 
 def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float | None:
-    """Tokens a step that the model decodes these texts with; None for texts that it did not write itself."""
+    """Acceptance length of a drafter on these texts, in tokens per step; None for texts that the model did not write itself."""
     whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
     if not are_own(rows, whole):
         return None
@@ -91,10 +89,10 @@ def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float 
     return round(replay(llm.target, built, rows, texts.tolist(), built.num_draft_tokens).mean_length, 4)
 
 
-def tables(helper: DraftHeads) -> list[Any]:
-    """The figures of a training for people: how often the right token is among the first guesses."""
-    worth = Worth(**helper.training["held_out"])
+def tables(heads: DraftHeads) -> list[Any]:
+    """The metrics of a training run for people: accuracies by distance, and the expected acceptance length."""
+    worth = Worth(**heads.training["held_out"])
     table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "tokens ahead", worth.accuracies)
     if worth.acceptance is None:
         return [table, NOT_OWN]
-    return [table, f"Mean acceptance length to expect: {worth.acceptance:.2f} tokens a step"]
+    return [table, f"Expected mean acceptance length: {worth.acceptance:.2f} tokens per step"]

@@ -1,8 +1,8 @@
-"""A feature-level head (EAGLE, 2401.15077), trained on what it will be fed with: its own outputs (as HASS and EAGLE-3, 2503.01840, do).
+"""Training of a feature-level head (EAGLE, 2401.15077) on its own outputs, as in drafting (HASS; EAGLE-3, 2503.01840).
 
-Row t of a text sees the feature g_t, the model's last hidden state there, and the embedding of token t + 1; its output a_t guesses token
-t + 2 through the model's LM head, and stands for g_{t+1} in the next row. In round k of training row t takes the embedding of token t + k
-and its own output of round k - 1; it sees the true rows up to t and its own ones of rounds 2 to k, which is what it sees when it drafts.
+Row t of a text takes the feature g_t, the model's last hidden state, and the embedding of token t + 1. Its output a_t predicts token t + 2
+through the model's LM head and replaces g_{t+1} in the next row. In round k of training, row t takes the embedding of token t + k and its
+own output of round k - 1; it attends to the true rows up to t and to its own outputs of rounds 2 to k, exactly as in drafting.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from outpace.training.loss import FrozenHead, has_fast_bfloat16, tensors_of
 from outpace.training.temperature import Temperatures
 
 DECAY = 0.8  # of the loss from round to round
-BATCH_TEXTS = 8  # looked at together where nothing is learned
+BATCH_TEXTS = 8  # texts evaluated together
 EVALUATION_TEXTS, CALIBRATION_TEXTS = 32, 16
 
 
 @dataclass(frozen=True)
 class EagleSettings:
-    """`rounds`: tokens guessed in a row in training. `feature_weight`: of the distance to the model's own features in the loss, beside
-    the cross-entropy. `num_draft_vocab` None: every token can be guessed."""
+    """`rounds`: tokens predicted in sequence in training. `feature_weight`: weight of the distance to the model's own features in the loss,
+    besides the cross-entropy. `num_draft_vocab`: tokens that can be predicted; None for all."""
 
     rounds: int = 4
     feature_weight: float = 0.1
@@ -39,10 +39,10 @@ class EagleSettings:
 
 
 class Batch(NamedTuple):
-    """B texts side by side, each at the right end of L columns, so that their answers are in the last A.
+    """B texts, each aligned to the right end of L columns, so that their answers are in the last A columns.
 
-    features [B, L, H]; embeddings [B, L, H], of the token after each row; is_row [B, L]; rows [B, A], their places in the table, -1 for
-    none: the rows that guess.
+    features [B, L, H]; embeddings [B, L, H], of the token after each row; is_row [B, L] bool; rows [B, A], the indices in the table of the
+    rows that predict, -1 for none.
     """
 
     features: torch.Tensor
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
 
 class EagleTask:
-    """What the loop trains. `chosen` and `held_out` are texts by number; an item is one of the chosen."""
+    """The task of the loop. `chosen` (to train on) and `held_out` are texts by number; an item is one of the chosen texts."""
 
     def __init__(self, rows: Rows, chosen: Array, held_out: Array, parts: ModelParts, head: FrozenHead, settings: EagleSettings):
         self.rows, self.chosen, self.held_out, self.head, self.settings = rows, chosen, held_out, head, settings
@@ -70,7 +70,7 @@ class EagleTask:
         return float(sample.square().mean().sqrt()), float(self.table.square().mean().sqrt())
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
-        """The decayed sum over the rounds of cross-entropy and weighted distance of features, each a mean over the rows that have them."""
+        """The decayed sum over the rounds of cross-entropy and weighted feature distance, each a mean over the rows that have a label."""
         batch = self._batch(self.chosen[items])
         total = torch.zeros((), device=self.device)
         figures: dict[str, float] = {}
@@ -86,7 +86,7 @@ class EagleTask:
         return total, figures
 
     def _distance(self, batch: Batch, states: torch.Tensor, number: int) -> torch.Tensor:
-        """Mean square distance of the states [B, A, H] of a round from the features they stand for, in units of the features'."""
+        """Mean squared distance of the states [B, A, H] of a round from the features they replace, relative to their mean square."""
         width = batch.rows.shape[1]
         start = batch.features.shape[1] - width
         wanted = batch.features[:, start + number :]
@@ -98,13 +98,13 @@ class EagleTask:
 
     def evaluate(self) -> Mapping[str, float]:
         """Accuracy of each round on some held-out texts."""
-        found = self.guesses(self.held_out[:EVALUATION_TEXTS])
+        found = self.ranks(self.held_out[:EVALUATION_TEXTS])
         shares = [float((ranks == 0).mean()) if len(ranks) else 0.0 for ranks in found]
         return {f"accuracy_{number}": share for number, share in enumerate(shares, 1)}
 
-    def guesses(self, texts: Array) -> list[Array]:
-        """For each round the ranks [n] of the right tokens among the likeliest, NUM_RANKS where they are not; a token that the reduced
-        vocabulary lacks is never guessed."""
+    def ranks(self, texts: Array) -> list[Array]:
+        """For each round the ranks [n] of the right tokens among the likeliest, NUM_RANKS if they are not among them; a token outside the
+        reduced vocabulary never is."""
         found: list[list[Array]] = [[] for _ in range(self.settings.rounds)]
         with torch.inference_mode():
             for start in range(0, len(texts), BATCH_TEXTS):
@@ -119,7 +119,7 @@ class EagleTask:
         return [np.concatenate(parts) for parts in found]
 
     def calibrate(self) -> list[float]:
-        """Find what to divide the logits of each round by, so that its chances are true to life on held-out texts."""
+        """Find the temperature of each round that calibrates its probabilities on held-out texts."""
         found = Temperatures(self.settings.rounds)
         texts = self.held_out[:CALIBRATION_TEXTS]
         with torch.inference_mode():
@@ -131,7 +131,7 @@ class EagleTask:
         return found.best()
 
     def tensors(self) -> dict[str, Array]:
-        """The weights as the file format names them."""
+        """The weights under the names of the file format."""
         return tensors_of(self.module, self.head)
 
     def _rounds(self, batch: Batch) -> list[torch.Tensor]:
@@ -140,7 +140,7 @@ class EagleTask:
             return [states.float() for states in self.layer.rounds(*batch[:3], batch.rows.shape[1], self.settings.rounds)]
 
     def _batch(self, texts: Array) -> Batch:
-        """These texts with all their rows but the last, after which there is nothing to guess."""
+        """These texts with all their rows but the last, after which there is no token to predict."""
         begins, firsts, ends = self.rows.starts[texts], self.rows.answers[texts], self.rows.starts[texts + 1] - 1
         length, width = int((ends - begins).max()), int((ends - firsts).max())
         columns = ends[:, None] - np.arange(length, 0, -1)
@@ -152,11 +152,11 @@ class EagleTask:
         return Batch(features, embeddings, torch.from_numpy(is_row).to(self.device), np.where(last >= firsts[:, None], last, -1))
 
     def _tokens(self, rows: Array, distance: int) -> Array:
-        """[B, A] int64: the token each row should guess, -1 for none."""
+        """[B, A] int64: the token each row should predict, -1 for none."""
         labels = self.rows.labels(rows.ravel(), distance).reshape(rows.shape)
         return np.where(rows >= 0, labels, -1)
 
     def _labels(self, rows: Array, distance: int) -> torch.Tensor:
-        """[B, A] int64: the same as rows of the LM head, -1 also for tokens it lacks."""
+        """[B, A] int64: the same tokens as rows of the LM head, -1 also for tokens it lacks."""
         tokens = torch.from_numpy(self._tokens(rows, distance)).to(self.device)
         return torch.where(tokens >= 0, self.places[tokens.clamp(min=0)], -1)

@@ -1,4 +1,4 @@
-"""A model that runs but is not trained, for blanks: one pass over a text, and many groups of blanks behind places of it."""
+"""A frozen model that trains mask tokens: one forward pass over a text, and many groups of mask tokens after positions of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LowRankTensors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
 class Places(NamedTuple):
-    """A text [L] of token ids, and the positions [A] in it behind which blanks stand."""
+    """A text [L] of token ids, and the positions [A] in it that mask tokens follow."""
 
     token_ids: Sequence[int]
     anchors: Array
@@ -30,7 +30,7 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """A transformers model in the type that its device multiplies fastest, its LM head, and its embeddings [V, H]."""
+    """A transformers model in the type that its device multiplies fastest, with its LM head and its embeddings [V, H]."""
 
     base: Base
     live: Any
@@ -39,12 +39,12 @@ class FrozenModel:
 
     @classmethod
     def of(cls, model: str, device: torch.device) -> FrozenModel:
-        """Read with transformers. Raises BadInputError for a model that cannot be read."""
+        """Load with transformers. Raises BadInputError if the model cannot be loaded."""
         source = locate(model)
         live = load_model(source.path, torch.float32)
         base = base_of(live, source.name)
         live = live.requires_grad_(False).to(device, torch.bfloat16 if has_fast_bfloat16(device) else torch.float32)
-        if live.config._attn_implementation not in ("eager", "sdpa"):  # other kernels take no explicit mask
+        if live.config._attn_implementation not in ("eager", "sdpa"):  # other kernels accept no explicit mask
             live.set_attn_implementation("sdpa" if live._supports_sdpa else "eager")
         head = live.get_output_embeddings()
         bias = getattr(head, "bias", None)
@@ -52,26 +52,26 @@ class FrozenModel:
 
     @property
     def num_layers(self) -> int:
-        """Layers of the model."""
+        """Number of layers of the model."""
         return int(self.live.config.get_text_config().num_hidden_layers)
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device it runs on."""
         return self.embeddings.device
 
     def next_tokens(self, token_ids: Sequence[int]) -> Array:
-        """[L]: the likeliest token after each token of a text."""
+        """[L] int64: the likeliest token after each token of a text."""
         with torch.inference_mode():
             states = self.live.base_model(input_ids=torch.tensor([token_ids], device=self.device)).last_hidden_state[0]
             likeliest: Array = self.head.logits(states).argmax(dim=1).cpu().numpy()
             return likeliest
 
     def states(self, places: Places, blanks: torch.Tensor, low_rank: LowRankTensors | None = None) -> torch.Tensor:
-        """[A, m, H]: what the LM head reads at blanks [m, H] behind each of the A anchors. Gradients reach the blanks, and the low-rank
-        weights (down [layers, H, r], up [layers, r, H]) that act on them, only.
+        """The inputs of the LM head [A, m, H] at mask tokens `blanks` [m, H] after each of the A anchors.
 
-        A blank sees the text up to its anchor and the blanks before it behind the same anchor, and nobody sees a blank.
+        A mask token attends to the text up to its anchor and to the mask tokens before it after the same anchor; no text token attends to
+        a mask token. Gradients reach only the mask tokens and their low-rank weights (down [layers, H, r], up [layers, r, H]).
         """
         num_anchors, count = len(places.anchors), len(blanks)
         ids, anchors = torch.tensor([places.token_ids], device=self.device), torch.from_numpy(places.anchors).to(self.device)
@@ -98,7 +98,7 @@ class FrozenModel:
 
 
 def _visible(length: int, anchors: torch.Tensor, count: int) -> torch.Tensor:
-    """[A * count, length + A * count] bool: which columns, the text's and then the blanks', each blank sees."""
+    """[A * count, length + A * count] bool: the columns, first the text's, then the mask tokens', that each mask token attends to."""
     blanks = torch.arange(len(anchors) * count, device=anchors.device)
     text = torch.arange(length, device=anchors.device) <= anchors.repeat_interleave(count)[:, None]
     own = (blanks[:, None] // count == blanks // count) & (blanks[:, None] >= blanks)

@@ -1,4 +1,4 @@
-"""`outpace train blanks`: from texts to a folder with the embeddings of blanks, and what they are worth."""
+"""`outpace train blanks`: from texts to a folder with the embeddings of mask tokens and their metrics."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.stages import Run, Source, llm_of, texts_of
 
 MAX_MEASURED_TOKENS = 4096  # of held-out answers
-OWN_SHARE = 0.9  # of tokens that the model, here in another precision, would have written itself, for texts to count as its own
+OWN_SHARE = 0.9  # least share of tokens that the model, here in another precision, predicts itself, for texts to count as its own
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What blanks are worth on held-out texts. accuracies [m][10]: top-1 to top-10; acceptance: tokens a step by where the drafter puts
-    blanks, None for texts that the model did not write itself."""
+    """Metrics of mask tokens on held-out texts. accuracies [m][10]: top-1 to top-10; acceptance: tokens per step by the drafter's option
+    `after`, None for texts that the model did not write itself."""
 
     num_texts: int
     num_rows: int
@@ -39,9 +39,9 @@ class Worth:
 
 
 def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
-    """Train blanks and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    """Train mask tokens and save them in `out`. Raises BadInputError before the first step for unsuitable data or settings."""
     if not 1 <= settings.count <= MAX_BLANKS or settings.num_anchors < 1:
-        raise BadInputError(f"there may be 1 to {MAX_BLANKS} blanks behind 1 or more places of a text")
+        raise BadInputError(f"training needs 1 to {MAX_BLANKS} mask tokens after 1 or more positions of a text")
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "blanks", source, [settings, loop], resume)
     texts = _texts(source, run)
@@ -64,23 +64,23 @@ def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: Loop
         "held_out": asdict(measure(task, measured)),
         "data": digest(texts),
     }
-    helper = DraftHeads("blanks", model.base, shape, task.tensors(), None, record)
-    helper.save_pretrained(out)
-    return helper
+    heads = DraftHeads("blanks", model.base, shape, task.tensors(), None, record)
+    heads.save_pretrained(out)
+    return heads
 
 
 def _texts(source: Source, run: Run) -> list[Text]:
-    """The texts; the LLM that reads them, or writes their answers, is gone when this returns."""
+    """Read the texts; the LLM that reads them, or writes their answers, is freed before this returns."""
     if source.data.is_dir():
-        raise BadInputError(f"blanks are trained on texts, and {source.data} is a folder; give the file with the answers")
+        raise BadInputError(f"mask tokens are trained on texts, but {source.data} is a folder; pass the file with the answers")
     return texts_of(source, run, llm_of(source))
 
 
 def measure(task: BlanksTask, texts: Sequence[Text]) -> Worth:
-    """What the blanks are worth on the first of these texts."""
+    """Metrics of the mask tokens on the first of these texts, up to MAX_MEASURED_TOKENS tokens."""
     ends = list(itertools.accumulate(len(text.token_ids) for text in texts))
     texts = texts[: max(1, sum(end <= MAX_MEASURED_TOKENS for end in ends))]
-    ranks, confidences = task.guesses(texts)
+    ranks, confidences = task.predictions(texts)
     starts = [0, *itertools.accumulate(len(text.token_ids) for text in texts)]
     acceptance = None
     if task.own_share(texts) >= OWN_SHARE:
@@ -89,11 +89,11 @@ def measure(task: BlanksTask, texts: Sequence[Text]) -> Worth:
     return Worth(len(texts), len(ranks), shares, acceptance)
 
 
-def tables(helper: DraftHeads) -> list[Any]:
-    """The figures of a training for people: accuracies of each blank, and the acceptance length to expect."""
-    worth = Worth(**helper.training["held_out"])
-    table = accuracy_table(f"{worth.num_rows:,} places of {worth.num_texts}", "blank", worth.accuracies)
+def tables(heads: DraftHeads) -> list[Any]:
+    """The metrics of a training run for people: accuracies of each mask token, and the expected acceptance length."""
+    worth = Worth(**heads.training["held_out"])
+    table = accuracy_table(f"{worth.num_rows:,} positions of {worth.num_texts}", "mask token", worth.accuracies)
     if worth.acceptance is None:
         return [table, NOT_OWN]
     lengths = ", ".join(f"{length:.2f} with after={after}" for after, length in worth.acceptance.items())
-    return [table, f"Tokens a step to expect, {DRAFT_NODES} guesses a step, {DRAFT_BRANCHES} branches: {lengths}"]
+    return [table, f"Expected tokens per step, {DRAFT_NODES} draft tokens per step, {DRAFT_BRANCHES} branches: {lengths}"]

@@ -1,4 +1,4 @@
-"""Decode texts on paper with blanks: what the drafter `blanks` does, step by step, with guesses that are known for every place."""
+"""Simulate decoding with mask tokens: the steps of the drafter `blanks`, with predictions that are known for every position."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ DRAFT_NODES, DRAFT_BRANCHES = TRAINED.num_draft_tokens, TRAINED.branches
 
 
 def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) -> Acceptance:
-    """Tokens and steps of some texts; text i has the rows starts[i] to starts[i + 1] - 1, one for each of its tokens.
+    """Numbers of tokens and steps of some texts; text i has the rows starts[i] to starts[i + 1] - 1, one per token.
 
-    ranks [n, m] and chances [n, m, NUM_RANKS]: those of blanks behind the text up to the row, see calibration.py. A step drafts from blanks
-    of the step before: those behind the guesses that held, where `after` put some there, else those behind the token that was last then,
-    of which the first are about tokens known by now. The engine drafts a little less near the end of an answer; this is not counted here.
+    ranks [n, m] and confidences [n, m, NUM_RANKS] are those of the mask tokens after the text up to each row, see acceptance.py. A step
+    drafts from the mask tokens of the step before: those after the accepted tokens if `after` placed some there, else those after the
+    token that was last at that time, whose first predictions are about tokens that are known by now. The engine drafts a little less near
+    the end of an answer; the simulation ignores this.
     """
     num_tokens = num_steps = 0
     for begin, end in itertools.pairwise(starts):
-        row, num_reusable_prefix = begin, 0  # of what the blanks said, `num_reusable_prefix` guesses are about known tokens
+        row, num_known = begin, 0  # the first `num_known` predictions are about tokens that are known already
         num_steps += 1
         while row < end - 1:
-            anchor = row - num_reusable_prefix
-            num_right, has_own = _step(ranks[anchor, num_reusable_prefix:], confidences[anchor, num_reusable_prefix:], after)
-            num_reusable_prefix = 0 if has_own else num_right
+            anchor = row - num_known
+            num_right, has_own = _step(ranks[anchor, num_known:], confidences[anchor, num_known:], after)
+            num_known = 0 if has_own else num_right
             row += 1 + num_right
             num_steps += 1
         num_tokens += end - begin
@@ -37,7 +38,7 @@ def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) 
 
 
 def _step(ranks: Array, confidences: Array, after: str) -> tuple[int, bool]:
-    """(right guesses of the draft that grows from chances [levels, NUM_RANKS], do blanks stand behind the last of them)."""
+    """(number of accepted tokens of the draft grown from confidences [levels, NUM_RANKS], whether mask tokens follow the last of them)."""
     levels = [list(enumerate(level)) for level in np.asarray(confidences)[:, :DRAFT_BRANCHES].tolist()]
     draft = grow(levels, DRAFT_NODES)
     children, node, depth = draft.children(), -1, 0

@@ -1,7 +1,7 @@
-"""Blanks whose embeddings are trained (2507.11851; 2311.13581), by option with low-rank weights; the model stays as it is.
+"""Training of mask tokens: their embeddings (2507.11851; PaSS, 2311.13581) and, by option, low-rank weights; the model is not changed.
 
-Behind a place of a text stand m blanks. Blank i predicts the token i + 2 places after that place, as it does when it drafts: the token
-right after the place the model says itself. Its loss counts 0.8^i.
+m mask tokens follow a position of a text. Mask token i predicts the token i + 2 positions after it, as in drafting; the model itself
+predicts the token directly after it. The loss of mask token i has the weight 0.8^i.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from outpace.training.data.texts import Text
 from outpace.training.mask_tokens.frozen import FrozenModel, LowRankTensors, Places
 from outpace.training.temperature import Temperatures
 
-DECAY = 0.8  # of the loss from blank to blank
-STEP_SCALE = 0.1  # weights take smaller steps than embeddings: they are kept as multiples of this
+DECAY = 0.8  # of the loss from mask token to mask token
+STEP_SCALE = 0.1  # low-rank weights are stored in units of this, so that they take smaller steps than embeddings
 EVALUATION_TEXTS, CALIBRATION_TEXTS = 16, 24
-PIECE_ANCHORS = 96  # places that are looked at together where nothing is learned
+PIECE_ANCHORS = 96  # positions evaluated together
 
 
 @dataclass(frozen=True)
 class BlanksSettings:
-    """`count`: blanks in a row. `num_anchors`: places of each text that blanks are put behind; the same ones in every epoch. `rank`: of
-    weights beside every layer's MLP that act on the blanks alone; 0 for none."""
+    """`count`: consecutive mask tokens. `num_anchors`: positions of each text that mask tokens follow, the same in every epoch. `rank`:
+    that of the weights beside every layer's MLP that act on mask tokens only; 0 for none."""
 
     count: int = 4
     num_anchors: int = 64
@@ -36,7 +36,8 @@ class BlanksSettings:
 
 
 class BlankParameters(nn.Module):
-    """What is trained: embeddings [m, H] float32, and with a rank down [layers, H, rank] and up [layers, rank, H], which begin as 0."""
+    """The trained parameters: embeddings [m, H] float32 and, with a rank, down [layers, H, rank] and up [layers, rank, H], whose product
+    is 0 at first."""
 
     def __init__(self, start: torch.Tensor, num_layers: int, rank: int):
         super().__init__()
@@ -48,12 +49,12 @@ class BlankParameters(nn.Module):
 
     @property
     def low_rank(self) -> LowRankTensors | None:
-        """The weights in the layers, if there are any."""
+        """The low-rank weights of the layers, or None."""
         return None if self.down is None or self.up is None else (STEP_SCALE * self.down, STEP_SCALE * self.up)
 
 
 class BlanksTask:
-    """What the loop trains; an item is one of the texts to train on. `start` [m, H] is what the blanks are at first."""
+    """The task of the loop; an item is one of the texts to train on. `start` [m, H] are the initial embeddings of the mask tokens."""
 
     def __init__(
         self, model: FrozenModel, train: Sequence[Text], held_out: Sequence[Text], start: torch.Tensor, settings: BlanksSettings, seed: int
@@ -67,31 +68,31 @@ class BlanksTask:
         self.temperatures = torch.ones(settings.count)
 
     def loss(self, items: Array) -> tuple[torch.Tensor, Mapping[str, float]]:
-        """The decayed sum of the blanks' cross-entropies, each a mean over the places that have such a token."""
+        """The decayed sum of the mask tokens' cross-entropies, each a mean over the positions that have a label."""
         batch = [(text, self._some(text, [self.seed, int(item)])) for item, text in ((item, self.train[item]) for item in items)]
         labels = torch.cat([self._labels(text, places) for text, places in batch])
-        states = torch.cat([self._states(places) for _, places in batch])  # one by one: no padding
+        states = torch.cat([self._states(places) for _, places in batch])  # one at a time, which needs no padding
         known = labels >= 0
-        num_reusable_prefix = known.sum(dim=0).clamp(min=1)
-        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_reusable_prefix).expand(labels.shape)
+        num_known = known.sum(dim=0).clamp(min=1)
+        importance = (DECAY ** torch.arange(self.settings.count, device=self.device) / num_known).expand(labels.shape)
         loss, hits = self.model.head.loss(states[known].float(), labels[known], importance[known])
         right = torch.zeros(labels.shape, device=self.device).masked_scatter_(known, hits.float())
-        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=0) / num_reusable_prefix).tolist(), 1)}
+        return loss, {f"accuracy_{k}": share for k, share in enumerate((right.sum(dim=0) / num_known).tolist(), 1)}
 
     def evaluate(self) -> Mapping[str, float]:
-        """Accuracy of each blank at some places of some held-out texts."""
+        """Accuracy of each mask token at some positions of some held-out texts."""
         ranks = [self._ranked(text, self._some(text, [0]))[0] for text in self.held_out[:EVALUATION_TEXTS]]
         return {f"accuracy_{k}": share for k, share in enumerate(_shares(np.concatenate(ranks)), 1)}
 
-    def guesses(self, texts: Sequence[Text]) -> tuple[Array, Array]:
-        """(ranks [n, m] of the right tokens, chances [n, m, NUM_RANKS] of the likeliest guesses) behind the last token of the prompt and
-        behind each token of the answer but the last, text by text; see calibration.py."""
+    def predictions(self, texts: Sequence[Text]) -> tuple[Array, Array]:
+        """(ranks [n, m] of the right tokens, confidences [n, m, NUM_RANKS] of the likeliest tokens) after the last token of the prompt and
+        after each token of the answer but the last, text by text; see acceptance.py."""
         found = [self._ranked(text, piece) for text in texts for piece in _pieces(text)]
         ranks, confidences = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return ranks, confidences
 
     def calibrate(self) -> list[float]:
-        """Find what to divide each blank's logits by, so that its chances are true to life. `guesses` divides too."""
+        """Find the temperature of each mask token that calibrates its probabilities on held-out texts; `predictions` applies it."""
         found = Temperatures(self.settings.count)
         for text in self.held_out[:CALIBRATION_TEXTS]:
             logits, labels = self._logits(text, self._some(text, [0]))
@@ -102,16 +103,16 @@ class BlanksTask:
         return best
 
     def own_share(self, texts: Sequence[Text]) -> float:
-        """Share of the answers' tokens that the model says itself after all that stands before them."""
+        """Share of the answers' tokens that the model itself predicts from the text before them."""
         num_own = 0
         for text in texts:
             whole = [*text.prompt_ids, *text.token_ids]
-            says = self.model.next_tokens(whole)[len(text.prompt_ids) - 1 : -1]
-            num_own += int((says == np.array(text.token_ids)).sum())
+            predicted = self.model.next_tokens(whole)[len(text.prompt_ids) - 1 : -1]
+            num_own += int((predicted == np.array(text.token_ids)).sum())
         return num_own / sum(len(text.token_ids) for text in texts)
 
     def _ranked(self, text: Text, places: Places) -> tuple[Array, Array]:
-        """What `guesses` gives, at some places of one text."""
+        """The same as `predictions`, at some positions of one text."""
         logits, labels = self._logits(text, places)
         logits = logits / self.temperatures[:, None].to(self.device)
         best = logits.topk(min(NUM_RANKS, logits.shape[-1]))
@@ -121,35 +122,35 @@ class BlanksTask:
         return torch.where(labels >= 0, ranks, -1).cpu().numpy(), confidences.cpu().numpy()
 
     def _logits(self, text: Text, places: Places) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logits [A, m, V] float32, labels [A, m], -1 behind the end) of one text."""
+        """(logits [A, m, V] float32, labels [A, m], -1 after the end) of one text."""
         with torch.inference_mode():
             states = self._states(places)
             return self.model.head.logits(states.flatten(0, 1)).view(*states.shape[:2], -1), self._labels(text, places)
 
     def _states(self, places: Places) -> torch.Tensor:
-        """[A, m, H]: what the LM head reads at the blanks."""
+        """The inputs of the LM head [A, m, H] at the mask tokens."""
         return self.model.states(places, self.blanks.embeddings, self.blanks.low_rank)
 
     def tensors(self) -> dict[str, Array]:
-        """The weights as the file format names them."""
+        """The weights under the names of the file format."""
         found = {"embeddings": self.blanks.embeddings, **dict(zip(("down", "up"), self.blanks.low_rank or (), strict=False))}
         return {name: tensor.detach().float().cpu().numpy() for name, tensor in found.items()}
 
     def _some(self, text: Text, seed: Sequence[int]) -> Places:
-        """Up to `num_anchors` places of a text that have a token to guess, drawn by chance, in order."""
+        """Up to `num_anchors` random positions of a text that have a token to predict, in order."""
         first, num_places = len(text.prompt_ids) - 1, len(text.token_ids) - 1
         drawn = np.random.default_rng(seed).permutation(num_places)[: self.settings.num_anchors]
         return Places([*text.prompt_ids, *text.token_ids], first + np.sort(drawn))
 
     def _labels(self, text: Text, places: Places) -> torch.Tensor:
-        """[A, m] int64: the token each blank should say, -1 for none."""
+        """[A, m] int64: the token each mask token should predict, -1 for none."""
         count = self.settings.count
         tokens = np.array([*text.prompt_ids, *text.token_ids, *[-1] * (count + 1)])
         return torch.from_numpy(tokens[places.anchors[:, None] + 2 + np.arange(count)]).to(self.device)
 
 
 def _pieces(text: Text) -> Iterator[Places]:
-    """All places of a text, one for each token of the answer, some at a time."""
+    """All positions of a text, one per token of the answer, PIECE_ANCHORS at a time."""
     whole = [*text.prompt_ids, *text.token_ids]
     places = np.arange(len(text.prompt_ids) - 1, len(whole) - 1)
     for start in range(0, len(places), PIECE_ANCHORS):
@@ -157,6 +158,6 @@ def _pieces(text: Text) -> Iterator[Places]:
 
 
 def _shares(ranks: Array) -> list[float]:
-    """[m]: how often the first guess is right."""
+    """[m]: share of first predictions that are right."""
     shares: list[float] = ((ranks == 0).sum(axis=0) / np.maximum((ranks >= 0).sum(axis=0), 1)).tolist()
     return shares

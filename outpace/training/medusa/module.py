@@ -11,8 +11,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class MedusaSettings:
-    """The shape of the heads. `num_draft_vocab` None: they can guess every token. `lm_head` own: each trains an LM head of its own, which
-    begins as the model's; shared: all use the model's."""
+    """The shape of the heads. `num_draft_vocab`: tokens that can be predicted; None for all. `lm_head` own: each head trains its own LM
+    head, initialized with the model's; shared: all use the model's."""
 
     num_heads: int = 4
     num_layers: int = 1
@@ -21,7 +21,7 @@ class MedusaSettings:
 
 
 class Block(nn.Module):
-    """`x + silu(W x + b)`; starts as no change at all."""
+    """`x + silu(W x + b)`; initially the identity."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 class MedusaHead(nn.Module):
-    """Blocks and a square projection in front of an LM head: the model's, or one of its own, [R, H] float32, that begins as `lm_head`."""
+    """Blocks and a square projection before an LM head: the model's, or its own [R, H] float32, initialized with `lm_head`."""
 
     def __init__(self, size: int, num_layers: int, lm_head: torch.Tensor | None):
         super().__init__()
@@ -53,7 +53,7 @@ class MedusaHead(nn.Module):
 
 
 class MedusaHeads(nn.Module):
-    """All heads; the names of the parameters are those of the file format."""
+    """All heads; the parameters have the names of the file format."""
 
     def __init__(self, lm_head: torch.Tensor, settings: MedusaSettings):
         super().__init__()
@@ -61,5 +61,5 @@ class MedusaHeads(nn.Module):
         self.heads = nn.ModuleList(MedusaHead(size, settings.num_layers, own) for _ in range(settings.num_heads))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [K, n, H]: what each head gives to the LM head."""
+        """[n, H] -> [K, n, H]: the input of the LM head from each head."""
         return torch.stack([head(hidden) for head in self.heads])

@@ -1,4 +1,4 @@
-"""`outpace train medusa`: from data to a folder with heads, their tree and what they are worth."""
+"""`outpace train medusa`: from data to a folder with heads, their draft tree and their metrics."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.stages import Run, Source, check_rows, rows_of, split
 from outpace.training.start import Start
 
-TREE_NODES = 64  # kept in the file; a drafter takes as many as pay
-DRAFT_NODES = 10  # of a step, in the acceptance length that is predicted
-DRAFT_THRESHOLD = 0.02  # the medusa drafter's own
+TREE_NODES = 64  # stored in the file; the drafter uses as many as are worth verifying
+DRAFT_NODES = 10  # draft tokens per step for the expected acceptance length
+DRAFT_THRESHOLD = 0.02  # the default of the medusa drafter
 MAX_HELD_OUT_ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What heads are worth on held-out texts. accuracies [K][10]: top-1 to top-10; acceptance lengths in tokens a step, None for texts that
+    """Metrics of heads on held-out texts. accuracies [K][10]: top-1 to top-10; acceptance lengths in tokens per step, None for texts that
     the model did not write itself."""
 
     num_texts: int
@@ -43,7 +43,7 @@ class Worth:
 
 
 def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
-    """Train heads and save them in `out`. Raises BadInputError before the first step for whatever does not fit."""
+    """Train heads and save them in `out`. Raises BadInputError before the first step for unsuitable data or settings."""
     check_tensorboard(loop.tensorboard)
     run = Run.of(out, "medusa", source, [settings, loop], resume)
     rows = rows_of(source, run)
@@ -74,17 +74,17 @@ def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: Loop
         **start.record,
         "held_out": asdict(worth),
     }
-    helper = DraftHeads("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
-    helper.save_pretrained(out)
-    return helper
+    heads = DraftHeads("medusa", head.base, shape, task.tensors(), tree, {**record, "data": asdict(rows.index.origin)})
+    heads.save_pretrained(out)
+    return heads
 
 
 def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[list[list[int]], Worth]:
-    """(the calibrated tree, what the heads are worth) on the first held-out texts."""
+    """(the calibrated tree, metrics of the heads) on the first held-out texts, up to MAX_HELD_OUT_ROWS rows."""
     ends = np.cumsum([len(text) for text in held_out])
     texts = held_out[: max(1, int((ends <= MAX_HELD_OUT_ROWS).sum()))]
     whole = np.concatenate(texts)
-    ranks, confidences = task.guesses(whole)
+    ranks, confidences = task.predictions(whole)
     tree = best_tree(ranks, TREE_NODES)
     starts = [0, *itertools.accumulate(len(text) for text in texts)]
     fixed = best = None
@@ -95,11 +95,11 @@ def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[li
     return tree, Worth(len(texts), len(whole), shares, fixed, best)
 
 
-def tables(helper: DraftHeads) -> list[Any]:
-    """The figures of a training for people: accuracies of each head, and the acceptance length to expect."""
-    worth = Worth(**helper.training["held_out"])
+def tables(heads: DraftHeads) -> list[Any]:
+    """The metrics of a training run for people: accuracies of each head, and the expected acceptance length."""
+    worth = Worth(**heads.training["held_out"])
     table = accuracy_table(f"{worth.num_rows:,} rows of {worth.num_texts}", "head", worth.accuracies)
     if worth.acceptance_best is None:
         return [table, NOT_OWN]
-    lengths = f"{worth.acceptance_best:.2f} tokens a step, with the fixed tree {worth.acceptance_fixed:.2f}"
-    return [table, f"Mean acceptance length to expect, {DRAFT_NODES} guesses a step: {lengths}"]
+    lengths = f"{worth.acceptance_best:.2f} tokens per step, with the fixed tree {worth.acceptance_fixed:.2f}"
+    return [table, f"Expected mean acceptance length, {DRAFT_NODES} draft tokens per step: {lengths}"]

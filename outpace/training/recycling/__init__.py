@@ -1,1 +1,1 @@
-"""Counting of a successor table."""
+"""Building of a successor table."""

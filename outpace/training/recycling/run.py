@@ -1,4 +1,4 @@
-"""`outpace train recycling`: from data to a folder with a successor table, and what it is worth."""
+"""`outpace train recycling`: from data to a folder with a successor table and its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from outpace.training.stages import Run, Source, check_rows, rows_of
 
 
 def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resume: bool = False) -> DraftHeads:
-    """Make a table and save it in `out`. Raises BadInputError before that for whatever does not fit."""
+    """Build a table and save it in `out`. Raises BadInputError beforehand for unsuitable data or settings."""
     run = Run.of(out, "recycling", source, [settings], resume)
     rows = rows_of(source, run)
     base = LMHeadWeights.of(source.model).base
@@ -31,18 +31,18 @@ def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resu
     hits = {name: asdict(Hits.of(table, keys[is_apart], rows.tokens[is_apart])) for name, keys in (("singles", singles), ("pairs", pairs))}
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_rows": int(is_counted.sum())}
     held = {"num_texts": len(apart), "num_rows": int(is_apart.sum()), **hits}
-    helper = table.to_helper(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
-    helper.save_pretrained(out)
-    return helper
+    heads = table.to_draft_heads(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
+    heads.save_pretrained(out)
+    return heads
 
 
-def tables(helper: DraftHeads) -> list[Any]:
-    """The figures of a table for people: what it holds, and how often it knows the next token of held-out texts."""
+def tables(heads: DraftHeads) -> list[Any]:
+    """The metrics of a table for people: its size, and how often it has the next token of held-out texts."""
     from rich.table import Table
 
-    training, settings = helper.training, helper.settings
+    training, settings = heads.training, heads.settings
     held = training["held_out"]
-    table = Table(title=f"From {training['num_rows']:,} rows, measured on {held['num_rows']:,} held-out rows")
+    table = Table(title=f"Built from {training['num_rows']:,} rows, measured on {held['num_rows']:,} held-out rows")
     for name in ("after", "entries", "known", "of these: top 1", f"top {settings['width']}"):
         table.add_column(name, justify="left" if name == "after" else "right")
     for name, label in (("singles", "a token"), ("pairs", "a pair")):

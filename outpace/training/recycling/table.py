@@ -1,6 +1,6 @@
-"""A successor table for `recycling`: the mean of what the model thought of next, after a token and after a pair of tokens.
+"""A successor table for `recycling`: the mean of the model's next-token probabilities after a token and after a pair of tokens.
 
-A chance outside a row's kept tokens counts as 0, so a mean is a little too low, never too high.
+Probabilities outside a row's stored tokens count as 0, so a mean is slightly too low, never too high.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.progress import meter
 from outpace.training.data.shards import Rows
 
-MAX_WAITING = 1 << 22  # chances collected before they are added up
+MAX_WAITING = 1 << 22  # probabilities collected before they are summed
 
 
 @dataclass(frozen=True)
 class RecyclingSettings:
-    """num_pairs: pairs of tokens kept, those most visited."""
+    """num_pairs: number of most visited pairs of tokens to keep."""
 
     num_pairs: int = 65_536
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Of held-out rows: the share whose key the table has, and of these, the share whose next token is its best, or among its tokens."""
+    """Shares of held-out rows: `known`, whose key is in the table; of these `top_1`, whose next token is the entry's best, and `top_all`,
+    whose next token is in the entry."""
 
     known: float
     top_1: float
@@ -34,7 +35,7 @@ class Hits:
 
     @classmethod
     def of(cls, table: Successors, keys: Array, tokens: Array) -> Hits:
-        """`keys` [n], and `tokens` [n], which came next. Without rows, or none known, the shares are 0."""
+        """Measure with `keys` [n] and the tokens [n] after them. Without rows, or without known ones, the shares are 0."""
         places, is_known = find(table.keys, keys)
         if not is_known.any():
             return cls(0.0, 0.0, 0.0)
@@ -43,7 +44,7 @@ class Hits:
 
 
 def row_keys(rows: Rows) -> tuple[Array, Array]:
-    """Of every row [N] int64: the key of its token, and that of the token before it with its own; -1 where nothing stands before it."""
+    """Keys of every row [N] int64: that of its token, and that of its pair with the token before; -1 at the start of a text."""
     own = rows.inputs.astype(np.int64)
     before = np.concatenate([[-1], own[:-1]])
     before[rows.starts[:-1]] = -1
@@ -51,9 +52,9 @@ def row_keys(rows: Rows) -> tuple[Array, Array]:
 
 
 def successors_of(rows: Rows, singles: Array, pairs: Array, num_pairs: int) -> Successors:
-    """The table of all rows with a key: every single token, and the `num_pairs` most visited pairs.
+    """Build the table from all rows with a key: every single token, and the `num_pairs` most visited pairs.
 
-    singles, pairs [N]: the keys of the rows, -1 for rows that do not count.
+    singles, pairs [N]: the keys of the rows, -1 for rows to ignore.
     """
     keys, visits = _visited(singles, pairs, num_pairs)
     vocab_size = rows.index.origin.vocab_size
@@ -70,12 +71,12 @@ def successors_of(rows: Rows, singles: Array, pairs: Array, num_pairs: int) -> S
     codes, totals = sums.total()
     places, tokens = codes // vocab_size, codes % vocab_size
     order = np.lexsort((-totals, places))
-    best = order[np.searchsorted(places, np.arange(len(keys)))[:, None] + np.arange(width)]  # a row has `width` tokens, a key no fewer
+    best = order[np.searchsorted(places, np.arange(len(keys)))[:, None] + np.arange(width)]  # every key has at least `width` tokens
     return Successors(keys, tokens[best], (totals[best] / visits[:, None]).astype(np.float32))
 
 
 def _visited(singles: Array, pairs: Array, num_pairs: int) -> tuple[Array, Array]:
-    """(keys [E], ascending, rows of each [E])."""
+    """(keys [E], ascending, number of rows of each [E])."""
     single_keys, single_visits = np.unique(singles[singles >= 0], return_counts=True)
     double_keys, double_visits = np.unique(pairs[pairs >= 0], return_counts=True)
     most = np.sort(np.argsort(-double_visits, kind="stable")[:num_pairs])
@@ -83,7 +84,7 @@ def _visited(singles: Array, pairs: Array, num_pairs: int) -> tuple[Array, Array
 
 
 class _Sums:
-    """code -> the sum of its values. What has been added waits until there is much of it, so the memory taken is that of the sums."""
+    """Sums of values by code. Added values are collected and merged in large blocks, so memory stays that of the sums."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty(0))]
