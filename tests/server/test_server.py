@@ -411,8 +411,8 @@ def test_keys(toy_llm, tmp_path):
     path = tmp_path / "keys"
     path.write_text("# two tenants\nfirst-key\n\nsecond-key\n", "utf-8")
     scopes = []
-    submit = toy_llm.submit
-    toy_llm.submit = lambda *args, **options: scopes.append(options["cache_salt"]) or submit(*args, **options)
+    submit = toy_llm.submit_all
+    toy_llm.submit_all = lambda *args, **options: scopes.append(options["cache_salt"]) or submit(*args, **options)
     with TestClient(create_app(toy_llm, ServerSettings(api_keys=read_keys(path)))) as client:
         for key in (
             None,
@@ -488,8 +488,10 @@ def test_tools_reach_a_chat_template_that_knows_them(make_toy):
     llm = make_toy()
     llm.tokenizer.chat_template = TEMPLATE
     prompts = []
-    submit = llm.submit
-    llm.submit = lambda token_ids, *args, **options: prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    submit = llm.submit_all
+    llm.submit_all = lambda token_ids, *args, **options: (
+        prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    )
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather"}}]}
     with TestClient(create_app(llm)) as client:
