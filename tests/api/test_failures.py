@@ -7,20 +7,9 @@ import pytest
 from api_tools import facts, params
 
 from outpace.config import EngineConfig
-from outpace.drafters.base import Drafter
 from outpace.errors import BadInputError, OutpaceError
 
 CHAT = [{"role": "user", "content": "hello"}]
-
-
-class Failing(Drafter):
-    """A user's drafter with a bug."""
-
-    def __init__(self, context):
-        pass
-
-    def propose(self, request, budget):
-        raise RuntimeError("secret detail")
 
 
 def after(count: int, error: Exception):
@@ -145,11 +134,11 @@ def test_a_streamer_is_always_told_the_end(idle):
 
 
 def test_a_drafter_that_fails_costs_speed_and_is_told(make_toy):
-    llm = make_toy("test_failures:Failing")
+    llm = make_toy("api_tools:Failing")
     (plain,) = llm.generate("abcabcabc", params(20), speculative_config="none")
     (output,) = llm.generate("abcabcabc", params(20))
     assert facts(output) == facts(plain)
     assert (output.stats.drafter_error, plain.stats.drafter_error) == ("RuntimeError: secret detail", None)
     assert llm.engine.metrics.num_drafter_errors == 1
     with pytest.raises(RuntimeError, match="secret detail"):
-        make_toy("test_failures:Failing", engine=EngineConfig(on_drafter_error="raise")).generate("abcabcabc")
+        make_toy("api_tools:Failing", engine=EngineConfig(on_drafter_error="raise")).generate("abcabcabc")

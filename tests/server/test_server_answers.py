@@ -232,6 +232,19 @@ def test_metrics_have_vllms_names(server):
     assert 0 <= float(values["outpace:kv_cache_usage_perc"]) <= 1
 
 
+def test_a_drafter_that_failed_is_told_without_its_error(make_toy):
+    with TestClient(create_app(make_toy("api_tools:Failing"))) as client:
+        plain = ask(client, speculative=False).json()
+        answer = ask(client, n=2)
+        assert answer.json()["choices"][0] == plain["choices"][0]
+        for used in answer.json()["speculative"]:
+            assert used["drafter_error"] == "the drafter failed and the answer was decoded without it; the server's log says why"
+        assert "drafter_error" in chunks(ask(client, stream=True))[-1]["speculative"]
+        assert "drafter_error" not in plain["speculative"]
+        assert "secret" not in answer.text
+        assert "outpace:drafter_errors_total 3.0" in client.get("/metrics").text
+
+
 def test_tools_reach_a_chat_template_that_knows_them(make_toy):
     llm = make_toy()
     llm.tokenizer.chat_template = TOOL_TEMPLATE

@@ -26,6 +26,16 @@ class NoSubclass:
     """Not a Drafter."""
 
 
+class Failing(Drafter):
+    """A user's drafter with a bug."""
+
+    def __init__(self, context):
+        pass
+
+    def propose(self, request, budget):
+        raise RuntimeError("secret detail")
+
+
 def facts(output) -> tuple:
     """What speculation must not change about an answer."""
     return output.text, output.token_ids, output.pieces, output.finish_reason, output.prompt_token_ids, output.seed, output.logprobs
