@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from outpace.async_llm import AsyncLLM
     from outpace.config import EngineConfig, SpeculativeConfig
     from outpace.errors import BadInputError, OutpaceError
     from outpace.heads.format import DraftHeads
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "LLM": "outpace.llm",
+    "AsyncLLM": "outpace.async_llm",
     "BadInputError": "outpace.errors",
     "EngineConfig": "outpace.config",
     "DraftHeads": "outpace.heads.format",
@@ -31,6 +33,7 @@ _WHERE = {
 }
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "BadInputError",
     "DraftHeads",
     "EngineConfig",
@@ -43,9 +46,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import outpace` and `outpace --help` cost nothing."""
+    """Import on first use, so that `import outpace` and `outpace --help` load nothing heavy."""
     if name in _WHERE:
         from importlib import import_module
 
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'outpace' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, whether or not they have been imported, and those that every module has."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,36 +1,47 @@
-"""Settings: how to speculate, and how the engine is sized. Plain data, checked where it is built."""
+"""Settings: how to speculate, and the sizes of the engine. Plain data, checked when it is built."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from outpace.errors import BadInputError
 
+FILE_VERSION = 1  # of the files that `outpace tune` writes (docs/tune.md)
 _VLLM_NAMES = {"num_speculative_tokens": "num_draft_tokens"}  # vLLM's key -> ours
 _VLLM_METHODS = {"ngram": "prompt_lookup"}
-FILE_VERSION = 1  # of the files that `outpace tune` writes (docs/tune.md)
 _NGRAM_KEYS = {"prompt_lookup_max": "max_ngram", "prompt_lookup_min": "min_ngram"}
+_KNOWN = ("method", "num_draft_tokens", "verifier")
 
 
 @dataclass(frozen=True)
 class SpeculativeConfig:
-    """How to guess and how to check. `method` is a drafter spec; `num_draft_tokens` None means the drafter's own default."""
+    """How to draft and how to verify. `method` is a drafter spec; `num_draft_tokens` None means the drafter's own default.
+
+    Raises BadInputError for values of a wrong type or out of range.
+    """
 
     method: str = "prompt_lookup"
     num_draft_tokens: int | None = None
     verifier: str = "exact"
 
     def __post_init__(self) -> None:
+        for name in ("method", "verifier"):
+            if not isinstance(getattr(self, name), str):
+                raise BadInputError(f"{name} must be a string, not {getattr(self, name)!r:.80}")
         count = self.num_draft_tokens
-        if count is not None and not (isinstance(count, int) and 0 <= count <= EngineConfig.max_draft_tokens):
-            raise BadInputError(f"num_draft_tokens must be an integer from 0 to {EngineConfig.max_draft_tokens}, not {count!r}")
+        if count is not None:
+            most = EngineConfig.max_draft_tokens
+            if not _is_integer(count) or not 0 <= count <= most:
+                raise BadInputError(f"num_draft_tokens must be an integer from 0 to {most}, not {count!r:.80}")
+            object.__setattr__(self, "num_draft_tokens", int(count))
 
     @classmethod
     def of(cls, value: SpeculativeConfig | Mapping[str, Any] | str | bool | None) -> SpeculativeConfig:
-        """From a spec string, a mapping (vLLM's JSON keys and the files of `outpace tune` are understood), False for plain decoding, or
-        None for the default."""
+        """From a drafter spec, a mapping (vLLM's keys and the files of `outpace tune` are understood), False for plain decoding, or
+        None for the default. Raises BadInputError."""
         if isinstance(value, SpeculativeConfig):
             return value
         if value is None or value is True:
@@ -42,39 +53,56 @@ class SpeculativeConfig:
         if not isinstance(value, Mapping):
             raise BadInputError(f"speculative settings must be a drafter name or an object, not {type(value).__name__}")
         settings = {_VLLM_NAMES.get(key, key): entry for key, entry in value.items()}
-        method = _VLLM_METHODS.get(settings.get("method", ""), settings.get("method", cls.method))
+        method = settings.get("method", cls.method)
+        if not isinstance(method, str):
+            raise BadInputError(f"method must be a string, not {method!r:.80}")
+        method = _VLLM_METHODS.get(method, method)
         for key, option in _NGRAM_KEYS.items():
             if key in settings:
-                method += f":{option}={settings.pop(key)}"
+                length = settings.pop(key)
+                if not _is_integer(length) or length < 1:
+                    raise BadInputError(f"{key} must be an integer of at least 1, not {length!r:.80}")
+                method += f":{option}={int(length)}"
         version = settings.pop("version", FILE_VERSION)
         if version != FILE_VERSION:
             raise BadInputError(f"speculative settings of version {version!r}; this outpace reads version {FILE_VERSION}")
-        settings.pop("measured", None)  # what `outpace tune` saw, for people
-        unknown = settings.keys() - {"method", "num_draft_tokens", "verifier"}
-        if unknown:
-            raise BadInputError(f"unknown speculative setting {sorted(unknown)[0]!r}; known: method, num_draft_tokens, verifier")
+        settings.pop("measured", None)  # what `outpace tune` measured, for people
+        if unknown := [key for key in settings if key not in _KNOWN]:
+            raise BadInputError(f"unknown speculative setting {unknown[0]!r}; known: {', '.join(_KNOWN)}")
         return cls(**{**settings, "method": method})
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Sizes of the engine. `kv_cache_tokens` None lets the target choose; `max_model_len` None is the model's own limit."""
+    """Sizes of the engine. `kv_cache_tokens` None lets the target choose; `max_model_len` None is the model's own limit.
+
+    Raises BadInputError for values of a wrong type or out of range.
+    """
 
     max_num_seqs: int = 16
     max_num_batched_tokens: int = 512
-    max_draft_tokens: int = 64  # rows a draft may add to a request's pass, probes included
-    min_prefill_chunk: int = 32  # prefill goes on even when decoding fills the pass
+    max_draft_tokens: int = 64  # tokens that a draft may add to a request's forward pass, lookahead tokens included
+    min_prefill_chunk: int = 32  # prompt tokens that every forward pass may run, however much decoding fills it
     max_model_len: int | None = None
     kv_cache_tokens: int | None = None
     enable_prefix_caching: bool = True
-    on_drafter_error: str = "continue"  # or "raise": see a drafter's failure at once, as in tests
+    on_drafter_error: str = "continue"  # or "raise": a drafter's failure ends the step, as in tests
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "min_prefill_chunk"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1")
-        if self.on_drafter_error not in ("continue", "raise"):
-            raise BadInputError(f"on_drafter_error must be continue or raise, not {self.on_drafter_error!r}")
+        for name, least in (("max_num_seqs", 1), ("max_num_batched_tokens", 1), ("max_draft_tokens", 0), ("min_prefill_chunk", 1)):
+            self._check(name, least)
         for name in ("max_model_len", "kv_cache_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 2:
-                raise BadInputError(f"{name} must be at least 2")
+            if getattr(self, name) is not None:
+                self._check(name, 2)
+        if self.on_drafter_error not in ("continue", "raise"):
+            raise BadInputError(f"on_drafter_error must be continue or raise, not {self.on_drafter_error!r:.80}")
+
+    def _check(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not _is_integer(value) or value < least:
+            raise BadInputError(f"{name} must be an integer of at least {least}, not {value!r:.80}")
+        object.__setattr__(self, name, int(value))
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

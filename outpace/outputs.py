@@ -1,18 +1,22 @@
-"""A request on its way with its text, and what it gives: pieces of a stream, and the whole answer."""
+"""What a request gives: pieces of a stream and the whole answer; and the job that collects them while it runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, tokens_per_step
+from outpace.errors import BadInputError, OutpaceError
 from outpace.models.tokenizer import TextBuilder
 from outpace.request import Request, RequestStats, StepOutput
 
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """One finished answer. `from_draft[i]`: was token i a guess that was kept? `sources[i]`: whose, "" if it is the model's own.
-    `pieces[i]`: the text it added."""
+    """One finished answer; a prompt with `n` answers gives `n` of them, numbered by `index`.
+
+    `from_draft[i]` says whether token i is an accepted draft token, `sources[i]` which drafter proposed it ("" for the model's own
+    tokens), and `pieces[i]` is the text it added.
+    """
 
     text: str
     token_ids: list[int]
@@ -26,10 +30,11 @@ class RequestOutput:
     logprobs: list[dict[int, float]] | None = None
     error: Exception | None = None
     sources: list[str] = field(default_factory=list)
+    index: int = 0
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding only; prefill is not counted."""
+        """Tokens per second of decoding; prefill is not counted."""
         return len(self.token_ids) / self.stats.decode_seconds if self.stats.decode_seconds else 0.0
 
     @property
@@ -47,9 +52,10 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamPiece:
-    """What one step added: text that is final, and the tokens behind it. The last piece carries the whole `output`.
+    """What one step added to answer `index`: text that is final, and its tokens. The last piece carries the whole `output`.
 
-    `pieces[i]` is the text of token i (of a stop string it may show what `text` holds back), `logprobs[i]` its log-probabilities.
+    `pieces[i]` is the text of token i (it may show the start of a stop string, which `text` holds back), `logprobs[i]` its
+    log-probabilities.
     """
 
     text: str
@@ -60,14 +66,32 @@ class StreamPiece:
     pieces: list[str] = field(default_factory=list)
     logprobs: list[dict[int, float]] | None = None
     steps: list[StepOutput] = field(default_factory=list)
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a step gave answer `index` of a request. `step` counts this answer's steps, `milliseconds` is the step's duration, and
+    `ended_at` its end (time.perf_counter)."""
+
+    index: int
+    step: int
+    milliseconds: float
+    ended_at: float
+    piece: StreamPiece
 
 
 class Job:
-    """A request on its way, with its text."""
+    """A request that is queued or running, with its text. `index` numbers the answers to one prompt.
 
-    def __init__(self, request: Request, builder: TextBuilder, seed: int):
-        self.request, self.builder, self.seed = request, builder, seed
-        self.num_streamed = 0
+    `siblings` are the other answers to the prompt, as long as they wait for the first one to bring the prompt into the prefix cache.
+    """
+
+    def __init__(self, request: Request, builder: TextBuilder, seed: int, index: int = 0):
+        self.request, self.builder, self.seed, self.index = request, builder, seed, index
+        self.siblings: list[Job] = []
+        self.is_started = False  # the engine has it
+        self.num_streamed = 0  # characters
         self.num_taken = 0  # tokens
         self.steps: list[StepOutput] = []
 
@@ -76,7 +100,7 @@ class Job:
         return self.request.finish_reason is not None
 
     def take(self) -> StreamPiece:
-        """Everything since the last call."""
+        """What was added since the last call."""
         done = self.is_done
         if done:
             self.builder.finish()
@@ -89,10 +113,10 @@ class Job:
         logprobs = None if self.request.logprobs is None else self.request.logprobs[start : self.num_taken]
         output = self.output() if done else None
         pieces = self.builder.pieces_from(start, self.num_taken)
-        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, output, pieces, logprobs, steps)
+        return StreamPiece(text, token_ids, from_draft, self.request.finish_reason, output, pieces, logprobs, steps, self.index)
 
     def output(self) -> RequestOutput:
-        """The answer so far; finish_reason "abort" while it is not done."""
+        """The answer so far; its finish_reason is "abort" until it is done."""
         request = self.request
         return RequestOutput(
             text=self.builder.finish(),
@@ -107,4 +131,14 @@ class Job:
             stats=request.stats,
             logprobs=request.logprobs,
             error=request.error,
+            index=self.index,
         )
+
+
+def failure(error: Exception) -> OutpaceError:
+    """What to raise for a request that ended with this error: a BadInputError as it is, else an OutpaceError that it has caused."""
+    if isinstance(error, BadInputError):
+        return error
+    found = OutpaceError(f"the request failed: {error}")
+    found.__cause__ = error
+    return found

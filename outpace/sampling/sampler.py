@@ -6,11 +6,13 @@ inverse CDF in token order. Neither the drafter, the batch nor the number of dra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from outpace.arrays import Array
+from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
 from outpace.sampling.processors import Processor
@@ -106,20 +108,23 @@ class RequestSampler:
         return row
 
     def draw(self, row: Array, path: Sequence[int], position: int) -> int:
-        """The token that plain decoding would choose at this absolute position after this path; row [V]: raw logits."""
+        """The token that plain decoding would choose at this absolute position after this path; row [V]: raw logits.
+
+        Raises OutpaceError when the largest logit is NaN or -inf, so that there is nothing to choose.
+        """
         row = self.process(row, path)
         if self.params.is_greedy:
-            return int(row.argmax())
+            return _argmax(row)
         ids, weights = self._weights(row)
         index = inverse_cdf(weights, uniform(self.seed, position))
         return index if ids is None else int(ids[index])
 
     def probabilities(self, row: Array, path: Sequence[int]) -> Array:
-        """The distribution [V] float64 of draw(); one-hot at temperature 0."""
+        """The distribution [V] float64 that draw() draws from; one-hot at temperature 0. Raises OutpaceError as draw() does."""
         row = self.process(row, path)
         out = np.zeros(len(row))
         if self.params.is_greedy:
-            out[row.argmax()] = 1.0
+            out[_argmax(row)] = 1.0
             return out
         ids, weights = self._weights(row)
         weights = weights / weights.sum(dtype=np.float64)
@@ -132,6 +137,7 @@ class RequestSampler:
         """(token ids or None for all, unnormalised probabilities) after temperature, then top_k, top_p, min_p (transformers' order)."""
         params = self.params
         top = row.max()
+        _check(float(top), math.inf)
         row = (row - top) * np.float32(1.0 / params.temperature)
         if not self.is_cut:
             return None, np.exp(row)
@@ -144,6 +150,19 @@ class RequestSampler:
             kept = row >= np.log(params.min_p)  # the best token has log weight 0
             ids, row = ids[kept], row[kept]
         return ids, np.exp(row)
+
+
+def _argmax(row: Array) -> int:
+    """The first of the largest logits. NumPy's argmax finds a NaN if there is one, so looking at the chosen logit is enough."""
+    token = int(row.argmax())
+    _check(float(row[token]))
+    return token
+
+
+def _check(top: float, limit: float | None = None) -> None:
+    """Raises OutpaceError unless the largest logit of a row can be chosen; from `limit` on it cannot be."""
+    if not top > -math.inf or top == limit:
+        raise OutpaceError("the logits are NaN" if math.isnan(top) else f"no token can be chosen: the largest logit is {top}")
 
 
 def logprobs_of(row: Array, token: int, num_top: int) -> dict[int, float]:

@@ -63,10 +63,10 @@ class _Server(uvicorn.Server):
             now = time.monotonic()
             if self.drain_until is None:
                 self.drain_until = now + self.patience
-                logger.warning("shutting down: %d requests are still running, at most %g s more", len(self.worker.tickets), self.patience)
+                logger.warning("shutting down: %d requests are still running, at most %g s more", len(self.worker.requests), self.patience)
             elif now > self.drain_until:
                 self.worker.fail_all(ApiError(503, "the server is shutting down", code="unavailable"))
-            self.should_exit = self.should_exit or not self.worker.tickets
+            self.should_exit = self.should_exit or not self.worker.requests
         return await super().on_tick(counter)
 
 

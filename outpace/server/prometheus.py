@@ -30,6 +30,7 @@ class _EngineCollector:
             ("spec_decode_num_drafts", "Steps of a request that had a draft.", totals.num_drafts),
             ("spec_decode_num_draft_tokens", "Tokens drafted.", totals.num_draft_tokens),
             ("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", totals.num_accepted_tokens),
+            ("drafter_errors", "Requests that continued without their drafter, because it failed.", totals.num_drafter_errors),
             ("generation_tokens", "Tokens generated.", totals.num_generation_tokens),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value)

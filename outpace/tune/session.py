@@ -79,8 +79,13 @@ def tune(
         llm.strategy(method)
     with countdown(time_limit) as show:
         _warm_up(llm, workloads, params)
+
         search = Search(
-            workloads, methods, lambda workload, how: llm.chat(workload.messages, params, speculative_config=how)[0], time_limit, show=show
+            workloads,
+            methods,
+            lambda workload, how: llm.chat(workload.messages, params, speculative_config=how, return_errors=True)[0],
+            time_limit,
+            show=show,
         )
         outcome = search.run()
     if any(entry.samples or entry.failure for entry in outcome.tried):

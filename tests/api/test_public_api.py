@@ -70,6 +70,7 @@ GOOD = {
     "frequency_penalty": [-2.0, 100],
     "min_tokens": [0, 128],
     "max_tokens": [1, 10**9],
+    "n": [1, 16],
     "seed": [None, 0, 2**63 - 1],
     "logprobs": [None, 0, 100],
     "stop": ["x", ["a", "b"], ("a",), ()],

@@ -456,7 +456,23 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch, capsys):
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    assert converse(monkeypatch, capsys, Saying("half", interrupt), "one", "two") == "half [stopped]\nhalf [stopped]\n\n"
+    stopped = "half\n[stopped; this turn is not part of the conversation]\n"
+    assert converse(monkeypatch, capsys, Saying("half", interrupt), "one", "two") == f"{stopped}{stopped}\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OutpaceError("the request failed: broken"), BadInputError("too complex")])
+def test_chat_never_keeps_half_an_answer(monkeypatch, capsys, error):
+    def fail() -> None:
+        if len(seen) == 2:
+            raise error
+
+    seen: list[list[str]] = []
+    llm = Saying("text", fail)
+    llm.tokenizer = SimpleNamespace(encode_chat=lambda messages: seen.append([message["content"] for message in messages]))
+    printed = converse(monkeypatch, capsys, llm, "one", "two", "three")
+    assert seen == [["one"], ["one", "text", "two"], ["one", "text", "three"]]
+    assert printed.count("[stopped; this turn is not part of the conversation]") == 1
+    assert ("error: " in printed) == isinstance(error, OutpaceError)
 
 
 @pytest.mark.parametrize("text", ["[/x] [b]bold[/b]", "a" * 300, "http://x.y 'z' 12"])

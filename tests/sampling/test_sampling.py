@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.sampling.sampler import RequestSampler, inverse_cdf, logprobs_of, uniform
 
@@ -238,3 +239,21 @@ def test_logprobs(row, data):
     assert list(got) == list(dict.fromkeys([token, *best]))  # the chosen one first, then the best in order
     for t, value in got.items():
         assert value == pytest.approx(exact[t], abs=1e-3 if abs(row).max() > 1e3 else 1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 0.7, "top_k": 2}])
+@pytest.mark.parametrize("row", [[1.0, math.nan, 2.0], [math.nan] * 3, [-math.inf] * 3, [-math.inf, math.nan, -math.inf]])
+def test_a_row_without_a_choice_is_an_error(options, row):
+    sampler = RequestSampler(SamplingParams(**options), 0)
+    message = "the logits are NaN" if any(map(math.isnan, row)) else "no token can be chosen: the largest logit is -inf"
+    for look in (lambda row: sampler.draw(row, [], 5), lambda row: sampler.probabilities(row, [])):
+        with pytest.raises(OutpaceError, match=message):
+            look(np.array(row, np.float32))
+
+
+def test_infinite_logits():
+    """+inf can be chosen, but has no probability among others."""
+    row = np.array([0.0, math.inf, 1.0], np.float32)
+    assert RequestSampler(SamplingParams(), 0).draw(row, [], 5) == 1
+    with pytest.raises(OutpaceError, match="the largest logit is inf"):
+        RequestSampler(SamplingParams(temperature=1), 0).draw(row, [], 5)

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from server_tools import ROOT, is_empty, serving, slow_down, wait_for
 
+from outpace.async_llm import GenerationJob
 from outpace.config import EngineConfig
 from outpace.params import SamplingParams
 from outpace.server import ServerSettings, create_app
 from outpace.server.prometheus import ServerMetrics
-from outpace.server.worker import GenerationJob, Worker
+from outpace.server.worker import Worker
 
 BODY = {"messages": [{"role": "user", "content": "abc abc"}], "max_tokens": 300, "temperature": 1, "seed": 1, "ignore_eos": True}
 PATH = "/v1/chat/completions"
@@ -135,18 +136,18 @@ def test_a_request_that_fails_touches_no_other(toy_llm):
 
     async def scenario() -> tuple[str, str]:
         worker = Worker(toy_llm, ServerSettings(), ServerMetrics(toy_llm.engine))
-        broken = SamplingParams(max_tokens=50, seed=1, ignore_eos=True, logits_processors=(bad,))
+        broken = SamplingParams(n=2, max_tokens=50, seed=1, ignore_eos=True, logits_processors=(bad,))
         works = [
-            GenerationJob(prompt, broken, toy_llm.speculative_config, count=2),
-            GenerationJob(prompt, fine, toy_llm.speculative_config),
+            GenerationJob(prompt, broken),
+            GenerationJob(prompt, fine),
         ]
-        tickets = [await worker.submit([work], "") for work in works]
+        handles = [await worker.submit([work], "") for work in works]
         with pytest.raises(Exception, match="failed inside the server") as caught:
-            [event async for event in tickets[0].events()]
+            [event async for event in handles[0].events()]
         assert caught.value.status_code == 500
-        text = "".join([event.piece.text async for event in tickets[1].events()])
-        for ticket in tickets:
-            ticket.close()
+        text = "".join([event.piece.text async for event in handles[1].events()])
+        for handle in handles:
+            handle.close()
         worker.stop()
         return text, worker.metrics.text().decode()
 
@@ -215,8 +216,8 @@ def test_many_at_once_get_what_they_get_alone(make_toy, client):
 def test_siblings_find_the_prompt_in_the_cache(slow):
     """n > 1: the others start once the first has run the prompt."""
     seen = []
-    submit = slow.submit
-    slow.submit = lambda *args, **options: seen.append(slow.engine.metrics.num_prompt_tokens) or submit(*args, **options)
+    add = slow.engine.add
+    slow.engine.add = lambda request: seen.append(slow.engine.metrics.num_prompt_tokens) or add(request)
     with serving(create_app(slow)) as address:
         answer = httpx.post(address + PATH, json={**BODY, "max_tokens": 5, "n": 3}).json()
     assert len(answer["choices"]) == 3

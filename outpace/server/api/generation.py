@@ -18,9 +18,10 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from outpace import __version__
+from outpace.async_llm import GenerationJob
 from outpace.drafters.prediction import prediction_usage
 from outpace.llm import LLM
-from outpace.outputs import RequestOutput, StreamPiece
+from outpace.outputs import Event, RequestOutput, StreamPiece
 from outpace.params import SamplingParams, StructuredOutput
 from outpace.server.api.protocol import SamplingRequest
 from outpace.server.api.trace import trace_of
@@ -29,10 +30,11 @@ from outpace.server.api_errors import ApiError
 from outpace.server.policy import Policy, SpeculationRequest, shown
 from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
-from outpace.server.worker import Event, GenerationJob, RequestHandle, Worker
+from outpace.server.worker import ServerRequest, Worker
 
 logger = logging.getLogger("outpace")
 Usage = Callable[[Sequence[RequestOutput]], dict[str, Any]]
+DRAFTER_FAILED = "the drafter failed and the answer was decoded without it; the server's log says why"  # no path, no exception text
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def sampling_params(
         temperature=1.0 if body.temperature is None else body.temperature,
         max_tokens=max_tokens,
         logprobs=logprobs,
+        n=body.n or 1,
         seed=secrets.randbits(32) if body.seed is None else body.seed,
         logit_bias=None if body.logit_bias is None else {int(token): bias for token, bias in body.logit_bias.items()},
         **{name: value for name, value in given.items() if value is not None},
@@ -117,11 +120,11 @@ async def respond(
     server: Server,
     request: Request,
     body: SamplingRequest,
-    form: ResponseFormatter,
+    formatter: ResponseFormatter,
     prompts: Sequence[tuple[list[int], SamplingParams]],
     prediction: list[int] | None = None,
 ) -> Response:
-    """Run the prompts and answer in the endpoint's form. `prediction`: tokens the client expects in the answer."""
+    """Run the prompts and answer in the endpoint's format. `prediction`: tokens that the client expects in the answer."""
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     speculation_request = server.policy.read(body.speculative)
@@ -130,29 +133,29 @@ async def respond(
     if server.settings.log_prompts:
         for token_ids, _ in prompts:
             logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
-    works = [GenerationJob(token_ids, params, speculation_request.config, body.n or 1, prediction) for token_ids, params in prompts]
-    ticket = await server.worker.submit(works, getattr(request.state, "cache_salt", ""))
-    frame = {"id": f"{form.prefix}-{uuid.uuid4().hex}", "object": form.kind, "created": int(time.time())}
+    jobs = [GenerationJob(token_ids, params, speculation_request.config, prediction) for token_ids, params in prompts]
+    handle = await server.worker.submit(jobs, getattr(request.state, "cache_salt", ""))
+    frame = {"id": f"{formatter.prefix}-{uuid.uuid4().hex}", "object": formatter.kind, "created": int(time.time())}
     frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
     if body.stream:
         has_usage = body.stream_options is not None and body.stream_options.include_usage
         usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None
-        answer = _Stream(server, ticket, form, {**frame, "object": form.chunk_kind}, speculation_request, usage)
-        return EventStream(answer.lines(), ticket.close)
-    outputs = await _collect(ticket, request)
+        answer = _Stream(server, handle, formatter, {**frame, "object": formatter.chunk_kind}, speculation_request, usage)
+        return EventStream(answer.lines(), handle.close)
+    outputs = await _collect(handle, request)
     if outputs is None:
         return Response(status_code=499)  # nobody is there to read it
-    choices = [form.choice(index, output) for index, output in enumerate(outputs)]
+    choices = [formatter.choice(index, output) for index, output in enumerate(outputs)]
     tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, speculation_request)}
     return json_response({**frame, "choices": choices, **tail})
 
 
-async def _collect(ticket: RequestHandle, request: Request) -> list[RequestOutput] | None:
+async def _collect(handle: ServerRequest, request: Request) -> list[RequestOutput] | None:
     """The finished answers in order; None when the client has gone first, whose slots are then free."""
     outputs: dict[int, RequestOutput] = {}
 
     async def gather() -> None:
-        async for event in ticket.events():
+        async for event in handle.events():
             if event.piece.output is not None:
                 outputs[event.index] = event.piece.output
 
@@ -162,9 +165,9 @@ async def _collect(ticket: RequestHandle, request: Request) -> list[RequestOutpu
         if not reader.done():
             return None
         reader.result()
-        return [outputs[index] for index in range(ticket.num_choices)]
+        return [outputs[index] for index in range(handle.num_answers)]
     finally:
-        ticket.close()
+        handle.close()
         reader.cancel()
         watcher.cancel()
         await asyncio.gather(reader, watcher, return_exceptions=True)
@@ -176,26 +179,20 @@ class _Stream:
     def __init__(
         self,
         server: Server,
-        ticket: RequestHandle,
-        form: ResponseFormatter,
+        handle: ServerRequest,
+        formatter: ResponseFormatter,
         frame: dict[str, Any],
         speculation_request: SpeculationRequest,
         usage: Usage | None,
     ):
-        self.server, self.ticket, self.form, self.frame, self.speculation_request, self.usage = (
-            server,
-            ticket,
-            form,
-            frame,
-            speculation_request,
-            usage,
-        )
+        self.server, self.handle, self.formatter, self.frame = server, handle, formatter, frame
+        self.speculation_request, self.usage = speculation_request, usage
         self.outputs: dict[int, RequestOutput] = {}
 
     async def lines(self) -> AsyncIterator[str]:
         """The data of each event; a failure is the last of them."""
         try:
-            async for event in self.ticket.events():
+            async for event in self.handle.events():
                 if event.piece.output is not None:
                     self.outputs[event.index] = event.piece.output
                 if self._says_something(event):
@@ -211,10 +208,10 @@ class _Stream:
         return bool(self.speculation_request.trace or event.step == 0 or piece.text or piece.output or piece.logprobs)
 
     def _chunk(self, event: Event) -> dict[str, Any]:
-        chunk = {**self.frame, "choices": [self.form.delta(event.index, event.piece, event.step == 0)]}
+        chunk = {**self.frame, "choices": [self.formatter.delta(event.index, event.piece, event.step == 0)]}
         if self.usage:
             chunk["usage"] = None
-        elif len(self.outputs) == self.ticket.num_choices:
+        elif len(self.outputs) == self.handle.num_answers:
             chunk |= self._summary()
         if self.speculation_request.trace:
             chunk["trace"] = trace_of(self.server.llm.tokenizer, event)
@@ -269,5 +266,9 @@ def speculative_of(outputs: Sequence[RequestOutput], speculation_request: Specul
             "mean_acceptance_length": round(output.mean_acceptance_length, 4),
             "tokens_per_second": round(output.tokens_per_second, 2),
         }
-        blocks.append(block | {"sources": [shown(source) for source in output.sources]} if speculation_request.sources else block)
+        if stats.drafter_error is not None:
+            block["drafter_error"] = DRAFTER_FAILED
+        if speculation_request.sources:
+            block["sources"] = [shown(source) for source in output.sources]
+        blocks.append(block)
     return blocks[0] if len(blocks) == 1 else blocks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from outpace.models.tokenizer import Tokenizer
+from outpace.outputs import Event
 from outpace.server.policy import shown
-from outpace.server.worker import Event
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:

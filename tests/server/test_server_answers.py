@@ -1,59 +1,17 @@
-"""The server's endpoints and their refusals, in-process on a toy model: what each field does, or that it is refused."""
+"""The server's endpoints, in-process on a toy model: what each field of a request does."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from server_tools import is_empty
+from http_tools import HELLO, ask, chunks, complete, refusal
+from server_tools import TOOL_TEMPLATE
 
 from outpace import __version__
-from outpace.errors import BadInputError
 from outpace.params import SamplingParams
-from outpace.server import ServerSettings, create_app
-from outpace.server.auth import read_keys
-
-HELLO = [{"role": "user", "content": "abc abc abc"}]
-
-
-@pytest.fixture
-def server(make_toy) -> Iterator[TestClient]:
-    llm = make_toy(toy={"seed": 1})
-    with TestClient(create_app(llm)) as client:
-        client.llm, client.twin = llm, make_toy()  # the first one belongs to the server
-        yield client
-    assert is_empty(llm)
-
-
-def ask(client: TestClient, **fields):
-    return client.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 20, "temperature": 0, **fields})
-
-
-def complete(client: TestClient, **fields):
-    return client.post("/v1/completions", json={"prompt": "abc abc", "temperature": 0, **fields})
-
-
-def chunks(response) -> list[dict]:
-    """The data of a stream, whose last one is [DONE]."""
-    events = response.text.split("\n\n")
-    assert events[-2:] == ["data: [DONE]", ""]
-    return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
-
-
-def refusal(response, status: int = 400) -> dict:
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    assert "/work" not in response.text
-    assert "Traceback" not in response.text
-    return error
-
-
-# ---- answers
+from outpace.server import create_app
 
 
 def test_a_chat_is_what_the_library_says(server):
@@ -274,222 +232,27 @@ def test_metrics_have_vllms_names(server):
     assert 0 <= float(values["outpace:kv_cache_usage_perc"]) <= 1
 
 
-# ---- refusals
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"frobnicate": 1}, "frobnicate"),
-        ({"temperature": "1"}, "temperature"),
-        ({"temperature": 3}, "temperature"),
-        ({"n": 0}, "n"),
-        ({"n": 17}, "n"),
-        ({"n": True}, "n"),
-        ({"seed": -1}, "seed"),
-        ({"stop": [""]}, "stop.0"),
-        ({"stop": ["a"] * 17}, "stop"),
-        ({"stop": "a" * 257}, "stop"),
-        ({"logit_bias": {"a": 1}}, "logit_bias.a"),
-        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
-        ({"logit_bias": {"999": 1}}, None),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 1000}, "max_tokens"),
-        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
-        ({"top_logprobs": 3}, "top_logprobs"),
-        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "cat", "content": "a"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content.0.type"),
-        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
-        ({"messages": [{"role": "user", "content": "a" * 400}]}, None),
-        ({"messages": [{"role": "user", "content": ""}]}, None),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"tool_choice": "auto"}, "tool_choice"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"store": True}, "store"),
-        ({"response_format": {"type": "xml"}}, "response_format.type"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"prediction": 5}, "prediction"),
-        ({"speculative": {"methd": "none"}}, "speculative.methd"),
-        ({"speculative": {"num_draft_tokens": 65}}, "speculative.num_draft_tokens"),
-        ({"speculative": {"verifier": "lucky"}}, "speculative"),
-        ({"speculative": {"trace": True}}, "speculative.trace"),
-        ({"speculative": "os:system"}, "speculative"),
-        ({"speculative": "suffix+os:system"}, "speculative"),
-        ({"speculative": "auto:os:system"}, "speculative"),
-        ({"speculative": "auto:suffix:path=/etc/passwd"}, "speculative"),
-        ({"speculative": "suffix:/etc/passwd"}, "speculative"),
-        ({"speculative": "suffix:path=/etc/passwd"}, "speculative"),
-        ({"speculative": "suffix:path=corpus"}, "speculative"),
-        ({"speculative": "recycling:successors=1000000"}, "speculative"),
-        ({"speculative": "suffix:threshold=5"}, "speculative"),
-        ({"speculative": "suffix:threshold=0"}, None),
-        ({"speculative": "suffix:sharpness=5"}, "speculative"),
-        ({"speculative": "+".join(["suffix"] * 5)}, "speculative"),
-        ({"speculative": ""}, "speculative"),
-    ],
-)
-def test_what_cannot_be_applied_is_refused(server, fields, param):
-    error = refusal(ask(server, **fields))
-    assert (error["type"], error["param"]) == ("invalid_request_error", param)
-
-
-@pytest.mark.parametrize("fields", [{"frobnicate": 1}, {"speculative": "suffix:threshold=5"}, {"logit_bias": {"999": 1}}])
-def test_a_stream_is_refused_before_it_starts(server, fields):
-    refusal(ask(server, **fields, stream=True))
-
-
-def test_the_messages_have_the_numbers(server):
-    assert "400 tokens" in refusal(ask(server, messages=[{"role": "user", "content": "a" * 400}]))["message"]
-    assert refusal(ask(server, max_tokens=1000))["message"] == "11 prompt tokens and 1000 new ones do not fit into 400"
-
-
-@pytest.mark.parametrize(
-    "fields", [{"best_of": 2}, {"echo": True, "logprobs": 1}, {"suffix": "x"}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [999]}]
-)
-def test_what_a_completion_refuses(server, fields):
-    refusal(complete(server, **fields))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"messages": "\xff"}',
-        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
-        b"[" * 100_000,
-        b"\x00",
-        b"9" * 5000,
-    ],
-)
-def test_broken_bodies(server, body):
-    refusal(server.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}))
-
-
-def test_a_body_that_is_not_json(server):
-    assert "Content-Type" in refusal(server.post("/v1/chat/completions", content=b"{}"))["message"]
-
-
-def test_unknown_places_and_methods(server):
-    assert "/v1/nothing" in refusal(server.get("/v1/nothing"), 404)["message"]
-    refusal(server.get("/v1/chat/completions"), 405)
-    refusal(server.get("/static/../conftest.py"), 404)
-    refusal(server.get("/static/nothing.js"), 404)
-    assert refusal(ask(server, model="gpt-4"), 404)["code"] == "model_not_found"
-
-
-def test_bodies_have_a_limit(toy_llm):
-    with TestClient(create_app(toy_llm, ServerSettings(max_body_bytes=1000))) as client:
-        assert ask(client).status_code == 200
-        refusal(ask(client, user="a" * 500, metadata={"a": "b" * 500}), 413)
-
-        def drip() -> Iterator[bytes]:  # without a Content-Length
-            yield b'{"messages": ['
-            for _ in range(100):
-                yield b" " * 100
-
-        refusal(client.post("/v1/chat/completions", content=drip(), headers={"Content-Type": "application/json"}), 413)
-
-
-def test_specs_the_server_was_started_with_are_allowed(make_toy):
-    llm = make_toy("outpace.drafters.suffix.drafter:SuffixDrafter")
-    with TestClient(create_app(llm, ServerSettings(allowed_drafters=("outpace.drafters.blind:BlindDrafter:tokens=frequent",)))) as client:
-        for spec in ("outpace.drafters.suffix.drafter:SuffixDrafter", "outpace.drafters.blind:BlindDrafter:tokens=frequent", "suffix"):
-            assert ask(client, speculative=spec).json()["speculative"]["drafter"] == spec
-        refusal(ask(client, speculative="outpace.drafters.blind:BlindDrafter"))
-
-
-# ---- keys, origins, mounting
-
-
-def test_keys(toy_llm, tmp_path):
-    path = tmp_path / "keys"
-    path.write_text("# two tenants\nfirst-key\n\nsecond-key\n", "utf-8")
-    scopes = []
-    submit = toy_llm.submit
-    toy_llm.submit = lambda *args, **options: scopes.append(options["cache_salt"]) or submit(*args, **options)
-    with TestClient(create_app(toy_llm, ServerSettings(api_keys=read_keys(path)))) as client:
-        for key in (
-            None,
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer wrong",
-            "Bearer first-key2",
-            "first-key",
-            "Basic first-key",
-            "Bearer f\xfc".encode("latin-1"),
-        ):
-            error = refusal(client.post("/v1/chat/completions", headers={"Authorization": key} if key else {}, content=b"{"), 401)
-            assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
-        for key in ("first-key", "second-key", "first-key"):
-            client.headers["Authorization"] = f"Bearer {key}"
-            assert ask(client).status_code == 200
-        del client.headers["Authorization"]
-        assert [client.get(path).status_code for path in ("/health", "/version", "/", "/static/index.html")] == [200] * 4
-        assert [client.get(path).status_code for path in ("/metrics", "/v1/models", "/openapi.json", "/v1/outpace/drafters")] == [401] * 4
-    assert scopes[0] == scopes[2] != scopes[1]
-    assert not any("key" in scope for scope in scopes)
-
-
-@pytest.mark.parametrize("text", ["", "# nothing\n", "two words\n", "k\xe9y\n"])
-def test_wrong_key_files(tmp_path, text):
-    path = tmp_path / "keys"
-    path.write_text(text, "utf-8")
-    with pytest.raises(BadInputError):
-        read_keys(path)
-    with pytest.raises(BadInputError, match="cannot read"):
-        read_keys(tmp_path / "none")
-
-
-def test_other_origins_are_refused_unless_named(toy_llm):
-    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    with TestClient(create_app(toy_llm)) as client:
-        refusal(client.options("/v1/chat/completions", headers=preflight), 405)
-        assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://a.example"}).headers
-    settings = ServerSettings(cors_origins=("https://a.example",), api_keys=("k",))
-    with TestClient(create_app(toy_llm, settings)) as client:
-        assert client.options("/v1/chat/completions", headers=preflight).headers["access-control-allow-origin"] == "https://a.example"
-        assert client.options("/v1/chat/completions", headers={**preflight, "Origin": "https://b.example"}).status_code == 400
-
-
-def test_mounted_in_another_application(toy_llm):
-    parent = FastAPI()
-    mounted = create_app(toy_llm, ServerSettings(api_keys=("k",)))
-    parent.mount("/llm", mounted)
-    with TestClient(parent, headers={"Authorization": "Bearer k"}) as client:
-        answer = client.post("/llm/v1/chat/completions", json={"messages": HELLO, "max_tokens": 4, "temperature": 0})
-        assert answer.json()["usage"]["completion_tokens"] == 4
-        assert client.get("/llm/").status_code == client.get("/llm/static/index.html").status_code == 200
-        assert client.get("/llm/health", headers={"Authorization": ""}).status_code == 200
-        refusal(client.get("/llm/v1/models", headers={"Authorization": ""}), 401)
-    mounted.state.server.worker.stop()
-    assert is_empty(toy_llm)
-
-
-@pytest.mark.parametrize(
-    "fields", [{"max_queue": -1}, {"request_timeout": 0}, {"request_timeout": float("nan")}, {"default_max_tokens": 0}, {"api_keys": ("",)}]
-)
-def test_settings_are_checked(fields):
-    with pytest.raises(BadInputError):
-        ServerSettings(**fields)
-
-
-TEMPLATE = """{% if tools %}{{ tools[0].function.name }} {% endif %}{% for message in messages %}{{ message.content }}
-{%- if message.tool_calls %}calls {{ message.tool_calls[0].function.name }}{% endif %} {% endfor %}"""
+def test_a_drafter_that_failed_is_told_without_its_error(make_toy):
+    with TestClient(create_app(make_toy("api_tools:Failing"))) as client:
+        plain = ask(client, speculative=False).json()
+        answer = ask(client, n=2)
+        assert answer.json()["choices"][0] == plain["choices"][0]
+        for used in answer.json()["speculative"]:
+            assert used["drafter_error"] == "the drafter failed and the answer was decoded without it; the server's log says why"
+        assert "drafter_error" in chunks(ask(client, stream=True))[-1]["speculative"]
+        assert "drafter_error" not in plain["speculative"]
+        assert "secret" not in answer.text
+        assert "outpace:drafter_errors_total 3.0" in client.get("/metrics").text
 
 
 def test_tools_reach_a_chat_template_that_knows_them(make_toy):
     llm = make_toy()
-    llm.tokenizer.chat_template = TEMPLATE
+    llm.tokenizer.chat_template = TOOL_TEMPLATE
     prompts = []
-    submit = llm.submit
-    llm.submit = lambda token_ids, *args, **options: prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    submit = llm.submit_all
+    llm.submit_all = lambda token_ids, *args, **options: (
+        prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
+    )
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather"}}]}
     with TestClient(create_app(llm)) as client:
@@ -500,13 +263,3 @@ def test_tools_reach_a_chat_template_that_knows_them(make_toy):
             refusal(ask(client, messages=[{"role": "tool", "content": "sun", "tool_call_id": "a"}]))["param"] == "messages.0.tool_call_id"
         )
     assert prompts == ["weather abc abc abc ", "abc abc abc ", "abc abc abc calls weather sun "]
-
-
-def test_one_answer_with_a_bug_behind_the_engine(server, monkeypatch):
-    """An error while a step's tokens become text ends that request with 500, and only that."""
-    from outpace.llm import Job
-
-    take = Job.take
-    monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.sampling_params.max_tokens == 19 else take(job))
-    assert refusal(ask(server, max_tokens=19), 500)["message"] == "the request failed inside the server"
-    assert ask(server).status_code == 200

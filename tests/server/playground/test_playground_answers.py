@@ -1,0 +1,191 @@
+"""An answer in the playground: its colours, the step viewer and the race."""
+
+from __future__ import annotations
+
+import re
+
+from fake_server import TEXT
+from playground_tools import SLOW, WORDS, choose_race, expect, run, wait_for_end
+
+
+def test_an_answer_streams_in_with_its_colours(page, server):
+    run(page)
+    assert page.locator(".lane .text").inner_text() == TEXT
+    body = server.script.requests[0]
+    assert body["messages"] == [{"role": "user", "content": "Tell me about lighthouses."}]
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+    assert body["speculative"] == {"method": "prompt_lookup", "trace": True}
+    assert (body["model"], body["max_completion_tokens"], body["temperature"]) == ("toy-1b", 160, 0)
+    assert "seed" not in body
+
+    first, second, third = (page.locator(".step").nth(i).locator(".token") for i in range(3))
+    assert [token.get_attribute("class") for token in first.all()] == ["token guess", "token guess", "token corrected"]
+    assert [token.get_attribute("class") for token in second.all()] == ["token guess", "token guess", "token bonus"]
+    assert [token.get_attribute("class") for token in third.all()] == ["token plain"]
+    legend = page.locator("#legend").inner_text().split()
+    assert legend == ["prompt_lookup", "suffix", "corrected", "bonus", "rejected"]
+    lookup, suffix = (page.locator("#legend .guess").nth(i).evaluate("e => getComputedStyle(e).backgroundImage") for i in range(2))
+    assert lookup != suffix
+    assert page.locator("[data-figure=tokens]").inner_text() == str(len(WORDS))
+    assert page.locator("#chart .bar").count() == page.locator(".step").count()
+    assert page.locator(".note").inner_text() == "Ended at the length you asked for."
+
+
+def test_text_appears_while_it_is_written(page, server):
+    server.script.step_seconds = SLOW
+    page.locator("#prompt").fill("hello")
+    page.locator("#run").click()
+    expect(page.locator(".step")).not_to_have_count(0)
+    expect(page.locator("#stop")).to_be_visible()
+    before = float(page.locator(".clock").inner_text().removesuffix(" s"))
+    page.wait_for_timeout(150)
+    assert float(page.locator(".clock").inner_text().removesuffix(" s")) > before
+    assert page.locator(".lane .text").inner_text() != TEXT
+
+
+def test_settings_reach_the_server(page, server):
+    page.locator("#drafter").select_option("other…")
+    page.locator("#drafter-spec").fill("suffix+recycling")
+    page.locator("#length").fill("5")
+    page.locator("#temperature").fill("0.8")
+    page.locator("#seed").fill("7")
+    run(page)
+    body = server.script.requests[0]
+    assert body["speculative"]["method"] == "suffix+recycling"
+    assert (body["max_completion_tokens"], body["temperature"], body["seed"]) == (5, 0.8, 7)
+    assert page.locator(".lane .text").inner_text() == " ".join(WORDS[:5])
+
+
+def test_rejected_guesses_are_struck_out_where_the_pointer_is(page):
+    run(page)
+    card = page.locator(".step-card")
+    page.locator(".step").first.hover()
+    expect(card).to_be_visible()
+    struck = card.locator(".rejected")
+    assert struck.all_inner_texts() == ["·wrong", "·guess", "·other"]
+    assert "line-through" in struck.first.evaluate("e => getComputedStyle(e).textDecorationLine")
+    page.locator("h2").last.hover()
+    expect(card).to_be_hidden()
+
+
+def test_text_from_a_server_without_traces_is_shown(page):
+    page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(body='data: {"choices":[{"delta":{"content":"Hi <b>"}}]}\n\ndata: [DONE]')
+    )
+    page.locator("#prompt").fill("x")
+    page.locator("#run").click()
+    expect(page.locator(".lane .text")).to_have_text("Hi <b>")
+
+
+# ---- the step viewer
+
+
+def test_step_viewer_walks_with_the_arrow_keys(page):
+    run(page)
+    page.locator("#tree").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#viewer-title")).to_contain_text("Step 1 of")
+    assert page.locator("#caption").inner_text() == "5 guesses, 2 kept; corrected to “·lighthouse”. 3 tokens in 5.0 ms."
+    states = [node.get_attribute("class").removeprefix("node ") for node in page.locator("#tree .node").all()]
+    assert sorted(states) == ["accepted", "accepted", "own", "rejected", "rejected", "rejected", "root"]
+    assert page.locator("#tree .small").all_text_contents() == ["90%", "40%", "20%", "10%", "corrected"]
+    assert page.locator("#tree title").nth(1).text_content() == '"The", accepted, guessed by prompt_lookup, chance 90%'
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#caption")).to_contain_text("2 guesses, 2 kept; bonus token")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#caption")).to_contain_text("no guess; the model’s own")
+    page.keyboard.press("End")
+    expect(page.locator("#next")).to_be_disabled()
+    page.locator("#previous").click()
+    expect(page.locator("#next")).to_be_enabled()
+    page.locator("#step").fill("2")
+    expect(page.locator("#viewer-title")).to_contain_text("Step 2 of")
+    assert page.locator(".step.chosen").get_attribute("data-index") == "1"
+
+
+def test_a_click_on_a_token_or_a_bar_chooses_its_step(page):
+    run(page)
+    page.locator(".step").nth(3).click()
+    expect(page.locator("#viewer-title")).to_contain_text("Step 4 of")
+    page.locator("#chart .bar rect").first.click(force=True)
+    expect(page.locator("#viewer-title")).to_contain_text("Step 1 of")
+    assert page.locator("#chart .bar.chosen").count() == 1
+
+
+def test_traces_are_read_as_the_engine_means_them(page):
+    """Held guesses are right but not in the text yet; the model's own tokens of the step before may be checked again."""
+    draft = {"tokens": ["a", "b", "c"], "parents": [-1, -1, 1], "confidences": [None, None, 0.5], "sources": ["", "x", "x"]}
+    held = {"step": 1, "milliseconds": 1, "tokens": [{"text": "b", "source": "x"}], "draft": {**draft, "accepted": [1, 2]}}
+    again = {
+        "step": 2,
+        "milliseconds": 1,
+        "tokens": [{"text": "a", "source": ""}, {"text": "z", "source": ""}],
+        "draft": {**draft, "accepted": [0]},
+    }
+    read = "async (trace) => { const s = await import('/static/js/steps/steps.js'); const step = s.readStep(trace); "
+    read += "return [step, s.describe(step)]; }"
+    step, words = page.evaluate(read, held)
+    assert [node["state"] for node in step["nodes"]] == ["rejected", "accepted", "held"]
+    assert words == "2 guesses, 1 kept; 1 more right, held over to the next step. 1 token in 1.0 ms."
+    step, words = page.evaluate(read, again)
+    assert words == "2 guesses, 0 kept; 1 held over from the step before; bonus token “z”. 2 tokens in 1.0 ms."
+    assert [token["kind"] for token in step["tokens"]] == ["again", "bonus"]
+
+
+def test_events_are_read_however_the_bytes_are_cut(page):
+    read = """async (size) => {
+      const { events } = await import('/static/js/sse.js');
+      const bytes = new TextEncoder().encode('data: {"a": "é"}\\r\\n\\r\\n: comment\\n\\ndata: one\\ndata: two\\n\\ndata: [DONE]');
+      const body = new ReadableStream({ start(c) {
+        for (let i = 0; i < bytes.length; i += size) c.enqueue(bytes.slice(i, i + size));
+        c.close(); } });
+      const found = []; for await (const event of events(body)) found.push(event); return found; }"""
+    for size in (1, 2, 3, 1000):
+        assert page.evaluate(read, size) == ['{"a": "é"}', "one\ntwo", "[DONE]"]
+
+
+# ---- the race
+
+
+def test_race_ends_in_a_verdict_and_can_be_watched_again(page, server):
+    server.script.step_seconds = 0.02
+    choose_race(page)
+    run(page)
+    headline = page.locator(".headline").inner_text()
+    assert re.fullmatch(r"Identical text, \d\.\d+×", headline)
+    assert float(headline.split()[-1][:-1]) > 1.3  # the script gives 2.3 tokens a step
+    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]
+    assert page.locator(".lane h2").all_inner_texts() == ["none", "prompt_lookup"]
+    assert page.locator("#fairness").is_visible()
+    assert page.locator("#chart .curve").count() == 2
+    methods = [(body["speculative"]["method"], body["max_completion_tokens"]) for body in server.script.requests]
+    assert methods == [("none", 1), ("none", 160), ("prompt_lookup", 160)]  # the prompt is read once before
+    assert len({body.get("seed") for body in server.script.requests[1:]}) == 1
+    assert server.script.requests[1]["seed"] is not None
+
+    clocks = page.locator(".clock").all_inner_texts()
+    page.get_by_role("button", name="Watch both at once").click()
+    expect(page.locator("#stop")).to_be_visible()
+    wait_for_end(page)
+    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]
+    assert page.locator(".clock").all_inner_texts() == clocks
+    assert len(server.script.requests) == 3
+
+
+def test_race_says_where_texts_differ(page, server):
+    server.script.other_text = TEXT.replace("of wood", "of straw")
+    choose_race(page)
+    run(page)
+    assert page.locator(".headline").inner_text() == "The texts differ"
+    assert f"From character {TEXT.index('wood') + 1} on" in page.locator("#verdict").inner_text()
+
+
+def test_stopping_a_replay_leaves_whole_texts(page, server):
+    server.script.step_seconds = 0.05
+    choose_race(page)
+    run(page)
+    page.get_by_role("button", name="Watch both at once").click()
+    page.locator("#stop").click()
+    wait_for_end(page)
+    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]
