@@ -30,7 +30,8 @@ from outpace.params import SamplingParams
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join([*DRAFTERS, "auto"])
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve", "export"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "serve", "export"]
+GROUPS = ["models", "train"]
 OUTPACE = [sys.executable, "-m", "outpace"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 
@@ -77,7 +78,7 @@ def files(tmp_path, monkeypatch) -> Path:
 def no_model(tmp_path, monkeypatch) -> None:
     """An empty cache, and nothing to fill it from: whoever needs a model fails."""
     monkeypatch.setenv("OUTPACE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("outpace.models.catalog._fetch", lambda folder: pytest.fail("the model was fetched"))
+    monkeypatch.setattr("outpace.models.fetch._build", lambda model, folder: pytest.fail("the model was fetched"))
 
 
 # ---- help and start
@@ -87,7 +88,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "models"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_has_an_example_that_is_right(command, flag):
     result = call(command, flag)
@@ -101,7 +102,7 @@ def test_help_has_an_example_that_is_right(command, flag):
 def test_help_lists_every_command():
     result = call("--help")
     assert result.exit_code == 0
-    assert re.findall(r"^│ (\w+)  ", result.stdout.partition("Commands")[2], re.MULTILINE) == [*COMMANDS, "train"]
+    assert re.findall(r"^│ (\w+)  ", result.stdout.partition("Commands")[2], re.MULTILINE) == [*COMMANDS, *GROUPS]
     assert {*COMMANDS} == {command.callback.__name__ for command in cli.app.registered_commands}
 
 
@@ -124,7 +125,7 @@ CONTRACT = {
     "verify": f"model drafters prompts limit json {LOADS}",
     "tune": f"prompts model out {LOADS}",
     "drafters": "",
-    "models": "",
+    "pull": "json",
     "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
     "export": "model",
 }
@@ -392,8 +393,7 @@ def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
     assert coloured.replace("\n", "") == guessed.replace("\n", "")
 
 
-def test_drafters_and_models(tmp_path, monkeypatch):
-    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
+def test_drafters():
     entries = json.loads(call("drafters", "--json").stdout)
     assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
     assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
@@ -402,11 +402,6 @@ def test_drafters_and_models(tmp_path, monkeypatch):
     text = call("drafters").stdout
     assert "draft_model:PATH" in text
     assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
-    assert json.loads(call("models", "--json").stdout) == {"home": str(tmp_path), "entries": []}
-    (tmp_path / "models" / "small").mkdir(parents=True)
-    (tmp_path / "models" / "small" / "manifest.json").write_text("{}")
-    assert "models/small" in call("models").stdout
-    assert [entry["name"] for entry in json.loads(call("models", "--json").stdout)["entries"]] == ["models/small"]
 
 
 def test_chat_keeps_the_conversation(toy_llm):
