@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -36,13 +39,44 @@ def note(text: str) -> None:
     stderr().print(text, style="dim", markup=False)
 
 
-def copy_with_progress(source: IO[bytes], out: IO[bytes], size: int, label: str) -> None:
-    """Copy `size` bytes with a progress bar."""
-    with Progress(TextColumn(label), BarColumn(), DownloadColumn(), console=stderr(), transient=True) as progress:
-        task = progress.add_task(label, total=size)
-        while block := source.read(1 << 20):
-            out.write(block)
-            progress.advance(task, len(block))
+@contextmanager
+def byte_meter(label: str, total: int) -> Iterator[Callable[[float], None]]:
+    """A bar of bytes with speed and time left; call with the bytes so far. Without a terminal, a line every half minute."""
+    console = stderr()
+    if not console.is_terminal:
+        with meter(label, total) as show:
+            yield lambda done: show(done, f"of {total / 1e6:.0f} MB")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=int(done))
+
+
+@contextmanager
+def follow_files(folder: Path, tell: Callable[[float], None]) -> Iterator[None]:
+    """While other code writes into a folder, tell the size of its largest file, in bytes, a few times a second."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.25):
+            tell(max((_size(path) for path in folder.rglob("*")), default=0))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file that may disappear at any time."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:

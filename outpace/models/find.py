@@ -1,4 +1,4 @@
-"""Find a model and make it ready: the default model, a hub id, a local folder or a .gguf file.
+"""Find a model and make it ready: a name of the catalog, a hub id, a local folder or a .gguf file.
 
 Converted models are cached by content, precision and versions; a warm start imports neither torch nor transformers.
 """
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError, OutpaceError
-from outpace.models import catalog as default
+from outpace.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
+from outpace.models.catalog import NAMES, CatalogModel, lookup
+from outpace.models.fetch import fetch
 from outpace.models.store import entry, home, is_whole
 from outpace.progress import note, stages
 from outpace.targets.identity import Base
 
-DEFAULT_MODEL = "default"
 PRECISIONS = ("int8", "bf16", "f32")
 CONVERTER_VERSION = 2  # raise it when a conversion would give another model
 FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
@@ -30,11 +31,15 @@ RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's weights are: a folder that transformers can read, or a .gguf file. `num_layers`: only its first layers are wanted."""
+    """Where a model's weights are: a folder that transformers can read, or a .gguf file. `num_layers`: only its first layers are wanted.
+
+    `mark` stands for the content where its checksum is known; without one a fingerprint of the files does.
+    """
 
     name: str
     path: Path
     num_layers: int | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Converted:
 
 def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
-    if model in (DEFAULT_MODEL, default.NAME):
-        return Source(default.NAME, default.default_model())
+    if known := _catalog_model(model):
+        return Source(known.title, fetch(known), mark=known.mark)
     try:
         path = Path(model).expanduser()
         path.exists()
@@ -77,8 +82,16 @@ def locate(model: str = DEFAULT_MODEL) -> Source:
             raise BadInputError(f"{path} has no config.json, so it is not a model folder")
         return Source(path.resolve().name, path.resolve())
     if path.exists() or path.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise BadInputError(f"no model {model!r}: not '{DEFAULT_MODEL}', not a folder or .gguf file, and not a hub id such as org/name")
+        raise BadInputError(
+            f"no model {model!r}: not one of {', '.join(NAMES)}, not a folder or .gguf file, and not a hub id such as org/name"
+        )
     return Source(model, _from_hub(model))
+
+
+def _catalog_model(model: str) -> CatalogModel | None:
+    """The model of the catalog that is meant; a folder of the same name goes first, except for the name `default`."""
+    known = lookup(model)
+    return None if known and model != DEFAULT_MODEL and (Path(model) / "config.json").is_file() else known
 
 
 def _from_hub(model: str) -> Path:
@@ -114,12 +127,15 @@ def fingerprint(path: Path) -> str:
 
 
 def _entry_name(source: Source, precision: str) -> str:
-    # the default model's file is checked by checksum, so its name is its fingerprint
-    mark = default.GGUF_SHA256[:16] if source.name == default.NAME else fingerprint(source.path)
+    mark = source.mark or fingerprint(source.path)
     versions = f"{CONVERTER_VERSION}-{version('openvino').split('-')[0]}"
-    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in source.name)
     part = f"first{source.num_layers}-" if source.num_layers else ""
-    return f"converted/{name}-{mark}-{part}{precision}-{versions}"
+    return f"converted/{safe_name(source.name)}-{mark}-{part}{precision}-{versions}"
+
+
+def safe_name(name: str) -> str:
+    """A model's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
 
 
 def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: int | None = None) -> Converted:
@@ -129,8 +145,8 @@ def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: i
     """
     if precision not in PRECISIONS:
         raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if model in (DEFAULT_MODEL, default.NAME):  # a warm start needs no look at the original
-        source = Source(default.NAME, home(), num_layers)
+    if known := _catalog_model(model):  # a warm start needs no look at the original
+        source = Source(known.title, home(), num_layers, known.mark)
         if not is_whole(home() / _entry_name(source, precision)):
             source = replace(locate(model), num_layers=num_layers)
     else:

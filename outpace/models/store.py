@@ -15,14 +15,21 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from outpace.errors import OutpaceError
+from outpace.progress import note
 
 MANIFEST = "manifest.json"
 FULL_CHECK_BYTES = 512 << 20  # larger files are checked by size alone on every start
+LOCK_SECONDS = 4 * 3600.0  # a large model over a slow line
 
 
 def home() -> Path:
     """The cache folder: OUTPACE_HOME, or `outpace` in the user's cache folder."""
     return Path(os.environ.get("OUTPACE_HOME") or user_cache_path("outpace")).expanduser()
+
+
+def partial(name: str) -> Path:
+    """The folder in which an interrupted download is kept."""
+    return home() / "partial" / name
 
 
 def sha256(path: Path) -> str:
@@ -72,12 +79,24 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of an entry; a process that has to wait for it says so."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        with FileLock(folder.parent / f".{folder.name}.lock", timeout=3600):
-            yield
+        try:
+            lock.acquire(timeout=min(1.0, seconds))
+        except Timeout:
+            if not seconds:
+                raise
+            note(f"another process is making {folder.name}; waiting for it")
+            lock.acquire(timeout=seconds)
     except Timeout as error:
-        raise OutpaceError(f"another process has been building {folder} for an hour; stop it and try again") from error
+        raise OutpaceError(f"another process is making {folder}; stop it and try again") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -91,10 +110,28 @@ def _writing(folder: Path) -> Iterator[None]:
         raise OutpaceError(f"cannot write to {folder}: {reason} (OUTPACE_HOME chooses another folder)") from error
 
 
+def num_bytes(folder: Path) -> int:
+    """Size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def entries() -> list[str]:
+    """Name of every entry of the cache."""
+    return sorted(str(path.parent.relative_to(home())) for path in home().glob(f"*/*/{MANIFEST}"))
+
+
+def remove(name: str, lock: str = "") -> int:
+    """Delete a folder of the cache, whole or not; returns the bytes that were freed.
+
+    `lock` is the entry whose lock a process holds that writes there, if it is another one. Raises OutpaceError while one does.
+    """
+    folder = home() / name
+    with _writing(folder.parent), _locked(home() / (lock or name), seconds=0.0):
+        freed = num_bytes(folder)
+        shutil.rmtree(folder)
+    return freed
+
+
 def listing() -> list[dict[str, object]]:
     """Name and size of every entry of the cache."""
-    found = sorted(path.parent for path in home().glob(f"*/*/{MANIFEST}"))
-    return [
-        {"name": str(folder.relative_to(home())), "megabytes": round(sum(p.stat().st_size for p in folder.iterdir()) / 1e6, 1)}
-        for folder in found
-    ]
+    return [{"name": name, "megabytes": round(num_bytes(home() / name) / 1e6, 1)} for name in entries()]

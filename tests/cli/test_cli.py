@@ -17,12 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 import outpace
 from outpace import cli
-from outpace.cli import conversation, side_by_side
+from outpace.cli import conversation
 from outpace.drafters import DRAFTERS
 from outpace.drafters.spec import ready_drafters
 from outpace.errors import BadInputError, OutpaceError
@@ -30,7 +29,8 @@ from outpace.params import SamplingParams
 from outpace.testing import AcceptEverythingVerifier
 
 KNOWN = ", ".join([*DRAFTERS, "auto"])
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve", "export"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "serve", "export"]
+GROUPS = ["models", "train"]
 OUTPACE = [sys.executable, "-m", "outpace"]
 HAS_CUDA = Path("/proc/driver/nvidia/version").exists()  # there torch is asked for its devices
 
@@ -77,7 +77,7 @@ def files(tmp_path, monkeypatch) -> Path:
 def no_model(tmp_path, monkeypatch) -> None:
     """An empty cache, and nothing to fill it from: whoever needs a model fails."""
     monkeypatch.setenv("OUTPACE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("outpace.models.catalog._fetch", lambda folder: pytest.fail("the model was fetched"))
+    monkeypatch.setattr("outpace.models.fetch._build", lambda model, folder: pytest.fail("the model was fetched"))
 
 
 # ---- help and start
@@ -87,7 +87,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "models"])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_has_an_example_that_is_right(command, flag):
     result = call(command, flag)
@@ -101,7 +101,7 @@ def test_help_has_an_example_that_is_right(command, flag):
 def test_help_lists_every_command():
     result = call("--help")
     assert result.exit_code == 0
-    assert re.findall(r"^│ (\w+)  ", result.stdout.partition("Commands")[2], re.MULTILINE) == [*COMMANDS, "train"]
+    assert re.findall(r"^│ (\w+)  ", result.stdout.partition("Commands")[2], re.MULTILINE) == [*COMMANDS, *GROUPS]
     assert {*COMMANDS} == {command.callback.__name__ for command in cli.app.registered_commands}
 
 
@@ -118,13 +118,13 @@ def test_version():
 LOADS = "config target precision threads"
 CONTRACT = {
     "demo": f"max-tokens json {LOADS}",
-    "generate": f"file model drafter num-draft-tokens max-tokens temperature top-p seed raw show-drafts json {LOADS}",
+    "generate": f"file model drafter num-draft-tokens max-tokens temperature top-p seed raw show-drafts compare json {LOADS}",
     "chat": f"model drafter {LOADS}",
     "bench": f"prompts model drafters max-tokens limit temperature seed repeats json {LOADS}",
     "verify": f"model drafters prompts limit json {LOADS}",
     "tune": f"prompts model out {LOADS}",
     "drafters": "",
-    "models": "",
+    "pull": "json",
     "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
     "export": "model",
 }
@@ -392,8 +392,7 @@ def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
     assert coloured.replace("\n", "") == guessed.replace("\n", "")
 
 
-def test_drafters_and_models(tmp_path, monkeypatch):
-    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
+def test_drafters():
     entries = json.loads(call("drafters", "--json").stdout)
     assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
     assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
@@ -402,11 +401,6 @@ def test_drafters_and_models(tmp_path, monkeypatch):
     text = call("drafters").stdout
     assert "draft_model:PATH" in text
     assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
-    assert json.loads(call("models", "--json").stdout) == {"home": str(tmp_path), "entries": []}
-    (tmp_path / "models" / "small").mkdir(parents=True)
-    (tmp_path / "models" / "small" / "manifest.json").write_text("{}")
-    assert "models/small" in call("models").stdout
-    assert [entry["name"] for entry in json.loads(call("models", "--json").stdout)["entries"]] == ["models/small"]
 
 
 def test_chat_keeps_the_conversation(toy_llm):
@@ -490,46 +484,6 @@ class Whole(Saying):
 @pytest.mark.parametrize("text", ["a :smile: b", "tab\there"])
 def test_chat_changes_no_emoji_code_and_no_tab(monkeypatch, capsys, text):
     assert converse(monkeypatch, capsys, Whole(text), "one").splitlines()[0] == text
-
-
-def test_demo_on_a_terminal_shows_brackets_as_they_are():
-    side_by_side.run(Saying("see [/x]"), 5, Console(file=io.StringIO(), force_terminal=True, width=80))
-
-
-def test_demo(toy_llm):
-    result = call("demo", "--max-tokens", "40", "--json")
-    assert result.exit_code == 2  # the document is longer than the toy's context
-    assert one_error_line(result).startswith("the prompt has")
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
-    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
-    result = call("demo", "--max-tokens", "30", *(["--json"] if as_json else []))
-    assert result.exit_code == 0
-    if as_json:
-        document = json.loads(result.stdout)
-        assert list(document) == ["text", "identical", "speedup", "plain", "speculative"]
-        assert document["identical"] is True
-        assert document["plain"]["drafter"] == "none"
-        assert document["plain"]["tokens"] == document["speculative"]["tokens"] > 0
-    else:
-        assert "identical" in result.stdout
-        assert "NOT" not in result.stdout
-
-
-def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
-    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
-    monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
-    result = call("demo", "--max-tokens", "30", "--drafter", "blind")
-    assert result.exit_code == 1
-    assert "NOT IDENTICAL" in result.stdout
-    assert "error: the two answers differ" in result.stderr
-
-
-def test_the_bundled_document():
-    text = side_by_side.document()
-    assert 600 <= len(text.split()) <= 900
 
 
 # ---- the proof

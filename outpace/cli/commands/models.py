@@ -1,26 +1,77 @@
-"""The command `outpace models`."""
+"""The commands `outpace models` and `outpace models rm`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from outpace.cli.options import AsJson
 
+if TYPE_CHECKING:
+    from outpace.models.catalog import CatalogModel
+    from outpace.models.inventory import Held
 
-def models(as_json: AsJson = False) -> None:
-    """List the models in the cache, and what else --model takes.
+INDENT = " " * 12
 
-    Example: `outpace models`
+
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the models that have a short name, and what the cache holds.
+
+    Example: `outpace models`, then `outpace pull coder-0.5b` and `outpace models rm coder-0.5b`
     """
-    from outpace.models.store import home, listing
-
-    entries = listing()
-    if as_json:
-        typer.echo(json.dumps({"home": str(home()), "entries": entries}))
+    if context.invoked_subcommand is not None:
         return
-    typer.echo(f"cache: {home()}")
-    for entry in entries:
-        typer.echo(f"  {entry['megabytes']:>8.1f} MB  {entry['name']}")
-    typer.echo("--model takes: default (SmolLM2-135M-Instruct), a hub id such as org/name, a model folder, or a .gguf file")
+    from outpace.models import catalog, inventory, store
+
+    if as_json:
+        known = [_document(model, inventory.held(model)) for model in catalog.CATALOG]
+        typer.echo(json.dumps({"home": str(store.home()), "entries": store.listing(), "catalog": known}))
+        return
+    for model in catalog.CATALOG:
+        _show(model, inventory.held(model), model.name == catalog.DEFAULT)
+    if others := inventory.others():
+        typer.echo("\nalso in the cache:")
+        for item in others:
+            typer.echo(f"  {size(item.num_bytes):>8}  {item.entry}")
+    typer.echo(f"\ncache: {store.home()}")
+    typer.echo("--model takes one of these names, default, a hub id such as org/name, a model folder, or a .gguf file")
+
+
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A short name, a hub id, or an entry of the cache.")],
+) -> None:
+    """Remove a model from the cache: the fetched file and its converted forms.
+
+    Example: `outpace models rm coder-0.5b`
+    """
+    from outpace.models.inventory import remove as remove_from_cache
+
+    removed = remove_from_cache(name)
+    typer.echo(f"removed {name}: {_sizes(removed)}; {size(sum(item.num_bytes for item in removed))} freed")
+
+
+def size(num_bytes: int) -> str:
+    """A number of bytes for people: 98 MB, 1.1 GB."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def _show(model: CatalogModel, held: Sequence[Held], is_default: bool) -> None:
+    default = " (default)" if is_default else ""
+    typer.echo(f"{model.name:<{len(INDENT)}}{model.title}{default}")
+    typer.echo(f"{INDENT}{model.description}")
+    facts = f"{model.parameters} parameters, {model.licence}, {size(model.num_bytes)} to fetch, {size(model.memory_bytes)} of memory"
+    typer.echo(f"{INDENT}{facts}")
+    typer.echo(f"{INDENT}here: {_sizes(held)}" if held else f"{INDENT}not here: outpace pull {model.name}")
+
+
+def _sizes(held: Sequence[Held]) -> str:
+    return ", ".join(f"{item.what or item.entry} {size(item.num_bytes)}" for item in held)
+
+
+def _document(model: CatalogModel, held: Sequence[Held]) -> dict[str, Any]:
+    names = ("name", "title", "parameters", "licence", "description", "num_bytes", "memory_bytes")
+    return {**{name: getattr(model, name) for name in names}, "held": [asdict(item) for item in held]}
