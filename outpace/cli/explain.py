@@ -38,6 +38,7 @@ def render(llm: LLM, controller: AdaptiveController) -> Group:
 
 
 def cost_table(costs: CostTable) -> Table:
+    """Milliseconds of a forward pass by tokens, sequences and context."""
     table = Table(title=f"cost of a forward pass, ms (measured {costs.measured_at})")
     for heading in ("tokens", "1 sequence", "8 sequences", "1,000 more tokens of context"):
         table.add_column(heading, justify="right")
