@@ -1,4 +1,4 @@
-"""What lies in a GGUF file: its facts by name, and where its tensors are. Tensors are read by the row, so none needs to be whole in memory."""
+"""What lies in a GGUF file: its facts by name, and where its tensors are. Those are read by the row: none needs to be whole in memory."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ class Tensor:
     @property
     def row_bytes(self) -> int:
         block, size = GGML_QUANT_SIZES[self.kind]
-        return self.shape[-1] // block * size
+        return int(self.shape[-1] // block * size)
 
     def raw(self, start: int = 0, end: int | None = None) -> Array:
         """Bytes of rows start to end - 1: [rows, row_bytes] uint8."""
         count = (self.num_rows if end is None else end) - start
         first = self.offset + start * self.row_bytes
-        return np.fromfile(self.path, np.uint8, count * self.row_bytes, offset=first).reshape(count, self.row_bytes)
+        data: Array = np.fromfile(self.path, np.uint8, count * self.row_bytes, offset=first)
+        return np.reshape(data, (count, self.row_bytes))
 
     def rows(self, start: int = 0, end: int | None = None) -> Array:
         """Values of rows start to end - 1: [rows, columns] float32."""
@@ -61,8 +62,8 @@ class Tensor:
         length, size = GGML_QUANT_SIZES[self.kind]
         num_bytes = self.num_rows * self.row_bytes
         blocks = np.memmap(self.path, np.uint8, "r", self.offset, (num_bytes // size, size))[places // length]
-        values: Array = dequantize(np.ascontiguousarray(blocks), self.kind)
-        return values[np.arange(len(places)), places % length]
+        values: Array = dequantize(np.ascontiguousarray(blocks), self.kind)[np.arange(len(places)), places % length]
+        return values
 
 
 @dataclass(frozen=True)

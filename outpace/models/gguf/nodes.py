@@ -9,7 +9,7 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from outpace.core import Array
-from outpace.models.gguf.weights import Floats, Groups4, Rows8, Weight
+from outpace.models.gguf.weights import Floats, Rows8, Weight
 
 _LAST = 9223372036854775807  # a slice to the end
 
@@ -87,11 +87,8 @@ def repeated(x: Any, times: int) -> Any:
     shape = ops.shape_of(x)
     front = ops.gather(shape, ints(0, 1), ops.constant(np.int64(0)))
     rows = ops.gather(shape, ints(2), ops.constant(np.int64(0)))
-    wide = ops.broadcast(
-        ops.unsqueeze(x, ops.constant(np.int64(2))),
-        ops.concat([front, ints(times), rows, ints(head_dim)], 0),
-        broadcast_spec="BIDIRECTIONAL",
-    )
+    shape = ops.concat([front, ints(times), rows, ints(head_dim)], 0)
+    wide = ops.broadcast(ops.unsqueeze(x, ops.constant(np.int64(2))), shape, broadcast_spec="BIDIRECTIONAL")
     return ops.reshape(wide, ints(0, kv_heads * times, -1, head_dim), True)
 
 

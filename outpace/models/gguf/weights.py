@@ -106,13 +106,15 @@ def packed(numbers: Array) -> Array:
     """Numbers of 4 bits, two a byte with the first one low; one more, a 0, where their count is odd."""
     flat = numbers.reshape(-1)
     flat = np.append(flat, np.uint8(0)) if len(flat) % 2 else flat
-    return flat[0::2] | flat[1::2] << 4
+    pairs: Array = flat[0::2] | flat[1::2] << 4
+    return pairs
 
 
 def _inverse(scale: Array) -> Array:
     """1 / scale in float32; 0 where the scale is 0, as all values are then."""
     wide = scale.astype(np.float32)
-    return np.divide(1, wide, out=np.zeros_like(wide), where=wide > 0)
+    inverse: Array = np.divide(1, wide, out=np.zeros_like(wide), where=wide > 0)
+    return inverse
 
 
 def _by_pieces(parameter: Parameter, work: Callable[[int, int], None]) -> None:
