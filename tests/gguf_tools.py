@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
+LARGE = 2048  # width from which on it takes too long to make every matrix
 HALVES = {"Q4_K": 2, "Q5_K": 2, "Q6_K": 1}  # float16 scales of a block whose other bytes may be any
 
 
@@ -85,8 +87,12 @@ def write_model(
     writer.add_string("general.name", "random")
     add_byte_tokenizer(writer, sizes.vocab)
 
-    def matrix(name: str, rows: int, columns: int, scale: float = 0.1) -> None:
-        data = random_rows(rng, (rows, columns), kind, scale)
+    @lru_cache
+    def numbers(rows: int, columns: int, name: str) -> np.ndarray:
+        return random_rows(rng, (rows, columns), kind, 0.1)
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        data = numbers(rows, columns, name if sizes.hidden < LARGE else "")  # large matrices share their numbers
         writer.add_tensor(f"{name}.weight", data, raw_dtype=GGMLQuantizationType[kind])
 
     def vector(name: str, size: int, middle: float = 1.0) -> None:

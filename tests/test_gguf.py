@@ -16,8 +16,9 @@ from gguf_tools import Sizes, add_byte_tokenizer, write_model
 from outpace.errors import BadInputError
 from outpace.models.gguf import tokenizer as tokenizers
 from outpace.models.gguf.config import config_of
-from outpace.models.gguf.convert import convert, reason_against
+from outpace.models.gguf.convert import convert
 from outpace.models.gguf.file import GGUFFile, read
+from outpace.models.gguf.support import reason_against
 from outpace.targets import graphs
 from outpace.targets.openvino import OpenVINOTarget
 from outpace.tokenizer import Tokenizer

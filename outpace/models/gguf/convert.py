@@ -20,24 +20,10 @@ from outpace.models.gguf.config import Config
 from outpace.models.gguf.file import GGUFFile, read
 from outpace.models.gguf.fingerprint import fingerprint_of
 from outpace.models.gguf.graph import Graph, Loader
-from outpace.models.gguf.names import Parameter, parameters, unknown_tensors
+from outpace.models.gguf.names import Parameter, parameters
 from outpace.models.gguf.tokenizer import end_token_ids, save_tokenizer
-from outpace.models.gguf.tokenizer import reason_against as reason_against_tokenizer
 
 PRECISIONS = ("int4", "int8", "bf16", "f32")
-
-
-def reason_against(path: Path) -> str:
-    """Why the file is left to the reader of transformers: one phrase, empty when this one takes it. Only its header is read.
-
-    Raises BadInputError for a file that is no GGUF file.
-    """
-    file = read(path)
-    reason = configs.reason_against(file) or reason_against_tokenizer(file.facts)
-    if reason:
-        return reason
-    unknown = unknown_tensors(file, configs.config_of(file))
-    return f"it has tensors that are not known: {', '.join(unknown[:3])}" if unknown else ""
 
 
 def convert(path: Path, out: Path, precision: str, num_layers: int | None = None, say: Callable[[str], None] = lambda stage: None) -> None:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -46,12 +46,12 @@ class Tensor:
         count = (self.num_rows if end is None else end) - start
         first = self.offset + start * self.row_bytes
         data: Array = np.fromfile(self.path, np.uint8, count * self.row_bytes, offset=first)
-        return np.reshape(data, (count, self.row_bytes))
+        data.shape = (count, self.row_bytes)
+        return data
 
     def rows(self, start: int = 0, end: int | None = None) -> Array:
         """Values of rows start to end - 1: [rows, columns] float32."""
-        values: Array = dequantize(self.raw(start, end), self.kind)
-        return values
+        return cast(Array, dequantize(self.raw(start, end), self.kind))
 
     def vector(self) -> Array:
         """Values of a vector: [columns] float32."""
