@@ -46,16 +46,17 @@ class Tensor:
         count = (self.num_rows if end is None else end) - start
         first = self.offset + start * self.row_bytes
         data: Array = np.fromfile(self.path, np.uint8, count * self.row_bytes, offset=first)
-        data.shape = (count, self.row_bytes)
-        return data
+        return data.reshape(count, self.row_bytes)
 
     def rows(self, start: int = 0, end: int | None = None) -> Array:
         """Values of rows start to end - 1: [rows, columns] float32."""
-        return cast(Array, dequantize(self.raw(start, end), self.kind))
+        values: Array = dequantize(self.raw(start, end), self.kind)
+        return values
 
     def vector(self) -> Array:
         """Values of a vector: [columns] float32."""
-        return self.rows()[0]
+        (row,) = self.rows()
+        return cast(Array, row)
 
     def values(self, places: Array) -> Array:
         """Single values, counted through the rows: float32. Only their blocks are read."""
