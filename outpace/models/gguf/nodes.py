@@ -15,10 +15,12 @@ _LAST = 9223372036854775807  # a slice to the end
 
 
 def ints(*values: int) -> Any:
+    """A constant vector int64."""
     return ops.constant(np.array(values, np.int64))
 
 
 def scalar(value: float) -> Any:
+    """A constant float32."""
     return ops.constant(np.float32(value))
 
 
@@ -76,6 +78,7 @@ def heads_of(x: Any, num_heads: int, head_dim: int) -> Any:
 
 
 def heads_first(x: Any) -> Any:
+    """The second and the third axis in each other's place."""
     return ops.transpose(x, ops.constant(np.array([0, 2, 1, 3], np.int32)))
 
 
