@@ -138,12 +138,22 @@ def _initialise_states(model: Any, kv_heads: int, head_dim: int) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def compress(path: Path) -> Any:
-    """Compress a 16-bit file to 8-bit weights, symmetric per output channel; takes half the memory of compressing the traced f32 model."""
+def compress(path: Path, precision: str) -> Any:
+    """Compress a 16-bit file, which takes half the memory of compressing the traced f32 model.
+
+    int8: symmetric per output channel. int4: asymmetric in groups of 64 columns; embedding and LM head in 8 bits.
+    """
     import nncf
 
     nncf.set_log_level(40)
-    return nncf.compress_weights(ov.Core().read_model(path), mode=nncf.CompressWeightsMode.INT8_SYM)
+    model, modes = ov.Core().read_model(path), nncf.CompressWeightsMode
+    if precision == "int8":
+        return nncf.compress_weights(model, mode=modes.INT8_SYM)
+    from nncf.quantization.advanced_parameters import GroupSizeFallbackMode
+
+    advanced = nncf.AdvancedCompressionParameters(group_size_fallback_mode=GroupSizeFallbackMode.IGNORE)  # such rows stay in 8 bits
+    backup = nncf.BackupMode.INT8_SYM
+    return nncf.compress_weights(model, mode=modes.INT4_ASYM, group_size=64, ratio=1.0, backup_mode=backup, advanced_parameters=advanced)
 
 
 def convert(source: Path, out: Path, precision: str, num_layers: int | None = None) -> None:
@@ -159,12 +169,12 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
     say(stage="tracing the model")
     converted = trace(model)
     say(stage="writing the model")
-    if precision == "int8":
+    if precision in ("int8", "int4"):
         wide = out / "wide.xml"
         ov.save_model(converted, wide, compress_to_fp16=True)
         del converted
-        say(stage="compressing the weights to 8 bits")
-        ov.save_model(compress(wide), out / "model.xml", compress_to_fp16=True)
+        say(stage=f"compressing the weights to {precision[3:]} bits")
+        ov.save_model(compress(wide, precision), out / "model.xml", compress_to_fp16=True)
         wide.unlink()
         wide.with_suffix(".bin").unlink()
     else:

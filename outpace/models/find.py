@@ -23,8 +23,8 @@ from outpace.models.store import entry, home, is_whole
 from outpace.progress import note, stages
 from outpace.targets.identity import Base
 
-PRECISIONS = ("int8", "bf16", "f32")
-CONVERTER_VERSION = 2  # raise it when a conversion would give another model
+PRECISIONS = ("int8", "int4", "bf16", "f32")
+CONVERTER_VERSION = 3  # raise it when a conversion would give another model
 FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
 RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here: how it was made, which changes nothing about it
 
@@ -157,12 +157,24 @@ def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: i
     return Converted(folder, base, facts["max_len"], tuple(facts["eos_token_ids"]))
 
 
-def _convert(source: Source, out: Path, precision: str) -> None:
-    """Run the converter as a process of its own; its stages are shown, its warnings are kept for the error message."""
+def _converter(source: Source) -> str:
+    """The module that converts: GGUF files of the Llama family need neither torch nor transformers, everything else does."""
+    if source.path.suffix == ".gguf":
+        from outpace.models.gguf.support import reason_against
+
+        reason = reason_against(source.path)
+        if not reason:
+            return "outpace.models.gguf"
+        note(f"{source.name} is read by transformers, which takes longer: {reason}")
     missing = [name for name in ("torch", "transformers", "nncf", "gguf") if find_spec(name) is None]
     if missing:
         raise OutpaceError(f"converting a model needs {', '.join(missing)}: pip install 'outpace[convert]'")
-    command = [sys.executable, "-m", "outpace.models.convert", str(source.path), str(out), precision]
+    return "outpace.models.convert"
+
+
+def _convert(source: Source, out: Path, precision: str) -> None:
+    """Run the converter in a process of its own. Its stages are shown; its warnings are kept for the error message."""
+    command = [sys.executable, "-m", _converter(source), str(source.path), str(out), precision]
     command += [str(source.num_layers)] if source.num_layers else []
     error = ""
     part = f"the first {source.num_layers} layers of " if source.num_layers else ""

@@ -433,9 +433,9 @@ def test_tokenizer_files_of_older_models_count(tmp_path, name):
 # ---- conversion
 
 
-@pytest.mark.parametrize("precision", ["nonsense", "", "INT8", "int4", "auto"])
+@pytest.mark.parametrize("precision", ["nonsense", "", "INT8", "int2", "auto"])
 def test_unknown_precision(precision):
-    with pytest.raises(BadInputError, match=r"unknown precision .*; known: int8, bf16, f32"):
+    with pytest.raises(BadInputError, match=r"unknown precision .*; known: int8, int4, bf16, f32"):
         converted("default", precision)
 
 

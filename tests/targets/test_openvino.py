@@ -6,7 +6,7 @@ import numpy as np
 import openvino as ov
 import pytest
 from helper_tools import random_eagle, random_medusa
-from tiny_models import prompt
+from tiny_models import FAMILIES, prompt, tiny_folder
 
 from outpace.config import EngineConfig
 from outpace.drafters.base import DrafterContext
@@ -152,10 +152,25 @@ def test_embeddings_are_those_of_the_model(tiny):
 # ---- the real default model
 
 
-@pytest.fixture(scope="module")
-def target():
-    """The default model in int8, with room for several sequences."""
-    found = converted()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_four_bits_have_the_same_bits_whatever_the_width(family, tmp_path, monkeypatch):
+    """A folder of transformers, compressed by nncf; rows that are no whole groups stay in 8 bits."""
+    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path / "home"))
+    found = converted(str(tiny_folder(family, tmp_path / family)), "int4")
+    kinds = {op.get_element_type().get_type_name() for op in ov.Core().read_model(found.folder / "model.xml").get_ops() if not op.inputs()}
+    assert {"u4", "i8"} <= kinds
+    target = OpenVINOTarget(found.folder / "model.xml", vocab_size=96, max_len=256, precision="int4", kv_cache_tokens=4096)
+    tokens = prompt(40)
+    slot = fresh(target, tokens[:20])
+    reference = target.forward([Segment(slot, tokens[20:])]).logits.copy()
+    for width in range(1, 17):
+        assert np.array_equal(target.forward([Segment(slot, tokens[20 : 20 + width])]).logits, reference[:width]), f"{width} rows"
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def target(request):
+    """The default model, with room for several sequences."""
+    found = converted(precision=request.param)
     return OpenVINOTarget(found.folder / "model.xml", vocab_size=found.vocab_size, max_len=found.max_len, kv_cache_tokens=8192)
 
 

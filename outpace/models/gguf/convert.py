@@ -1,0 +1,72 @@
+"""A GGUF file becomes a folder that outpace runs: model.xml, tokenizer.json and config.json. Neither torch nor transformers takes part.
+
+Stages go to `say`, as those of models/convert.py do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from outpace.errors import BadInputError
+from outpace.models.gguf import config as configs
+from outpace.models.gguf import weights
+from outpace.models.gguf.config import Config
+from outpace.models.gguf.file import GGUFFile, read
+from outpace.models.gguf.fingerprint import fingerprint_of
+from outpace.models.gguf.graph import Graph, Loader
+from outpace.models.gguf.names import Parameter, parameters
+from outpace.models.gguf.tokenizer import end_token_ids, save_tokenizer
+
+PRECISIONS = ("int4", "int8", "bf16", "f32")
+
+
+def convert(path: Path, out: Path, precision: str, num_layers: int | None = None, say: Callable[[str], None] = lambda stage: None) -> None:
+    """Write the model (its first layers only, if `num_layers` is given), its tokenizer and config.json into the existing folder `out`.
+
+    Raises BadInputError for a file that is damaged or says what cannot be expressed.
+    """
+    if precision not in PRECISIONS:
+        raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    file = read(path)
+    config = configs.config_of(file)
+    config = config.first_layers(num_layers) if num_layers else config
+    found = parameters(file, config)
+    save_tokenizer(file.facts, out)
+    say("reading the weights")
+    model = Graph(config, found, loader(precision)).build()
+    say("writing the model")
+    ov.save_model(model, out / "model.xml", compress_to_fp16=False)
+    (out / "config.json").write_text(json.dumps(_record(file, config, found), indent=2), "utf-8")
+
+
+def loader(precision: str) -> Loader:
+    """How a matrix is loaded for a precision."""
+    if precision in ("f32", "bf16"):
+        return partial(weights.floats, dtype=np.float32 if precision == "f32" else np.float16)
+    return weights.rows8 if precision == "int8" else _four_bits
+
+
+def _four_bits(parameter: Parameter) -> weights.Weight:
+    """4 bits but for the embedding and the LM head, and for rows that are no whole groups."""
+    is_table = parameter.name in ("model.embed_tokens.weight", "lm_head.weight")
+    if is_table or parameter.tensor.shape[1] % weights.GROUP:
+        return weights.rows8(parameter)
+    return weights.groups4(parameter)
+
+
+def _record(file: GGUFFile, config: Config, found: dict[str, Parameter]) -> dict[str, object]:
+    """What outpace wants to know of a model without loading it."""
+    return {
+        "fingerprint": fingerprint_of(found.values()),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "max_len": config.max_len,
+        "eos_token_ids": end_token_ids(file.facts),
+        "model_type": config.model_type,
+    }
