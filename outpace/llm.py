@@ -38,7 +38,8 @@ class LLM:
 
     model: "default", a hub id, a folder, a .gguf file, or a live transformers model (then pass its `tokenizer` too).
     speculative_config: a drafter spec such as "prompt_lookup" or "none", or a dict with vLLM's keys; each call may override it.
-    target: auto | openvino | hf. precision: auto | int8 | bf16 | f32 (auto: int8 on OpenVINO, f32 for hf on CPU, bf16 on CUDA).
+    target: auto | openvino | hf. precision: auto | int8 | int4 | bf16 | f32. auto means on OpenVINO int8, from 300 million parameters on
+    int4; for hf f32 on CPU and bf16 on CUDA.
 
     Threads may share an LLM: they take turns step by step, and their requests run together in one batch. A forked process cannot use
     its parent's LLM. `close()`, or leaving a `with LLM(...) as llm:` block, ends all requests and releases the model.

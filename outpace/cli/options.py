@@ -25,7 +25,7 @@ Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0
 TopP = Annotated[float, typer.Option(help="Sample from the smallest set of likeliest tokens with at least this total probability.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Random seed; a seed gives the same text with any drafter.")]
 Target = Annotated[str, typer.Option(help="Backend that runs the model: auto, openvino or hf.")]
-Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, bf16 or f32.")]
+Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, int4, bf16 or f32.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
 Config = Annotated[Path | None, typer.Option(help="JSON file with speculative settings, as written by `outpace tune`.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of prompts to use, spread evenly over the categories.")]

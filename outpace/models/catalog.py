@@ -33,6 +33,11 @@ class CatalogModel:
     licence: str = "Apache-2.0"
 
     @property
+    def num_parameters(self) -> int:
+        """`parameters` as a number."""
+        return round(float(self.parameters[:-1]) * {"M": 1e6, "B": 1e9}[self.parameters[-1]])
+
+    @property
     def folder(self) -> str:
         """The entry of the cache that holds the file."""
         return f"models/{self.title.lower()}"

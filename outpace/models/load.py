@@ -8,6 +8,7 @@ from typing import Any
 from outpace.config import EngineConfig
 from outpace.errors import BadInputError
 from outpace.models.find import converted, locate
+from outpace.models.precision import auto_precision
 from outpace.models.tokenizer import Tokenizer
 from outpace.targets import create_target
 from outpace.targets.base import TargetModel
@@ -27,7 +28,7 @@ def load(
         raise BadInputError(f"a live model object needs target hf, not {target!r}")
     if target != "openvino":
         raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
-    precision = "int8" if precision == "auto" else precision
+    precision = auto_precision(str(model)) if precision == "auto" else precision
     found = converted(str(model), precision, num_layers)
     facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
     options = {**facts, "precision": precision, "threads": threads}
