@@ -1,9 +1,9 @@
-"""Measure all drafters and write the tables of the documents.
+"""Measure all drafters and write the tables of the documentation.
 
 usage: python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for every document of RUNS that docs/results/ lacks
        python dev/measure/results.py                           writes docs/results.md and the tables of docs/drafters/ from docs/results/
 
-A test compares the written pages with the documents.
+A test compares the pages with the documents in docs/results/.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TRAINED = (
     "recycling,medusa,eagle,eagle:max_depth=3,suffix+eagle:max_depth=3,suffix+recycling,suffix+recycling+medusa,"
     "auto,auto:suffix+recycling+medusa"
 )
-WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 guesses
-WIDEST = "medusa:threshold=0.001"  # with 60
-LOAD = "load"  # the document of `outpace bench --server`; measured by hand, it takes long
-DEFEATING = "defeating.jsonl"  # made by dev/measure/defeating_prompts.py
+WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 draft tokens
+WIDEST = "medusa:threshold=0.001"  # with 60 draft tokens
+LOAD = "load"  # the document of `outpace bench --server`, which is run by hand because it takes long
+DEFEATING = "defeating.jsonl"  # written by dev/measure/defeating_prompts.py
 USUAL = ("--limit", "48", "--max-tokens", "128", "--drafters")
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "greedy": [*USUAL, ALL],
@@ -63,8 +63,8 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
         "8",
     ],
 }
-EARLIER = {"trained-first": "trained"}  # documents of helpers that are not shipped any more -> the run that had these options
-BY_HAND = {  # documents that need a helper which is not shipped, as docs/drafters/ say how to make it -> options of outpace bench
+EARLIER = {"trained-first": "trained"}  # documents of heads that are no longer shipped -> the run with the same options
+BY_HAND = {  # documents that need a draft model that is not shipped (docs/drafters/ describes its training) -> options of outpace bench
     "draft": [*USUAL, "draft_model:small,draft_model:small:max_depth=3"],
 }
 MEDUSA = ["medusa", "suffix+recycling", "suffix+recycling+medusa", "auto", "auto:suffix+recycling+medusa"]
@@ -95,7 +95,7 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
 
 
 def measure(prompts: str) -> None:
-    """Run what is missing, each document whole or not at all."""
+    """Run the benchmarks whose documents are missing."""
     STORE.mkdir(exist_ok=True)
     defeating = STORE / DEFEATING
     if not defeating.exists():
@@ -112,7 +112,7 @@ def measure(prompts: str) -> None:
 
 
 def command(name: str) -> str:
-    """The command that makes a document, as one types it."""
+    """The shell command that creates a document."""
     source = DEFEATING if name.startswith("defeating") else "question_even.jsonl"
     return " ".join(
         ["outpace bench --prompts", source, *map(shlex.quote, (RUNS | BY_HAND)[EARLIER.get(name, name)]), "--json", f"{name}.json"]
@@ -120,7 +120,7 @@ def command(name: str) -> str:
 
 
 def load(name: str) -> dict[str, Any]:
-    """A document, without the drafters' rows in a list but as drafter -> category -> row."""
+    """Load a document and add its rows as drafter -> category -> row."""
     document = json.loads((STORE / f"{name}.json").read_text("utf-8"))
     rows: dict[str, dict[str, Any]] = {}
     for row in document["results"]:
@@ -134,29 +134,29 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def grid(document: dict[str, Any], drafters: list[str], cell: Any) -> str:
-    """Drafters by category; `cell(row)` writes a field."""
+    """A table of drafters by category; `cell(row)` formats a cell."""
     categories = list(document["rows"]["none"])
     head = ["drafter", *(CATEGORIES.get(category, category) for category in categories)]
     return table(head, [[f"`{name}`", *(cell(document["rows"][name][category]) for category in categories)] for name in drafters])
 
 
 def speed(row: dict[str, Any]) -> str:
-    """Speedup, and tokens/s beside it."""
+    """Speedup, with tokens/s in parentheses."""
     return f"{row['speedup']:.2f} ({row['tokens_per_second']:.0f})"
 
 
 def length(row: dict[str, Any]) -> str:
-    """Tokens a step."""
+    """Tokens per step."""
     return f"{row['tokens_per_step']:.2f}"
 
 
 def identical(row: dict[str, Any]) -> str:
-    """Answers identical to plain decoding, of all."""
+    """Number of answers identical to plain decoding, out of all."""
     return f"{row['num_identical']}/{row['num_prompts']}"
 
 
 def section(title: str, name: str, note: str, with_speed: bool = True) -> list[str]:
-    """One document as tables: speed, tokens a step, identical answers."""
+    """One document as tables: speed, tokens per step, identical answers."""
     if not (STORE / f"{name}.json").exists():
         return []
     document = load(name)
@@ -167,7 +167,7 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
     return [
         f"## {title}\n\n```\n{command(name)}\n```\n\n{about}",
         *(["Speedup over plain decoding (tokens/s):", grid(document, drafters, speed)] if with_speed else []),
-        "Tokens a step:",
+        "Tokens per step:",
         grid(document, [drafter for drafter in drafters if drafter != "none"], length),
         "Answers identical to plain decoding: "
         + ", ".join(f"`{drafter}` {identical(rows['all'])}" for drafter, rows in document["rows"].items() if drafter != "none")
@@ -176,12 +176,12 @@ def section(title: str, name: str, note: str, with_speed: bool = True) -> list[s
 
 
 def elsewhere(document: dict[str, Any]) -> str:
-    """Where a document was measured, if that is not where most of them were."""
+    """A note on the machine of a document, if it differs from that of most documents."""
     machine = document["machine"]
     if machine["cpu"] == load("greedy")["machine"]["cpu"]:
         return ""
-    cost = ", ".join(f"{entry['num_tokens']} rows {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
-    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a pass of {cost}."
+    cost = ", ".join(f"{entry['num_tokens']} tokens {entry['milliseconds']:.1f} ms" for entry in document["verify_cost"])
+    return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a forward pass of {cost}."
 
 
 def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
@@ -190,7 +190,7 @@ def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
 
 
 def under_load() -> list[str]:
-    """The server with many clients at once; nothing where that has not been measured."""
+    """The section on the server with many clients at once; empty if it has not been measured."""
     if not (STORE / f"{LOAD}.json").exists():
         return []
     document = json.loads((STORE / f"{LOAD}.json").read_text("utf-8"))
@@ -208,13 +208,14 @@ def under_load() -> list[str]:
     single = ", ".join(f"`{row['drafter']}` {row['num_identical']}/{row['num_prompts']}" for row in document["single"][1:])
     head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "gain"]
     return [
-        f"## Server under load\n\n```\n{command}\n```\n\nClients that ask again as soon as they have their answer, {times} s a level and "
-        f"drafter, the drafters taking turns; {settings['num_prompts']} prompts, temperature {settings['temperature']:g}, at most "
-        f"{settings['max_tokens']} tokens, 16 answers at a time, clients in the server's process. Measured on "
+        f"## Server under load\n\n```\n{command}\n```\n\nClients send their next prompt as soon as they have their answer, for {times} s "
+        f"per level and drafter, with the drafters taking turns; {settings['num_prompts']} prompts, temperature "
+        f"{settings['temperature']:g}, at most {settings['max_tokens']} tokens, 16 requests at a time, clients in the server's process. Measured on "
         f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
-        "An answer is mixed up when it is not, letter by letter, what a single client got for the same prompt and seed before. Drafters "
-        "start each turn with an empty memory; a prompt is repeated when it was asked before in the same turn. Of the prompts' tokens "
-        f"{100 * cached:.0f}% came from the prefix cache. Single-client answers identical to plain decoding: {single}.",
+        "An answer is mixed up if it differs from the answer that a single client got for the same prompt and seed before. Drafters start "
+        "each turn with an empty answer cache; a prompt is repeated if it was sent before in the same turn. "
+        f"{100 * cached:.0f}% of the prompt tokens came from the prefix cache. Answers to the single client identical to plain decoding: "
+        f"{single}.",
         table(
             [*head, "first token, ms", "per token, ms", "request, s"],
             [
@@ -225,12 +226,12 @@ def under_load() -> list[str]:
                 for row in rows
             ],
         ),
-        "Times are median / 95th percentile as the clients saw them, waiting included; per token: those after the first.",
+        "Times are median / 95th percentile as seen by the clients, including waiting; the time per token excludes the first token.",
     ]
 
 
 def drafting() -> list[str]:
-    """What guessing costs by length of the context; nothing where that has not been measured."""
+    """The section on the cost of drafting by length of the context; empty if it has not been measured."""
     if not (STORE / "drafting.json").exists():
         return []
     document = json.loads((STORE / "drafting.json").read_text("utf-8"))
@@ -239,52 +240,55 @@ def drafting() -> list[str]:
     for cost in document["costs"]:
         cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
     return [
-        "## What a guess costs\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
-        f"Microseconds of a guess, and of a whole proposal of up to {document['num_nodes']} guesses, behind so many tokens of context; "
-        "no model runs.",
+        "## Cost of drafting\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
+        f"Microseconds per draft token, and in parentheses per proposal of up to {document['num_nodes']} draft tokens, by length of the "
+        "context in tokens; no model runs.",
         table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),
     ]
 
 
-OLDER_TABLE = "The table of `recycling` was counted from 389,327 rows then, now from 994,986: see the next section."
+OLDER_TABLE = "The table of `recycling` was built from 389,327 rows in this run; it is now built from 994,986 rows, see the next section."
 
 
-LATER_HELPERS = (
-    "Table from a million tokens of the model's own answers; heads that went on from there with translations, questions and passages."
+LATER_HEADS = (
+    "The table is built from a million tokens of the model's own answers; the heads were trained on these, then on translations, questions "
+    "and passages."
 )
-FIRST_HELPERS = "The same with heads from the million tokens alone, half of them mathematics; on a faster machine."
-HALF_SEEN = "`eagle` was shown only the end of each prompt in this run, as plain decoding had left the rest in the cache."
-WHOLE_PROMPT = "As it is now: what plain decoding left in the cache is read again for the head."
-MORE_GUESSES = "For machines where rows are cheap; here they are not."
-BLANKS = "Trained blanks against a word in their place."
-DISTILLED = "Two of the model's thirty layers, trained as [its page](drafters/draft_model.md#distil-your-own) says."
+FIRST_HEADS = "The same with heads trained on the million tokens alone, half of them mathematics; on a faster machine."
+HALF_SEEN = "In this run `eagle` saw only the end of each prompt, because plain decoding had left the rest in the prefix cache."
+WHOLE_PROMPT = "The current behavior: the part of the prompt that plain decoding left in the prefix cache is run again for the head."
+MORE_DRAFT_TOKENS = "For machines on which further tokens of a forward pass are cheap; on this one they are not."
+BLANKS = "Trained mask tokens compared with a word in their place."
+DISTILLED = "Two of the model's thirty layers, trained as described on [its page](drafters/draft_model.md#distil-your-own)."
 
 
 def page() -> str:
-    """docs/results.md."""
+    """The text of docs/results.md."""
     document = load("greedy")
     machine, cost = document["machine"], document["verify_cost"]
     parts = [
         "# Results\n\nWritten by `python dev/measure/results.py` from the documents in `docs/results/`; "
-        "`make results PROMPTS=question_even.jsonl` measures what is missing there. "
+        "`make results PROMPTS=question_even.jsonl` measures the missing ones. "
         "The prompts are the even questions of Spec-Bench, 8 of each category.",
         f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
-        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; decoding only. The machine is noisy to 15%: trust the ratios.",
+        f"{machine['openvino']}. Drafters are interleaved prompt by prompt; times cover decoding only. The machine has 15% noise, so only "
+        "the ratios are reliable.",
         table(
-            ["rows in a pass", *(str(entry["num_tokens"]) for entry in cost)], [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]]
+            ["tokens of a forward pass", *(str(entry["num_tokens"]) for entry in cost)],
+            [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]],
         ),
-        *section("Greedy", "greedy", "`blind` shows what guessing costs when nothing is gained. " + OLDER_TABLE),
-        *section("Trained helpers", "trained", f"{LATER_HELPERS} {HALF_SEEN}"),
+        *section("Greedy", "greedy", "`blind` shows the cost of drafting without any gain. " + OLDER_TABLE),
+        *section("Trained heads", "trained", f"{LATER_HEADS} {HALF_SEEN}"),
         *section("The feature-level head with the whole prompt", "eagle", WHOLE_PROMPT),
-        *section("Trained helpers with more guesses", "trained-32", f"{MORE_GUESSES} {HALF_SEEN}"),
-        *section("Medusa heads with 60 guesses", "medusa-60", "As many as a step may have, nearly."),
-        *section("Blanks", "blanks", BLANKS),
+        *section("Trained heads with more draft tokens", "trained-32", f"{MORE_DRAFT_TOKENS} {HALF_SEEN}"),
+        *section("Medusa heads with 60 draft tokens", "medusa-60", "Close to the maximum of a step."),
+        *section("Mask tokens", "blanks", BLANKS),
         *section("A distilled draft model", "draft", DISTILLED),
-        *section("Trained helpers before", "trained-first", f"{FIRST_HELPERS} {HALF_SEEN}"),
-        *section("Sampled", "sampled", "The same seed gives the same text. The machine was not quiet: no speeds.", False),
+        *section("Earlier trained heads", "trained-first", f"{FIRST_HEADS} {HALF_SEEN}"),
+        *section("Sampled", "sampled", "The same seed gives the same text. No speeds, because other programs ran on the machine.", False),
         *section("Eight requests at once", "greedy-8", "Seconds of the whole group, with the prompts in the prefix cache."),
-        *section("Prompts chosen to defeat guessing", "defeating", "Random words, random codes, a different language each line."),
-        *section("The same, eight at once", "defeating-8", "Medians of five repeats: in the first one `auto` finds out that it loses."),
+        *section("Prompts that defeat drafting", "defeating", "Random words, random codes, a different language in each line."),
+        *section("The same, eight at once", "defeating-8", "Medians of five repeats; in the first one `auto` learns that drafting loses."),
         *drafting(),
         *under_load(),
     ]
@@ -296,24 +300,24 @@ IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:
 
 
 def readme_figures() -> str:
-    """The README's table, with the marks around it."""
+    """The table of the README, with the marks around it."""
     return "\n\n".join(["<!-- figures -->", grid(load("greedy"), IN_README, speed), "<!-- end of figures -->"])
 
 
 def figures(name: str) -> str:
     """The table of a drafter's page, with the marks around it."""
-    about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens a step."
+    about = "48 Spec-Bench prompts, 128 tokens, greedy ([all results](../results.md)): speedup over plain (tokens/s), then tokens per step."
     parts = []
     for name_of_document, rows in PAGES[name].items():
         document = load(name_of_document)
-        which = " " + FIRST_HELPERS if name_of_document in EARLIER else ""
+        which = " " + FIRST_HEADS if name_of_document in EARLIER else ""
         which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
     return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
 
 
 def pages() -> dict[Path, str]:
-    """Every page with tables, as it should be."""
+    """The current text of every page with tables."""
     marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
     found = {DOCS / "results.md": page()}
     tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
@@ -323,7 +327,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Measure, if asked to, and write."""
+    """Measure if requested, then write the pages."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2])
     for path, text in pages().items():

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands themselves. usage: python dev/pictures/docs_cli.py"""
+"""Write docs/cli.md from the help of the commands. usage: python dev/pictures/docs_cli.py"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OUT = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 def page() -> str:
-    """The whole page: help text and options of every command."""
+    """The page: help text and options of every command."""
     parts = ["# Commands\n\nWritten by `python dev/pictures/docs_cli.py`; a test compares it with the commands.\n"]
     commands = all_commands(typer.main.get_command(app))
     for name in sorted(commands):
@@ -25,7 +25,7 @@ def page() -> str:
 
 
 def all_commands(group: Any, prefix: str = "") -> dict[str, Any]:
-    """Every command of a group and of the groups in it, by its words on the shell."""
+    """All commands of a group and its subgroups, by their names on the command line."""
     found: dict[str, Any] = {}
     for name, command in group.commands.items():
         is_group = hasattr(command, "commands")

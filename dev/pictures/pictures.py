@@ -1,4 +1,4 @@
-"""Draw the pictures of the documents from real runs. usage: python dev/pictures/pictures.py"""
+"""Draw docs/demo.svg from a real run. usage: python dev/pictures/pictures.py"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
-    """docs/demo.svg: what `outpace demo` shows."""
+    """Draw docs/demo.svg, the output of `outpace demo`."""
     plain, fast = demo.run(LLM(), 160, Console(file=io.StringIO()))
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(demo.render(plain, fast))

@@ -1,4 +1,4 @@
-"""Draw docs/drafters/auto.svg: the cost of a forward pass on this machine and what auto chose in a real run.
+"""Draw docs/drafters/auto.svg: the cost of a forward pass on this machine and the choices of auto in a real run.
 
 usage: python dev/pictures/pictures_auto.py
 """
@@ -17,7 +17,7 @@ OUT = Path(__file__).parents[2] / "docs" / "drafters" / "auto.svg"
 
 
 def main() -> None:
-    """Summarise the demonstration's document with auto, note every step, draw."""
+    """Summarize the document of the demo with auto, record every step, and draw."""
     plt.switch_backend("svg")
     plt.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     llm = LLM("default", speculative_config="auto")
@@ -27,12 +27,12 @@ def main() -> None:
     output = llm.chat(messages, SamplingParams(max_tokens=160))[0]
     steps, costs = controller.steps or [], controller.policy.costs
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), width_ratios=(1, 2.2))
-    left.plot(costs.widths[:11], costs.alone[:11], marker="o", markersize=3, color="#2b6cb0")
-    left.set(xlabel="rows of a pass", ylabel="milliseconds", ylim=(0, None), title="what a pass costs here")
+    left.plot(costs.sizes[:11], costs.alone[:11], marker="o", markersize=3, color="#2b6cb0")
+    left.set(xlabel="tokens of a forward pass", ylabel="milliseconds", ylim=(0, None), title="cost of a forward pass on this machine")
     numbers = range(1, len(steps) + 1)
-    right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="rows of the pass")
-    right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them guesses")
-    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} a step")
+    right.bar(numbers, [step.num_tokens for step in steps], color="#cbd5e0", width=0.9, label="tokens of the forward pass")
+    right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="draft tokens among them")
+    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} per step")
     right.legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(OUT, metadata={"Date": None})

@@ -1,8 +1,8 @@
-"""How much do the first N layers of a model know? Draws docs/drafters/draft_model.svg from a real run.
+"""Draw docs/drafters/draft_model.svg from a real run: tokens per step of a draft model by its number of layers.
 
 usage: python dev/pictures/pictures_draft_model.py PROMPTS.jsonl [LIMIT] [LAYERS,LAYERS,…]
 
-Every answer is compared with plain decoding, at temperature 0 (chains of three) and at 0.8 with a seed (the drafter's own settings).
+Every answer is compared with plain decoding, at temperature 0 (chains of three) and at 0.8 with a seed (the drafter's defaults).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ DEPTH, MAX_TOKENS, SEED = 3, 96, 7
 
 
 def measure(llm: LLM, prompts: list[list[int]], spec: str, temperature: float, plain: list[list[int]]) -> tuple[float, int]:
-    """(tokens a step over all prompts, answers identical to plain decoding)."""
+    """(tokens per step over all prompts, answers identical to plain decoding)."""
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=temperature, seed=SEED)
     outputs = llm.generate(prompts, params, speculative_config=spec)
     num_same = sum(output.token_ids == tokens for output, tokens in zip(outputs, plain, strict=True))
     length = sum(len(output.token_ids) for output in outputs) / sum(output.stats.num_steps for output in outputs)
-    sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens a step, {num_same} of {len(prompts)} identical\n")
+    sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens per step, {num_same} of {len(prompts)} identical\n")
     return length, num_same
 
 
 def draw(layers: list[int], total: int, lengths: list[float], costs: list[float]) -> None:
-    """Tokens a step, and what the guesses of a step cost, over the number of layers."""
+    """Plot tokens per step, and the cost of the draft tokens of a step, over the number of layers."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    axes.plot(layers, lengths, "o-", color="#2a7", label=f"tokens a step, chains of {DEPTH} (1 = plain, {DEPTH + 1} = all held)")
-    axes.plot(layers, [1 + DEPTH * cost for cost in costs], "s--", color="#c52", label="tokens a step needed to pay for the helper")
-    axes.set(xlabel=f"first N of the model's {total} layers", ylabel="tokens a step", xticks=layers, ylim=(0.8, DEPTH + 1.2))
+    axes.plot(layers, lengths, "o-", color="#2a7", label=f"tokens per step, chains of {DEPTH} (1 = plain, {DEPTH + 1} = all accepted)")
+    axes.plot(layers, [1 + DEPTH * cost for cost in costs], "s--", color="#c52", label="tokens per step needed to pay for the draft model")
+    axes.set(xlabel=f"first N of the model's {total} layers", ylabel="tokens per step", xticks=layers, ylim=(0.8, DEPTH + 1.2))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=9)
     figure.tight_layout()
@@ -56,7 +56,7 @@ def main(path: str, limit: str = "12", wanted: str = "8,16,24") -> None:
     for number in layers:
         spec = f"draft_model:self:{number}"
         costs.append(llm.strategy(spec).drafter.helper.pass_cost)  # type: ignore[attr-defined]
-        sys.stdout.write(f"{spec}: a pass costs {costs[-1]:.2f} of the model's\n")
+        sys.stdout.write(f"{spec}: a forward pass takes {costs[-1]:.2f} of the time of the model's\n")
         lengths.append(measure(llm, prompts, f"{spec}:max_depth={DEPTH}:min_confidence=0", 0.0, plain[0.0])[0])
         measure(llm, prompts, spec, 0.8, plain[0.8])
     draw(layers, 30, lengths, costs)

@@ -1,4 +1,4 @@
-"""Draw one real step of lookahead and of blanks: docs/drafters/{lookahead,blanks}.svg. usage: python dev/pictures/pictures_probes.py"""
+"""Draw docs/drafters/{lookahead,blanks}.svg: one real step of each drafter. usage: python dev/pictures/pictures_probes.py"""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ ACCEPTED, WRONG, SEED, TEXT = "bold green", "red", "dim", "bold"
 
 @dataclass
 class Step:
-    """What one step looked like: the text before it, the draft, the accepted path and the tokens it gained."""
+    """One step: the text before it, the draft, the accepted path and the tokens it gained."""
 
     text: list[int]
     draft: Draft
     path: list[int]
     gained: list[int]
-    rows: list[list[tuple[int, bool]]]  # of the look-ahead window: (token, is it a seed)
-    said: list[list[tuple[int, float]]]  # at the newest cell of each column, or at each blank
+    rows: list[list[tuple[int, bool]]]  # of the lookahead window: (token, whether it is a seed)
+    said: list[list[tuple[int, float]]]  # predictions at the newest cell of each column, or at each mask token
 
 
 class WatchedLookahead(LookaheadDrafter):
-    """Notes every step that ran with a full window."""
+    """Records every step with a full window."""
 
     def __init__(self, context: DrafterContext):
         super().__init__(context)
@@ -60,7 +60,7 @@ class WatchedLookahead(LookaheadDrafter):
 
 
 class WatchedBlanks(BlanksDrafter):
-    """Notes every step."""
+    """Records every step."""
 
     def __init__(self, context: DrafterContext):
         super().__init__(context)
@@ -84,20 +84,20 @@ def run(llm: LLM, drafter: Drafter) -> list[int]:
 
 
 def shown(llm: LLM, token: int) -> str:
-    """A token as text, blanks and line ends visible."""
+    """A token as text, with spaces and line ends visible."""
     return llm.tokenizer.fast.decode([token], skip_special_tokens=False).replace(" ", "␣").replace("\n", "⏎")
 
 
 def words(llm: LLM, tokens: list[int], style: str) -> Text:
-    """Tokens of the model as text in one style."""
+    """Tokens as text in one style."""
     return Text(" ".join(shown(llm, token) for token in tokens), style=style)
 
 
 def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
-    """The window over its positions, the guesses that were checked, and what the step gained."""
+    """Draw the window over its positions, the verified chains, and the tokens that the step gained."""
     width, height = len(step.rows[0]), len(step.rows)
-    table = Table(title="one pass: window (probes) above, guesses below", title_justify="left")
-    table.add_column("row")
+    table = Table(title="one forward pass: window (lookahead tokens) above, draft tokens below", title_justify="left")
+    table.add_column("")
     for position in range(width + height):
         table.add_column("last token" if position == 0 else f"+{position}", justify="center")
     for level, row in enumerate(step.rows):
@@ -105,10 +105,10 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
         if level == 0:
             cells[0] = Text(shown(llm, step.text[-1]), TEXT)
         table.add_row(f"window {level}", *cells)
-    table.add_row("the model says", *[""] * height, *[Text(shown(llm, said[0][0]), "cyan") for said in step.said], end_section=True)
+    table.add_row("prediction", *[""] * height, *[Text(shown(llm, said[0][0]), "cyan") for said in step.said], end_section=True)
     for number, chain in enumerate(chains(step.draft), 1):
         cells = [Text(shown(llm, step.draft.token_ids[node]), ACCEPTED if node in step.path else WRONG) for node in chain]
-        table.add_row(f"guess {number}", "", *cells[: width + height - 1])
+        table.add_row(f"chain {number}", "", *cells[: width + height - 1])
     table.add_row("text", Text(shown(llm, step.text[-1]), TEXT), *[Text(shown(llm, token), TEXT) for token in step.gained])
     ngrams = Text("n-grams for the pool: ")
     for number, column in enumerate(zip(*step.rows, [said[0] for said in step.said], strict=True)):
@@ -116,13 +116,13 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
         is_kept = not is_refuted and not any(is_seed for _, is_seed in column[1:-1])
         ngrams.append(" ".join(shown(llm, token) for token, _ in column), "cyan" if is_kept else "dim")
         ngrams.append("; " if is_kept else " (refuted); " if is_refuted else " (has a seed); ")
-    return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"gained {len(step.gained)} tokens in one pass"))
+    return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"{len(step.gained)} tokens from one forward pass"))
 
 
 def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> RenderableType:
-    """Each blank with its three likeliest tokens, and what came in the end."""
-    table = Table(title="one pass of the model: the last token, then blanks", title_justify="left")
-    for name in ("row", "stands at", "token", "the model says next", "right would be"):
+    """Draw each mask token with its three likeliest tokens and the right one."""
+    table = Table(title="one forward pass: the last token, then mask tokens", title_justify="left")
+    for name in ("", "position", "token", "predictions", "right token"):
         table.add_column(name)
     right = answer[place : place + len(step.said) + 1] + [-1] * 4
     root = Text(shown(llm, step.gained[0]), ACCEPTED)
@@ -132,12 +132,12 @@ def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> Renderab
         guesses = Text(", ").join(
             Text(f"{shown(llm, token)} {100 * confidence:.0f}%", ACCEPTED if token == right[i] else WRONG) for token, confidence in level
         )
-        table.add_row(f"blank {i}", f"+{i}", Text(shown(llm, blank), SEED), guesses, Text(shown(llm, right[i]), TEXT))
+        table.add_row(f"mask token {i}", f"+{i}", Text(shown(llm, blank), SEED), guesses, Text(shown(llm, right[i]), TEXT))
     return Group(words(llm, step.text[-12:], "dim"), table)
 
 
 def chains(draft: Draft) -> list[list[int]]:
-    """The paths from the root to each leaf, without probes."""
+    """The paths from the root to each leaf, without lookahead tokens."""
     nodes = range(len(draft) - draft.num_lookahead)
     inner = {draft.parents[node] for node in nodes}
     found = []
@@ -158,7 +158,7 @@ def save(picture: RenderableType, name: str) -> None:
 
 
 def main() -> None:
-    """Both pictures, each of the step that gained most (the first of these) after the beginning of the answer."""
+    """Draw both pictures: of lookahead the step that gained most, of blanks the first step without accepted tokens."""
     llm = LLM()
     context = DrafterContext(llm.target, llm.tokenizer)
     lookahead, blanks = WatchedLookahead(context), WatchedBlanks(context)

@@ -1,4 +1,4 @@
-"""Draw docs/drafters/*.svg: one real step of each drafter that looks things up. usage: python dev/pictures/pictures_tables.py [NAME …]"""
+"""Draw docs/drafters/*.svg: one real step of each drafter that looks tokens up. usage: python dev/pictures/pictures_tables.py [NAME …]"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ wrote that down too, so that every ship in the long book had two lines."""
 ASKING = [
     f"Explain in three sentences why {what}." for what in ("the sky is blue", "the sea is blue", "the sea is salty", "the grass is green")
 ]
-PICTURES = {  # name: (spec, prompts, the picture is of a step of the last one)
+PICTURES = {  # name: (spec, prompts; the picture shows a step of the last one)
     "prompt_lookup": ("prompt_lookup", [COPYING]),
     "suffix": ("suffix", [COPYING]),
     "recycling": ("recycling", ASKING),
@@ -37,7 +37,7 @@ COLOURS = {"prompt_lookup": "cyan", "suffix": "cyan", "recycling": "magenta", "s
 
 @dataclass(frozen=True)
 class Step:
-    """What one step guessed, and what held."""
+    """One step: its draft and the accepted path."""
 
     context: list[int]
     draft: Draft
@@ -51,7 +51,7 @@ class Step:
 
 
 class Watcher:
-    """Keeps the steps that a drafter takes from now on."""
+    """Records the steps of a drafter."""
 
     def __init__(self, drafter: Drafter):
         self.steps: list[Step] = []
@@ -60,19 +60,19 @@ class Watcher:
         drafter.propose, drafter.observe = self.on_propose, self.on_observe  # type: ignore[method-assign]
 
     def on_propose(self, request: Request, budget: int) -> Draft:
-        """Note the text that the guesses continue."""
+        """Record the text that the draft continues."""
         self.context = [] if request.unconfirmed else list(request.token_ids)
         return self.propose(request, budget)
 
     def on_observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        """Note the outcome."""
+        """Record the outcome."""
         if self.context:
             self.steps.append(Step(self.context, verdict.draft, verdict.path, verdict.next_token))
         self.observe(request, verdict, output)
 
 
 def picture(llm: LLM, name: str, step: Step) -> Group:
-    """The end of the text, the tree of guesses with their chances, and the model's own token."""
+    """Draw the end of the text, the draft tree with confidences, and the model's own token."""
 
     def word(token: int) -> str:
         return llm.tokenizer.decode([token]).replace("\n", "↵").replace(" ", "·") or "▯"
@@ -89,12 +89,12 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
         label.append("  ✓" if node in accepted else "", "bold green")
         branches[node] = branches[parent].add(label)
     branches[step.path[-1] if step.path else -1].add(Text(f"{word(step.next_token)}  the model's own token", "bold blue"))
-    told = f"{len(step.draft)} guesses, {len(step.path)} right: {len(step.path) + 1} tokens out of one pass"
+    told = f"{len(step.draft)} draft tokens, {len(step.path)} accepted: {len(step.path) + 1} tokens from one forward pass"
     return Group(root, Text(), Text(told, "italic"))
 
 
 def draw(llm: LLM, name: str) -> None:
-    """Run the prompts, choose a step of the last one, save the picture."""
+    """Run the prompts, choose a step of the last one, and save the picture."""
     spec, prompts = PICTURES[name]
     for prompt in prompts:
         watcher = Watcher(llm.strategy(spec).drafter)
@@ -105,7 +105,7 @@ def draw(llm: LLM, name: str) -> None:
 
 
 def main() -> None:
-    """All pictures."""
+    """Draw the named pictures, by default all."""
     OUT.mkdir(exist_ok=True)
     llm = LLM(speculative_config="none")
     for name in sys.argv[1:] or PICTURES:

@@ -1,6 +1,6 @@
 """Take the pictures of docs/playground.md from the real server with the default model. usage: python dev/pictures/screenshots.py [URL]
 
-Without the URL of a running server, one is started and ended. Needs chromium (apt-get install chromium) and the extra `dev`.
+Without the URL of a running server, one is started and stopped. Needs chromium (apt-get install chromium) and the extra `dev`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE = 180_000  # milliseconds for one answer on a slow machine
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of `outpace serve` on a free port."""
+    """Run `outpace serve` on a free port and yield its address."""
     command = [sys.executable, "-m", "outpace", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -42,7 +42,7 @@ def server() -> Iterator[str]:
 
 
 def answer(page: Any, example: str, length: int, drafter: str, race: bool = False) -> None:
-    """Pick an example, run it and wait for the end."""
+    """Select an example, run it and wait for the end."""
     page.locator(".modes").get_by_text("Race" if race else "One answer").click()
     page.get_by_role("button", name=example).click()
     page.locator("#drafter").select_option("other…" if "+" in drafter else drafter)
@@ -56,7 +56,7 @@ def answer(page: Any, example: str, length: int, drafter: str, race: bool = Fals
 
 
 def light(page: Any) -> None:
-    """An answer, and the guesses at one place of it."""
+    """An answer, and the draft tokens at one of its steps."""
     answer(page, "Summarise", 120, "prompt_lookup+recycling")
     card = page.locator(".step-card")
     for step in page.locator(".step").all()[5:]:
@@ -66,12 +66,12 @@ def light(page: Any) -> None:
 
 
 def dark(page: Any) -> None:
-    """An edit, where most guesses hold."""
+    """An edit, for which most draft tokens are accepted."""
     answer(page, "Edit", 160, "prompt_lookup")
 
 
 def race(page: Any) -> None:
-    """Two drafters, one text."""
+    """Two drafters on the same prompt."""
     answer(page, "Edit", 160, "prompt_lookup", race=True)
 
 
@@ -88,7 +88,7 @@ def steps(page: Any) -> None:
     page.locator("#step").blur()
 
 
-PICTURES = {  # name -> (what to do, viewport, dark?, the part that is shown)
+PICTURES = {  # name -> (action, viewport, whether dark, element to show)
     "light": (light, DESKTOP, False, None),
     "dark": (dark, DESKTOP, True, None),
     "race": (race, {"width": 1320, "height": 1345}, False, None),
@@ -98,7 +98,7 @@ PICTURES = {  # name -> (what to do, viewport, dark?, the part that is shown)
 
 
 def main(url: str) -> None:
-    """docs/playground-*.png"""
+    """Take docs/playground-*.png."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         for name, (prepare, viewport, is_dark, part) in PICTURES.items():

@@ -1,10 +1,10 @@
-"""Tokens a step of medusa heads against the tokens they were trained on: the same held-out texts, ever more training texts, one epoch each.
+"""Measure tokens per step of Medusa heads by the number of training tokens: same held-out texts, growing training data, one epoch each.
 
 usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHARE …]
 
-SHARDS are captured rows (`outpace train … --out RUN` leaves them in RUN/shards). A SHARE of the training texts is a fraction such as 1/16;
-without any: 1/16 1/4 1, about 12 minutes for a million tokens on two cores. Shares that OUT.json already has are not trained again.
-The files of the documents are docs/results/acceptance_by_tokens.json and docs/acceptance-by-tokens.svg.
+SHARDS are captured rows (RUN/shards of `outpace train … --out RUN`). A SHARE of the training texts is a fraction such as 1/16; the default
+is 1/16 1/4 1, which takes about 12 minutes for a million tokens on two cores. Shares that are already in OUT.json are not trained again.
+The documentation uses docs/results/acceptance_by_tokens.json and docs/acceptance-by-tokens.svg.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from outpace.training.stages import check_rows, split
 
 SHARES = ("1/16", "1/4", "1")
 HEADS, LOOP = MedusaSettings(), LoopSettings(epochs=1)
-LINES = {"acceptance_best": "the likeliest paths of each step", "acceptance_fixed": "the same tree in every step"}
+LINES = {"acceptance_best": "likeliest paths of each step", "acceptance_fixed": "same tree in every step"}
 
 
 def first_texts(rows: Rows, chosen: Array, share: Fraction) -> Array:
-    """Those of the rows to train on, `chosen` [n], that belong to the first texts: smaller shares are parts of larger ones.
+    """The rows of `chosen` [n] that belong to the first `share` of the texts, so that smaller shares are subsets of larger ones.
 
-    Captured texts are in an order that depends on their ids alone, so the first ones are of all sources.
+    The order of captured texts depends on their ids alone, so the first texts come from all sources.
     """
     texts = np.searchsorted(rows.starts, chosen, side="right")
     distinct = np.unique(texts)
@@ -51,7 +51,7 @@ def first_texts(rows: Rows, chosen: Array, share: Fraction) -> Array:
 
 
 def point(rows: Rows, head: FrozenHead, chosen: Array, held_out: list[Array]) -> dict[str, Any]:
-    """Train heads on these rows; what they cost and what they are worth."""
+    """Train heads on these rows; returns the cost of the training and the metrics of the heads."""
     task, start = MedusaTask(rows, chosen, np.concatenate(held_out), head, HEADS), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         num_steps = train(task, LOOP, Path(folder))
@@ -62,7 +62,7 @@ def point(rows: Rows, head: FrozenHead, chosen: Array, held_out: list[Array]) ->
 
 
 def begun(path: Path, head: dict[str, Any]) -> dict[str, Any]:
-    """The document so far, or an empty one. Stops when it is of other rows or settings."""
+    """The document so far, or an empty one. Exits if it belongs to other rows or settings."""
     if not path.exists():
         return {**head, "points": {}}
     document: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -72,24 +72,24 @@ def begun(path: Path, head: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Both ways to draw a tree from the heads, over training tokens on a logarithmic axis."""
+    """Plot both kinds of draft trees over training tokens on a logarithmic axis."""
     points = sorted(document["points"].values(), key=lambda found: found["num_tokens"])
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, label in LINES.items():
         axes.plot([found["num_tokens"] for found in points], [found["held_out"][name] for found in points], "o-", label=label)
     axes.set_xscale("log")
-    axes.set_xlabel("tokens trained on, each once")
-    axes.set_ylabel(f"tokens a step, {DRAFT_NODES} guesses")
-    axes.set_title(f"medusa heads of {document['data']['name']}, held-out answers", fontsize="medium")
+    axes.set_xlabel("training tokens, one epoch")
+    axes.set_ylabel(f"tokens per step, {DRAFT_NODES} draft tokens")
+    axes.set_title(f"Medusa heads of {document['data']['name']}, held-out answers", fontsize="medium")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same figures give the same file
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same data gives the same file
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def main() -> None:
-    """Train with every share that is missing; write after each one."""
+    """Train with every missing share and write the document after each one."""
     if len(sys.argv) < 4:
         raise SystemExit("usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHARE …]")
     shards, out, picture = map(Path, sys.argv[1:4])
