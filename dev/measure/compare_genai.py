@@ -1,4 +1,4 @@
-"""Plain decoding against OpenVINO GenAI's LLMPipeline: same converted int8 model, same prompts, interleaved.
+"""Compare plain decoding with OpenVINO GenAI's LLMPipeline: same converted int8 model, same prompts, interleaved.
 
 usage: pip install openvino-genai openvino-tokenizers; python dev/measure/compare_genai.py PROMPTS.jsonl [LIMIT]
 """
@@ -25,7 +25,7 @@ NUM_TOKENS = 128
 
 
 def genai_folder(folder: Path) -> Path:
-    """The cached model under the file names that LLMPipeline expects."""
+    """Copy the cached model to a folder, under the file names that LLMPipeline expects."""
     source = converted().folder
     for ending in ("xml", "bin"):
         shutil.copy(source / f"model.{ending}", folder / f"openvino_model.{ending}")
@@ -36,7 +36,7 @@ def genai_folder(folder: Path) -> Path:
 
 
 def main(prompts: str, limit: int) -> None:
-    """Print tokens/s of decoding for both, and the median of the per-prompt ratios."""
+    """Print the decoding speeds of both in tokens/s, and the median of the per-prompt ratios."""
     llm = LLM(speculative_config="none")
     with tempfile.TemporaryDirectory() as folder:
         pipeline = openvino_genai.LLMPipeline(str(genai_folder(Path(folder))), "CPU")

@@ -1,4 +1,4 @@
-"""Prompts chosen to defeat guessing: random words, random letters and digits, a different language each line.
+"""Write prompts whose answers are hard to draft: random words, random letters and digits, a different language in each line.
 
 usage: python dev/measure/defeating_prompts.py > defeating.jsonl      (always the same file)
 """
@@ -30,12 +30,12 @@ SENTENCES = [
 
 
 def word(rng: random.Random) -> str:
-    """A word that nobody has written before."""
+    """An invented word."""
     return "".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 4)))
 
 
 def prompts(rng: random.Random) -> list[tuple[str, str]]:
-    """(category, prompt) of all kinds."""
+    """(category, prompt) of all prompts."""
     found = []
     for _ in range(6):
         words = " ".join(word(rng) for _ in range(60))

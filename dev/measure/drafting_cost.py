@@ -1,8 +1,8 @@
-"""What a guess costs: microseconds of the drafters that look things up, by length of the context.
+"""Measure the cost of a draft token in microseconds, for drafters that look tokens up, by length of the context.
 
 usage: python dev/measure/drafting_cost.py [OUT.json]
 
-A random text of 300 words is repeated with changes, as real texts repeat themselves; every step gets one token. Medians.
+The context is a random text of 300 words that is repeated with changes, as real texts are; every step yields one token. Reports medians.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NUM_STEPS, BUDGET, VOCAB_SIZE = 200, 10, 49152
 
 
 def text(length: int) -> list[int]:
-    """Pieces of earlier text and new words in turn."""
+    """Alternate pieces of earlier text and new words."""
     source = random.Random(1)
     words = [source.randrange(VOCAB_SIZE) for _ in range(300)]
     tokens = list(words)
@@ -45,7 +45,8 @@ def text(length: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians of a drafter at a context: `prompt_ms` of the first proposal, which reads the prompt; microseconds of the others."""
+    """Medians of a drafter at a context length: milliseconds of the first proposal, which reads the prompt, and microseconds of the other
+    calls."""
 
     drafter: str
     context: int
@@ -57,14 +58,14 @@ class Cost:
 
 
 def measure(spec: str, length: int) -> Cost:
-    """The costs of a drafter behind a context of `length` tokens."""
+    """The costs of a drafter after a context of `length` tokens."""
     target = ToyTarget()
     context = DrafterContext(target)
     target.capabilities = type(target.capabilities)(tree=True, vocab_size=VOCAB_SIZE)
     drafter = create_drafter(spec, context)
     tokens = text(length + NUM_STEPS)
     logits = np.random.default_rng(1).standard_normal((BUDGET + 1, VOCAB_SIZE)).astype(np.float32) * 2
-    for _ in range(2):  # the first request fills what outlives requests
+    for _ in range(2):  # the first request fills the caches that outlive requests
         request = make_request(target, tokens[:length], drafter=drafter)
         started = time.perf_counter()
         drafter.begin(request)
@@ -79,7 +80,7 @@ def measure(spec: str, length: int) -> Cost:
 
 
 def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> tuple[int, float, float, float]:
-    """(guesses; seconds of propose, of successors, of observe) in a step whose draft is rejected."""
+    """(draft tokens, seconds of propose, of successors, of observe) in a step whose draft is rejected."""
     times = [time.perf_counter()]
     draft = drafter.propose(request, BUDGET)
     times.append(time.perf_counter())
@@ -95,12 +96,12 @@ def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> 
 
 
 def main() -> None:
-    """One row for each drafter and length, as a table or as a JSON document."""
+    """Print one row per drafter and length, or write them as a JSON document."""
     costs = [measure(spec, length) for spec in DRAFTERS for length in LENGTHS]
     if sys.argv[1:]:
         Path(sys.argv[1]).write_text(json.dumps({"num_nodes": BUDGET, "costs": [asdict(cost) for cost in costs]}, indent=2), "utf-8")
         return
-    names = ("prompt, ms", "propose, µs", "per guess, µs", "successors, µs", "observe, µs")
+    names = ("prompt, ms", "propose, µs", "per draft token, µs", "successors, µs", "observe, µs")
     table = Table(Column("drafter", no_wrap=True), "context", *names, title=f"drafting, {BUDGET} nodes")
     for cost in costs:
         drafter, context, *figures = asdict(cost).values()

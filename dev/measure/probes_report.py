@@ -1,7 +1,9 @@
-"""Are lookahead and blanks worth their rows? usage: python dev/measure/probes_report.py PROMPTS.jsonl [--limit 12] SPEC SPEC …
+"""Compare the gain of drafters that use lookahead tokens with the tokens they run.
 
-For each drafter spec (`SPEC@K` sets the number of guesses) and temperature: identical to plain decoding or not, tokens a step, rows a
-step, and how often guesses that gave a chance were right, by that chance. Counts only, no times.
+usage: python dev/measure/probes_report.py PROMPTS.jsonl [--limit 12] SPEC SPEC …
+
+Reports for each drafter spec (`SPEC@K` sets the number of draft tokens) and temperature: answers identical to plain decoding, tokens per
+step, tokens of a forward pass, and how often draft tokens were accepted, by their confidence. Counts only, no times.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from outpace.verifiers import create_verifier
 
 
 class Watched(Drafter):
-    """Counts rows and, for every guess whose parent was right, its chance and whether it was right."""
+    """Counts the tokens of each forward pass and, for every draft token whose parent was accepted, its confidence and its acceptance."""
 
     def __init__(self, inner: Drafter):
         self.inner, self.num_draft_tokens = inner, inner.num_draft_tokens
@@ -43,7 +45,7 @@ class Watched(Drafter):
         draft, path = verdict.draft, {-1, *verdict.path}
         self.rows.append(1 + len(draft))
         for node in range(len(draft) - draft.num_lookahead):
-            if draft.confidences and draft.confidences[node] < 1.0 and draft.parents[node] in path:  # 1.0: pending tokens
+            if draft.confidences and draft.confidences[node] < 1.0 and draft.parents[node] in path:  # 1.0: unconfirmed tokens
                 bucket = int(10 * draft.confidences[node])
                 self.tried[bucket] += 1
                 self.right[bucket] += node in path
@@ -58,7 +60,7 @@ class Watched(Drafter):
 
 
 def run(llm: LLM, workloads: Sequence[Workload], params: SamplingParams, spec: str) -> tuple[list[RequestOutput], Watched]:
-    """The answers to all prompts, one after the other."""
+    """The answers to all prompts, one at a time, and the drafter with its counts."""
     name, _, count = spec.partition("@")
     drafter = Watched(llm.strategy(name).drafter)
     how = Strategy(spec, drafter, create_verifier("exact"), FixedController(int(count) if count else drafter.num_draft_tokens))
@@ -66,7 +68,7 @@ def run(llm: LLM, workloads: Sequence[Workload], params: SamplingParams, spec: s
 
 
 def main() -> None:
-    """Print one line for each spec and temperature."""
+    """Print one line per spec and temperature."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", type=Path)
     parser.add_argument("specs", nargs="+")
@@ -83,7 +85,7 @@ def main() -> None:
             same = sum(a.token_ids == b.token_ids for a, b in zip(outputs, plain, strict=True))
             length = sum(len(o.token_ids) for o in outputs) / sum(o.stats.num_steps for o in outputs)
             rows = sum(drafter.rows) / len(drafter.rows)
-            counts = f"{same}/{len(plain)} identical, {length:.3f} tokens and {rows:.1f} rows a step"
+            counts = f"{same}/{len(plain)} identical, {length:.3f} tokens per step, {rows:.1f} tokens per forward pass"
             sys.stdout.write(f"t={temperature:g} {spec:50} {counts}; {drafter.calibration}\n")
             sys.stdout.flush()
 

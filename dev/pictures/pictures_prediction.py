@@ -20,7 +20,7 @@ PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 
 def main() -> None:
-    """The edit of tests/test_prediction.py, answered with the old text as prediction and plainly."""
+    """Answer the edit of tests/drafters/test_prediction.py plainly and with the old text as prediction."""
     llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=240)
     plain = llm.generate(EDIT, params, speculative_config=False)[0]
     fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
@@ -30,10 +30,12 @@ def main() -> None:
     for piece, source in zip(fast.pieces, fast.sources, strict=True):
         answer.append(piece, PREDICTED if "prediction" in source.split("+") else OTHER if source else OWN)
     accepted, rejected = prediction_usage(fast)
-    legend = Text.assemble((" from the prediction ", PREDICTED), (" another guess ", OTHER), (" the model's own ", OWN))
-    steps = f"{len(fast.token_ids)} tokens in {fast.stats.num_steps} steps, {plain.stats.num_steps} without guesses; the text is the same. "
+    legend = Text.assemble((" from the prediction ", PREDICTED), (" another draft token ", OTHER), (" the model's own ", OWN))
+    steps = (
+        f"{len(fast.token_ids)} tokens in {fast.stats.num_steps} steps, {plain.stats.num_steps} with plain decoding; the text is the same. "
+    )
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
-    console.print(Group(answer, Text(), legend, Text(f"{steps}Of the prediction {accepted} accepted, {rejected} rejected.")))
+    console.print(Group(answer, Text(), legend, Text(f"{steps}Prediction tokens: {accepted} accepted, {rejected} rejected.")))
     console.save_svg(str(OUT), title="an edit, with the old text as prediction")
 
 

@@ -1,8 +1,8 @@
 """Fault campaign against a real `outpace serve`. usage: python dev/robust/faults.py [--soak SECONDS] [--max-growth MB]
 
-Starts the servers it needs on free ports with the default model, does to them what bad clients and bad luck do, and prints one line for
-each fault with what was seen. After each fault the server has to be healthy, with no request running or waiting and no K/V in use.
-Exit code 1 when any fails.
+Starts servers on free ports with the default model, causes the faults of misbehaving clients and failing parts, and prints one line per
+fault with the observations. After each fault the server must be healthy, with no request running or waiting and no K/V in use. Exit code 1
+if any check fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BIG = 10 * 2**20
 
 
 async def _open(server: Serving, body: bytes, length: int | None = None, receive_buffer: int = 0) -> tuple[Any, Any]:
-    """A connection that has sent a request; `length` is what its head announces."""
+    """Open a connection and send a request; `length` is the announced Content-Length."""
     plug = socket.socket()
     if receive_buffer:
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -44,7 +44,7 @@ async def _open(server: Serving, body: bytes, length: int | None = None, receive
 
 
 def hang_ups(server: Serving) -> str:
-    """200 clients leave in the middle of their stream, half of them by a reset; a patient one among them gets its answer."""
+    """200 clients disconnect in the middle of their stream, half of them with a reset; a patient client still gets its answer."""
     patient = server.body(3, 60)
     want = _text(server, patient)
 
@@ -80,7 +80,7 @@ def _text(server: Serving, body: dict[str, Any]) -> str:
 
 
 def slow_readers(server: Serving) -> str:
-    """8 clients read 64 bytes every half second from a stream full of log-probabilities; the others do not notice."""
+    """8 clients read 64 bytes every half second from a stream full of log-probabilities; other clients are not affected."""
     patient = server.body(1, 60)
     want = _text(server, patient)
 
@@ -110,7 +110,7 @@ def slow_readers(server: Serving) -> str:
 
 
 def short_bodies(server: Serving) -> str:
-    """50 bodies shorter than announced: the connection is closed, or left open in the middle for a while."""
+    """50 bodies are shorter than announced: the connection is closed, or left open for a while."""
 
     async def one(number: int) -> bytes:
         body = json.dumps(server.body(number)).encode()
@@ -134,7 +134,7 @@ def short_bodies(server: Serving) -> str:
 
 
 def invalid_utf8(server: Serving) -> str:
-    """Bytes that are no UTF-8, in several places of the body, and lone surrogates."""
+    """Invalid UTF-8 in several places of the body, and lone surrogates."""
     bodies = [
         b'{"messages":[{"role":"user","content":"' + bad + b'"}]}' for bad in (b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\xf8", b"\\ud800")
     ]
@@ -145,7 +145,7 @@ def invalid_utf8(server: Serving) -> str:
 
 
 def big_bodies(server: Serving) -> str:
-    """10 MB: with an announced length, and in chunks without one; four at once."""
+    """Bodies of 10 MB, with an announced length and in chunks without one; four at once."""
 
     def chunks() -> Iterator[bytes]:
         yield b'{"messages":[{"role":"user","content":"'
@@ -164,13 +164,13 @@ def big_bodies(server: Serving) -> str:
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*(one(number) for number in range(4)), return_exceptions=True)
 
-    codes = asyncio.run(all_of_them())  # a server may hang up on a client that goes on writing after the refusal
+    codes = asyncio.run(all_of_them())  # a server may close the connection to a client that keeps writing after the refusal
     require(all(code == 413 or isinstance(code, httpx.TransportError) for code in codes) and 413 in codes, f"answered with {codes}")
     return f"4 bodies of 10 MB: {[code if isinstance(code, int) else 'hung up' for code in codes]}"
 
 
 def big_prompts(server: Serving) -> str:
-    """A prompt of 10 MB to a server that takes such bodies; a small request is answered meanwhile."""
+    """A prompt of 10 MB to a server that accepts such bodies; small requests are answered meanwhile."""
     done: list[int] = []
 
     def ask() -> None:
@@ -196,7 +196,7 @@ CLIENTS: list[Callable[[Serving], str]] = [hang_ups, slow_readers, short_bodies,
 
 
 def terminate(_: Any = None) -> str:
-    """SIGTERM while 24 requests run and wait, with 3 seconds of patience: they end one way or the other, and the exit code is 0."""
+    """SIGTERM while 24 requests run and wait, with a shutdown timeout of 3 seconds: all requests end, and the exit code is 0."""
     with serving("--shutdown-timeout", "3") as server:
 
         async def one(number: int) -> str:
@@ -229,7 +229,7 @@ def terminate(_: Any = None) -> str:
 
 
 def raising_processor(_: Any = None) -> str:
-    """A processor raises in the middle of one request; the requests beside it end as they do alone."""
+    """A logits processor raises in the middle of one request; the requests beside it end as they do alone."""
     import outpace.llm as room
     from outpace.sampling.processors import Processor
     from outpace.server import create_app
@@ -274,11 +274,11 @@ def raising_processor(_: Any = None) -> str:
 
 
 def main() -> int:
-    """Everything, one line each."""
+    """Run the campaign and print one line per fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--max-growth", type=float, default=32.0, metavar="MB")
-    parser.add_argument("--only", default="", help="names, with commas between them")
+    parser.add_argument("--only", default="", help="comma-separated names of faults")
     options = parser.parse_args()
     chosen = set(options.only.split(",")) - {""}
     num_failed = 0
@@ -310,7 +310,7 @@ def main() -> int:
     for other in (terminate, raising_processor):
         if not chosen or other.__name__ in chosen:
             attempt(other.__name__, other)
-    print("the server stood it" if not num_failed else f"{num_failed} FAILED", flush=True)  # noqa: T201
+    print("all faults passed" if not num_failed else f"{num_failed} FAILED", flush=True)  # noqa: T201
     return int(num_failed > 0)
 
 

@@ -1,4 +1,4 @@
-"""A real `outpace serve` for scripts that do things to it: started on a free port, and looked at until everything is free again."""
+"""A real `outpace serve` for test scripts: starts it on a free port and checks that all its resources are released."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CHAT = "/v1/chat/completions"
 DRAFTERS = ["none", "auto", "suffix", "recycling", "prompt_lookup+recycling", "lookahead"]
 QUESTIONS = ["Tell me a story about a lighthouse.", "Explain how rain forms.", "List ten animals.", "Write a short poem about snow."]
 GAUGES = ("outpace:num_requests_running", "outpace:num_requests_waiting", "outpace:kv_cache_usage_perc")
-SETTLE = 20  # seconds in which everything has to be free again
+SETTLE = 20  # seconds within which all resources must be released
 
 
 class Failed(Exception):
-    """A fault had an effect it must not have."""
+    """A check of the campaign failed."""
 
 
 def require(condition: bool, text: str) -> None:
@@ -44,12 +44,12 @@ class Serving:
         return {"messages": messages, "max_tokens": max_tokens, "temperature": 0.8, "seed": number, **fields}
 
     def gauges(self) -> dict[str, float]:
-        """Running, waiting and K/V in use, as /metrics has them."""
+        """Running requests, waiting requests and K/V in use, from /metrics."""
         text = httpx.get(self.url + "/metrics", timeout=30).text
         return {name: float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1]) for name in GAUGES}  # type: ignore[index]
 
     def settle(self) -> float:
-        """Wait until nothing runs, waits or holds K/V and /health is fine; returns the seconds it took."""
+        """Wait until no request runs or waits, no K/V is in use and /health is fine; returns the seconds it took."""
         started = time.monotonic()
         while True:
             seen = self.gauges()
@@ -61,13 +61,13 @@ class Serving:
         return time.monotonic() - started
 
     def rss(self) -> float:
-        """Megabytes of memory the process holds."""
+        """Resident memory of the process in megabytes."""
         return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024  # type: ignore[index]
 
 
 @contextmanager
 def serving(*options: str) -> Iterator[Serving]:
-    """A server on a free port; killed in the end if it still lives."""
+    """Run a server on a free port; it is killed at the end if it still runs."""
     log = Path(tempfile.mkstemp(prefix="outpace-faults-", suffix=".log")[1])
     command = [sys.executable, "-m", "outpace", "serve", "--port", "0", *options]
     with log.open("w") as out, subprocess.Popen(command, stderr=out, stdout=out, text=True) as process:

@@ -1,4 +1,4 @@
-"""Mixed traffic for a while: does the server's process keep its size? `python dev/robust/faults.py --soak SECONDS` runs it."""
+"""Soak test: mixed traffic, under which the memory of the server must not grow. `python dev/robust/faults.py --soak SECONDS` runs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from real_server import CHAT, DRAFTERS, Failed, Serving, require
 
 
 def fill(server: Serving) -> None:
-    """Use every block of the K/V cache once: its memory is taken when it is first written, which would look like a leak."""
+    """Use every block of the K/V cache once, because its memory is allocated on first write, which would look like a leak."""
     for number in range(60):
         before = server.rss()
         body = {"prompt": [[(37 * number + 11 * i) % 40_000 + 100 for i in range(4000)]], "max_tokens": 1}
@@ -25,7 +25,7 @@ def fill(server: Serving) -> None:
 
 
 def soak(server: Serving, seconds: float, max_growth: float) -> str:
-    """Mixed traffic; the memory of the process must not grow between the first and the last third."""
+    """Send mixed traffic; the memory of the process must not grow between the first and the last third."""
     fill(server)
     samples: list[float] = []
     counts: dict[int | str, int] = {}
@@ -47,7 +47,7 @@ def soak(server: Serving, seconds: float, max_growth: float) -> str:
                         break
             counts[answer.status_code] = counts.get(answer.status_code, 0) + 1
             if kind == "grammar" and "unsupported_field" in text:
-                continue  # a server without structured output says so
+                continue  # the server has no structured output
             require(answer.status_code == (400 if kind == "bad" else 200), f"{kind}: HTTP {answer.status_code}: {text[:300]}")
             require('"error"' not in text or kind == "bad", f"{kind}: {text[-300:]}")
 

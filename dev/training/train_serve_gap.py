@@ -1,10 +1,10 @@
-"""Do trained helpers gain in decoding what training said? The default model answers held-out prompts, and both figures stand side by side.
+"""Compare the tokens per step that training predicts for trained heads with those of real decoding, on held-out prompts.
 
 usage: python dev/training/train_serve_gap.py SHARDS LIMIT DRAFTER…
 
-SHARDS are captured rows (RUN/shards of `outpace train`), a DRAFTER is such as medusa or eagle:RUN. The first LIMIT held-out texts are
-decoded once on paper, as training does it (`training/replay.py`), and once by the model. Where the model now writes another text than was
-captured, the figures are of different texts; so those that are the same are counted alone as well.
+SHARDS are captured rows (RUN/shards of `outpace train`), a DRAFTER is a spec such as medusa or eagle:RUN. Decoding of the first LIMIT
+held-out texts is simulated as in training (`training/replay.py`), then run by the model. If the model now writes another text than the
+captured one, the two values belong to different texts; the identical texts are therefore also reported separately.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from outpace.training.stages import split_texts
 
 @dataclass(frozen=True)
 class Decoded:
-    """A held-out text's number, the tokens and steps of decoding it, and whether the text came out as it was captured."""
+    """The number of a held-out text, the tokens and steps of its decoding, and whether it is identical to the captured text."""
 
     number: int
     num_tokens: int
@@ -33,14 +33,14 @@ class Decoded:
     is_same: bool
 
 
-def paper(llm: LLM, rows: Rows, texts: Sequence[int], spec: str) -> float:
-    """Tokens a step that training states."""
+def simulated(llm: LLM, rows: Rows, texts: Sequence[int], spec: str) -> float:
+    """Tokens per step of simulated decoding, as reported by training."""
     drafter = create_drafter(spec, DrafterContext(llm.target))
     return replay(llm.target, drafter, rows, texts, drafter.num_draft_tokens).mean_length
 
 
 def decoded(llm: LLM, rows: Rows, texts: Sequence[int], spec: str) -> list[Decoded]:
-    """The model itself, text by text."""
+    """Decode the texts with the model, one at a time."""
     found = []
     for number in track(texts, len(texts), spec):
         begin, first, end = (int(places[at]) for places, at in ((rows.starts, number), (rows.answers, number), (rows.starts, number + 1)))
@@ -51,22 +51,22 @@ def decoded(llm: LLM, rows: Rows, texts: Sequence[int], spec: str) -> list[Decod
     return found
 
 
-def tokens_a_step(texts: Sequence[Decoded]) -> float:
-    """Over all of them."""
+def tokens_per_step(texts: Sequence[Decoded]) -> float:
+    """Tokens per step over all texts."""
     return sum(text.num_tokens for text in texts) / sum(text.num_steps for text in texts)
 
 
 def main(shards: Path, limit: int, drafters: Sequence[str]) -> None:
-    """Two lines a drafter."""
+    """Print two lines per drafter."""
     rows, llm = Rows(shards), LLM("default", "none")
     held_out = split_texts(rows)[1][:limit].tolist()
     for spec in drafters:
         texts = decoded(llm, rows, held_out, spec)
         same = [text for text in texts if text.is_same]
-        for which, chosen in {"held-out texts": texts, "of them written as they were captured": same}.items():
+        for which, chosen in {"held-out texts": texts, "of them identical to the captured text": same}.items():
             if chosen:
-                on_paper = paper(llm, rows, [text.number for text in chosen], spec)
-                print(f"{spec}, {len(chosen)} {which}: {on_paper:.3f} tokens a step on paper, {tokens_a_step(chosen):.3f} decoded")  # noqa: T201
+                expected = simulated(llm, rows, [text.number for text in chosen], spec)
+                print(f"{spec}, {len(chosen)} {which}: {expected:.3f} tokens per step simulated, {tokens_per_step(chosen):.3f} decoded")  # noqa: T201
 
 
 if __name__ == "__main__":

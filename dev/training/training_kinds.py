@@ -1,7 +1,7 @@
-"""Prompts of the kinds that the data folders lack: questions of knowledge, articles, translations, summaries and retrieved passages.
+"""Prompts of kinds that the data folders lack: knowledge questions, articles, translations, summaries and retrieved passages.
 
-Topics and words are in dev/training_topics.json. Passages are articles which the default model itself has written, so their prompts can
-only be made once those are there.
+Topics and words are in dev/training/training_topics.json. Passages are cut from articles that the default model has written, so their
+prompts can be made only after those answers exist.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 PREFIXES = ("question-", "article-", "news-", "german-", "retrieved-", "summary-")  # of the ids
 Prompt = tuple[str, str]  # id, text of the user
 TOPICS: dict[str, Any] = json.loads(Path(__file__).with_name("training_topics.json").read_text("utf-8"))
-NUM_QUESTIONS = 4  # of each topic; NUM_RETRIEVED other is asked about passages
+NUM_QUESTIONS = 4  # per topic; NUM_RETRIEVED further questions are about passages
 NUM_RETRIEVED = 1
 NUM_TRANSLATIONS, NUM_SUMMARIES = 1000, 300
 PASSAGE = 600  # characters
@@ -41,12 +41,12 @@ RETRIEVED = (
 
 
 def capital(text: str) -> str:
-    """The text with its first letter as a capital."""
+    """The text with its first letter capitalized."""
     return text[0].upper() + text[1:]
 
 
 def questions(source: random.Random) -> Iterator[tuple[str, str, list[str]]]:
-    """(kind, topic, its questions in an order by chance)."""
+    """(kind, topic, its questions in random order)."""
     for kind, topics in TOPICS["topics"].items():
         for topic in topics:
             asked = [form.format(topic) for form in TOPICS["questions"][kind]]
@@ -55,7 +55,7 @@ def questions(source: random.Random) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def articles() -> Iterator[Prompt]:
-    """Texts that the model is asked for and that passages are cut from."""
+    """Prompts for articles, from whose answers passages are cut."""
     for topics in TOPICS["topics"].values():
         for topic in topics:
             for i, form in enumerate(TOPICS["articles"]):
@@ -66,7 +66,7 @@ def articles() -> Iterator[Prompt]:
 
 
 def german(source: random.Random) -> str:
-    """A German sentence as newspapers have them."""
+    """A random German sentence in newspaper style."""
     words = TOPICS["german"]
     subject, (verb, rest), time, place = (source.choice(words[name]) for name in ("subjects", "predicates", "times", "places"))
     body = source.choice((f"{subject} {verb} {time} {rest}", f"{time} {verb} {subject} {place} {rest}", f"{place} {verb} {subject} {rest}"))
@@ -84,7 +84,7 @@ def translations(source: random.Random) -> Iterator[Prompt]:
 
 
 def without_passages() -> Iterator[Prompt]:
-    """What can be asked at once."""
+    """The prompts that need no passages."""
     source = random.Random(1)
     for _, topic, asked in questions(source):
         for i, question in enumerate(asked[:NUM_QUESTIONS]):
@@ -94,7 +94,7 @@ def without_passages() -> Iterator[Prompt]:
 
 
 def with_passages(written: Mapping[str, str]) -> Iterator[Prompt]:
-    """Summaries of, and questions on, the answers to `articles`: id -> text."""
+    """Prompts for summaries of, and questions about, the answers to `articles` (id -> text)."""
     source = random.Random(2)
     names = [name for name, _ in articles() if len(written.get(name, "")) > PASSAGE // 2]
     if not names:
@@ -112,7 +112,7 @@ def with_passages(written: Mapping[str, str]) -> Iterator[Prompt]:
 
 
 def cut(text: str, source: random.Random) -> str:
-    """A piece of a text, from any word on."""
+    """A piece of a text that starts at a random word."""
     words = " ".join(text.split()).split(" ")
     start = source.randint(0, len(words) // 3) if source.random() < 0.6 else 0
     return " ".join(words[start:])[:PASSAGE]

@@ -1,11 +1,11 @@
-"""The prompts that the shipped helpers learn from, and the answers that the default model has already written to them.
+"""Write the prompts for the training of the shipped heads, and the answers that the default model has already written to them.
 
 usage: python dev/training/training_prompts.py DATA PROMPTS.jsonl [ANSWERS.jsonl [LATER.jsonl]]
 
-DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum; nothing of Spec-Bench. training_kinds.py adds prompts of
-the kinds that those lack. With ANSWERS, the kept answers (dev/answers.jsonl.xz; greedy, at most 192 tokens, int8) to the data folders'
-prompts are written as `outpace train … --data ANSWERS.jsonl` reads them; with LATER, those of the other kinds, and some of the first
-again, so that a helper that goes on with them does not forget.
+DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum, but nothing of Spec-Bench. training_kinds.py adds prompts of
+further kinds. With ANSWERS, the kept answers (dev/training/answers.jsonl.xz; greedy, at most 192 tokens, int8) to the prompts of the data
+folders are written in the format of `outpace train … --data ANSWERS.jsonl`. With LATER, the answers to the other kinds are written, and
+some of the first ones again, so that heads whose training continues with them do not forget.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def joined(instruction: str, given: str) -> str:
-    """An instruction and what it is about."""
+    """Join an instruction and its input."""
     return f"{instruction}\n\n{given}" if given else instruction
 
 
 def instructions(data: Path) -> Iterator[Prompt]:
-    """Questions and tasks."""
+    """Prompts with questions and tasks."""
     for i, row in enumerate(lines(data / "gsm8k" / "train.jsonl")):
         yield f"gsm8k-{i}", row["question"]
     for name in ("codegen", "roleplay"):
@@ -60,7 +60,7 @@ def instructions(data: Path) -> Iterator[Prompt]:
 
 
 def meetings(data: Path, source: random.Random) -> Iterator[Prompt]:
-    """Spans of meetings to summarise."""
+    """Prompts with spans of meetings to summarize."""
     number = 0
     for row in lines(data / "qmsum" / "test_even.jsonl"):
         said = [f"{turn['speaker']}: {turn['content']}" for turn in row["meeting_transcripts"]]
@@ -75,13 +75,13 @@ def meetings(data: Path, source: random.Random) -> Iterator[Prompt]:
 
 
 def kept() -> list[dict[str, Any]]:
-    """The answers: id, token_ids, finish_reason."""
+    """The kept answers: id, token_ids, finish_reason."""
     with lzma.open(KEPT, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def prompts(data: Path, answers: list[dict[str, Any]], tokenizer: Tokenizer) -> dict[str, list[dict[str, str]]]:
-    """id -> messages. What is asked about articles needs those among the answers."""
+    """id -> messages. Prompts about articles need their answers among `answers`."""
     source = random.Random(0)
     found = [*instructions(data), *meetings(data, source)]
     source.shuffle(found)
@@ -91,7 +91,7 @@ def prompts(data: Path, answers: list[dict[str, Any]], tokenizer: Tokenizer) -> 
 
 
 def again(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first ones of each data folder, as many as REPEATED says."""
+    """The first answers of each data folder, in the numbers of REPEATED."""
     by_folder: dict[str, list[dict[str, Any]]] = {name: [] for name in REPEATED}
     for answer in answers:
         by_folder[answer["id"].rpartition("-")[0]].append(answer)
@@ -99,7 +99,7 @@ def again(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_answers(asked: dict[str, list[dict[str, str]]], answers: list[dict[str, Any]], tokenizer: Tokenizer, out: Path) -> None:
-    """The answers with their prompts, in text and in tokens."""
+    """Write the answers with their prompts, as text and as tokens."""
     with out.open("w", encoding="utf-8") as file:
         for answer in answers:
             messages = asked[answer["id"]]
@@ -107,7 +107,7 @@ def write_answers(asked: dict[str, list[dict[str, str]]], answers: list[dict[str
 
 
 def main() -> None:
-    """Write the prompts and, if asked to, the answers."""
+    """Write the prompts and, if requested, the answers."""
     from outpace import LLM
 
     data, out, *copies = map(Path, sys.argv[1:])

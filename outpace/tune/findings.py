@@ -91,7 +91,7 @@ def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Tab
     settings = found["settings"]
     title = f"{found['model']} {settings['precision']}, temperature {settings['temperature']:g}, {outcome.seconds:.0f} s of tuning"
     overall = Table(title=title, caption="speedup over plain decoding, from total decoding times; 95% confidence interval over prompts")
-    for heading in ("method", "draft tokens", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
+    for heading in ("method", "drafted", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
         overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")
     for entry in sorted(outcome.tried, key=_order):
         chosen = entry is advice.closest and entry.config == advice.config
