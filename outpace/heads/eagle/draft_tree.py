@@ -1,13 +1,14 @@
-"""Trees of guesses from an EAGLE head, grown best first (EAGLE-2, 2406.16858), for several texts at once.
+"""Draft trees from an EAGLE head, grown level by level (EAGLE-2, 2406.16858), for several texts at once.
 
-The last row of a text guesses what follows it. Each level after that is one call of the head: the likeliest nodes become rows, with the
-output of the row before them as their feature. They see the rows of the text and their own ancestors; when the level is over nothing
-of them stays in the text's memory.
+The last row of a text predicts what follows it. Each level after that is one call of the head: the likeliest nodes become rows whose
+feature is the output of the row before them. They see the rows of the text and their own ancestors. Nothing of them stays in the text's
+cache when the tree is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -16,17 +17,17 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.heads.eagle.cache import EagleCache, Row
 from outpace.heads.runtime import EagleGuesses, EagleHead, EagleRows
+from outpace.tree.builder import Path
 
-Path = tuple[int, ...]
-Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their chances, likeliest first
-FILL = 512  # rows of a text that get keys and values in one call
-MAX_TOGETHER = 16  # rows of a text that the first call of a tree may run; more are run before
+Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their confidences, best first
+FILL = 512  # most rows of a text that get keys and values in one call
+MAX_TOGETHER = 16  # most rows of a text in the first call of a tree; more are run before it
 
 
 @dataclass(frozen=True)
 class TreeShape:
-    """max_depth: levels, at most. branches: nodes that become rows for each, however deep they are. threshold: nodes whose path is less
-    likely never do. temperatures [n]: what logits are divided by at depth 1, 2, …, the last one for all deeper ones."""
+    """max_depth: most levels. branches: nodes that become rows at each level, at whatever depth. threshold: nodes whose path is less
+    likely never do. temperatures [n]: divisors of the logits at depth 1, 2, …, the last one for all deeper levels."""
 
     max_depth: int
     branches: int
@@ -38,7 +39,7 @@ class TreeShape:
 
 
 def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
-    """Give waiting rows keys and values until at most `most` wait."""
+    """Compute keys and values of waiting rows until at most `most` rows wait."""
     while len(cache.waiting) > most:
         at, rows = cache.num_rows, cache.take(min(FILL, len(cache.waiting) - most))
         cache.reserve(cache.num_rows)
@@ -51,33 +52,47 @@ def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
 
 
 def grow_trees(head: EagleHead, caches: Sequence[EagleCache], shape: TreeShape) -> list[Tree]:
-    """One tree for each text; in each the last row that waits is the last of the text."""
-    growths = []
-    for cache in caches:
-        fill(head, cache, MAX_TOGETHER)
-        growths.append(_Growth(cache, shape))
-    batch = _Batch(head, growths, shape)
-    batch.first()
-    for _ in range(shape.max_depth - 1):
-        if any(growth.open for growth in growths):
-            batch.level()
+    """One tree for each text; in each text, the last waiting row is the last of the text. If the head fails, no cache has changed."""
+    with _restored_on_error(caches):
+        growths = []
+        for cache in caches:
+            fill(head, cache, MAX_TOGETHER)
+            growths.append(_Growth(cache, shape))
+        batch = _Batch(head, growths, shape)
+        batch.first()
+        for _ in range(shape.max_depth - 1):
+            if any(growth.open for growth in growths):
+                batch.level()
     return [growth.tree for growth in growths]
+
+
+@contextmanager
+def _restored_on_error(caches: Sequence[EagleCache]) -> Iterator[None]:
+    """After an error the rows wait again, so that the call can be repeated."""
+    before = [(cache.num_rows, cache.waiting) for cache in caches]
+    try:
+        yield
+    except BaseException:
+        for cache, (num_rows, waiting) in zip(caches, before, strict=True):
+            del cache.positions[num_rows:]
+            cache.waiting = waiting
+        raise
 
 
 @dataclass
 class _Growth:
-    """One text's tree. `rows` and `features`: of each expanded path, the number of its row and its output [H]."""
+    """One text's tree. `rows` and `features`: the row number and the output [H] of each expanded path."""
 
     cache: EagleCache
     shape: TreeShape
     tree: Tree = field(default_factory=dict)
     rows: dict[Path, int] = field(default_factory=dict)
     features: dict[Path, Array] = field(default_factory=dict)
-    open: list[tuple[float, int, Path]] = field(default_factory=list)  # heap of (-chance of the path, number, path)
+    open: list[tuple[float, int, Path]] = field(default_factory=list)  # heap of (-confidence of the path, number, path)
     num_opened: int = 0
 
     def expand(self, path: Path, path_confidence: float, feature: Array, token_ids: Array, confidences: Array) -> None:
-        """What follows a path: token_ids and chances [top], likeliest first."""
+        """Record what follows a path: token_ids and confidences [top], best first."""
         self.features[path] = feature
         self.tree[path] = list(zip(token_ids.tolist(), confidences.tolist(), strict=True))
         if len(path) + 1 < self.shape.max_depth:
@@ -88,17 +103,17 @@ class _Growth:
                 self.num_opened += 1
 
     def choose(self) -> list[tuple[Path, float]]:
-        """The likeliest open nodes, with the chances of their paths."""
+        """Take the likeliest open nodes, with the confidences of their paths."""
         chosen = [heappop(self.open) for _ in range(min(self.shape.branches, len(self.open)))]
         return [(path, -negative) for negative, _, path in chosen]
 
     def row(self, path: Path) -> Row:
-        """A guess as a row: the output of the row before it stands for the feature."""
+        """A draft token as a row: the output of the row before it takes the place of the feature."""
         return Row(self.cache.positions[-1] + len(path), path[-1], self.features[path[:-1]])
 
 
 class _Batch:
-    """The calls that grow several trees together. Shapes stay the same from call to call where they can: a change costs time."""
+    """The calls that grow several trees together. Shapes stay the same from call to call where possible, because a change costs time."""
 
     def __init__(self, head: EagleHead, growths: Sequence[_Growth], shape: TreeShape):
         self.head, self.growths, self.shape = head, growths, shape
@@ -110,7 +125,7 @@ class _Batch:
         self.past_values = self._stacked([growth.cache.values for growth in growths])
 
     def first(self) -> None:
-        """Run the rows that wait; the last one of each text guesses what follows it."""
+        """Run the waiting rows; the last one of each text predicts what follows it."""
         width = max(self.shape.branches, *(len(rows) for rows in self.waiting))
         call = self._call(width)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
@@ -144,7 +159,7 @@ class _Batch:
         return _Call(len(self.growths), width, self.shape.branches, self.past_keys, self.hidden_size)
 
     def _write(self, text: int, at: int, count: int, found: EagleGuesses) -> None:
-        """Keep keys and values of the first `count` rows of a text."""
+        """Store keys and values of the first `count` rows of a text."""
         keys, values = found.keys[text, :, :count], found.values[text, :, :count]
         self.growths[text].cache.write(at, keys, values)
         if len(self.growths) > 1:
@@ -152,7 +167,7 @@ class _Batch:
 
     @staticmethod
     def _stacked(parts: Sequence[Array]) -> Array:
-        """[kv_heads, capacity, D] of each text as one array; the only one's is not copied."""
+        """[kv_heads, capacity, D] of each text as one array; without a copy if there is only one."""
         if len(parts) == 1:
             return parts[0][None]
         most = max(part.shape[1] for part in parts)
@@ -160,7 +175,7 @@ class _Batch:
 
 
 class _Call:
-    """The arrays of one call: `width` rows of each text, `num_guessing` of which guess; what is not used sees nothing and is ignored."""
+    """The arrays of one call: `width` rows of each text, `num_guessing` of which predict. Unused rows see nothing and are ignored."""
 
     def __init__(self, num_texts: int, width: int, num_guessing: int, past_keys: Array, hidden_size: int):
         self.width, self.num_past = width, past_keys.shape[2]
@@ -178,7 +193,7 @@ class _Call:
         self.counts[text] += 1
 
     def guess(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
-        """One row of a text is to guess; it sees these rows of the past, these new ones, and these ancestors, which are in the past too."""
+        """Let one row of a text predict; it sees these past rows, these new rows, and its ancestors, which are among the past rows."""
         place = text, self.guesses[text]
         self.queries[place], self.temperatures[place] = text * self.width + row, temperature
         visible = self.visible[place]
