@@ -1,7 +1,8 @@
 """A language model whose distributions are known exactly, for tests: no weights, no kernels, no rounding.
 
-It finds its context only through its cache and the tree mask, so a row that survived wrongly, a mask that shows too much
-or a position that is off by one changes its answer.
+It finds its context only through its cache and the tree mask, so a row that survived wrongly, a mask that shows too much or a position
+that is off by one changes its answer. Each forward pass overwrites the outputs of the one before with NaN, so that whoever still reads
+them gets caught.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from outpace.tree.segment import Slot, TreeBatch
 
 
 class ToyTarget(TargetModel):
-    """Logits = a fixed random table indexed by the last two tokens, plus a little from a hash of the whole context.
+    """Logits are a fixed random table indexed by the last two tokens, plus a little from a hash of the whole context.
 
     `sharpness` scales the table: large values make text that repeats itself, so that lookup drafts are partly right.
-    With exact_trees=False, rows whose ancestors do not stand right before them give wrong answers, far more than real kernels do.
+    With exact_trees=False, rows whose ancestors do not stand right before them give wrong answers, far more wrong than real kernels.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class ToyTarget(TargetModel):
         self.detail = rng.normal(0, 0.5, (251, vocab_size)).astype(np.float32)
         self.vectors = VectorTable(vocab_size, vocab_size)
         self.max_slots = max_slots
-        self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> rows (token, position), including rows of the last pass
+        self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> rows (token, position), including rows of the last forward pass
         self.num_passes = 0
+        self.lent: list[Array] = []  # the outputs of the last forward pass
 
     def logits_after(self, context: Sequence[int]) -> Array:
         """Exact logits [V] for the token after `context`."""
@@ -71,6 +73,8 @@ class ToyTarget(TargetModel):
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         self.num_passes += 1
+        for output in self.lent:
+            output.fill(np.nan)
         rows: list[Array] = []
         prompt_rows: list[Array] = []
         for segment in batch:
@@ -78,7 +82,7 @@ class ToyTarget(TargetModel):
             new = list(zip(map(self._meant, segment.token_ids), segment.position_ids, strict=True))
             self.cache[segment.slot.index] = cached + new
             if len(cached) + len(new) > segment.slot.capacity:
-                raise BadInputError("the pass runs over the end of its slot")
+                raise BadInputError("the forward pass runs over the end of its slot")
             if not (segment.wants_output or segment.wants_hidden):
                 continue
             wanted = rows if segment.wants_output else prompt_rows
@@ -90,10 +94,12 @@ class ToyTarget(TargetModel):
                 is_displaced = len(seen) != len(cached) + row + 1
                 wanted.append(np.roll(answer, 1) if is_displaced and not self.capabilities.exact_trees else answer)
         logits = np.array(rows, np.float32).reshape(len(rows), self.capabilities.vocab_size)
-        return TargetOutput(logits, logits, prompt_hidden=np.array(prompt_rows, np.float32) if prompt_rows else None)
+        prompt_hidden = np.array(prompt_rows, np.float32)
+        self.lent = [logits, prompt_hidden]
+        return TargetOutput(logits, logits, prompt_hidden=prompt_hidden if prompt_rows else None)
 
     def _meant(self, token: int) -> int:
-        """The token that this input is: itself, or the one where a vector is largest."""
+        """The token that an input stands for: itself, or the one where a vector is largest."""
         vocab_size = self.capabilities.vocab_size
         return token if token < vocab_size else int(self.vectors.rows[token - vocab_size].argmax())
 
@@ -117,5 +123,5 @@ class ToyTarget(TargetModel):
         return LMHead("numpy", np.eye(vocab_size, dtype=np.float32), vocab_size)
 
     def embeddings(self) -> Embeddings:
-        """A token is known by its place."""
+        """A token is a one-hot vector."""
         return Embeddings(np.eye(self.capabilities.vocab_size, dtype=np.float32))
