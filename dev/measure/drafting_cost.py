@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, StepObserver, SuccessorSource
 from outpace.drafters.spec import create_drafter
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
@@ -84,13 +84,15 @@ def step(drafter: Drafter, request: Request, token: int, logits: np.ndarray) -> 
     times = [time.perf_counter()]
     draft = drafter.propose(request, BUDGET)
     times.append(time.perf_counter())
-    drafter.successors(request, list(draft.token_ids[:1]))
+    if isinstance(drafter, SuccessorSource):
+        drafter.successors(request, list(draft.token_ids[:1]))
     times.append(time.perf_counter())
     output = TargetOutput(logits[: len(draft) + 1], None, [request.token_ids[-1], *draft.token_ids])
     request.token_ids.append(token)
     times.append(time.perf_counter())
     drafter.observe(request, Verdict(draft, [], token), output)
-    drafter.end_step()
+    if isinstance(drafter, StepObserver):
+        drafter.end_step()
     times.append(time.perf_counter())
     return len(draft), times[1] - times[0], times[2] - times[1], times[4] - times[3]
 

@@ -55,7 +55,7 @@ def main(path: str, limit: str = "12", wanted: str = "8,16,24") -> None:
     lengths, costs = [], []
     for number in layers:
         spec = f"draft_model:self:{number}"
-        costs.append(llm.strategy(spec).drafter.helper.pass_cost)  # type: ignore[attr-defined]
+        costs.append(llm.strategy(spec).drafter.draft_model.pass_cost)  # type: ignore[attr-defined]
         sys.stdout.write(f"{spec}: a pass costs {costs[-1]:.2f} of the model's\n")
         lengths.append(measure(llm, prompts, f"{spec}:max_depth={DEPTH}:min_confidence=0", 0.0, plain[0.0])[0])
         measure(llm, prompts, spec, 0.8, plain[0.8])

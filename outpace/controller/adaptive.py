@@ -112,12 +112,11 @@ class AdaptiveController(Controller):
 
     def _account(self, gained: Mapping[str, float]) -> None:
         if self.switch.is_plain:
-            self.drafter.paused = set(self.drafter.names)
+            self.drafter.pause(self.drafter.names)
             return
         load = self.taken / self.expected  # a busy machine slows drafting and forward passes alike
-        self.drafter_stats.account(gained, self.drafter.milliseconds, self.policy.rate / load)
-        self.drafter.milliseconds = dict.fromkeys(self.drafter.names, 0.0)
-        self.drafter.paused = self.drafter_stats.paused
+        self.drafter_stats.account(gained, self.drafter.take_times(), self.policy.rate / load)
+        self.drafter.pause(self.drafter_stats.paused)
 
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
         self.calibration.observe(proposal, request.strategy.name, known)

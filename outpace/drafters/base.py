@@ -1,11 +1,11 @@
-"""The face of a drafter: which tokens are probably next?"""
+"""The interface of a drafter: it proposes the tokens that probably come next."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from outpace.heads.shipped import shipped
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
 from outpace.targets.identity import Base
+from outpace.tree.builder import TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict
 
 
 @dataclass(frozen=True)
 class DraftModel:
-    """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text), None for that of the target.
+    """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text); None if it shares the target's.
 
-    `pass_cost`: measured time of one of its passes, in passes of the target; 0 where nobody has measured.
+    `pass_cost`: measured time of one of its forward passes, in forward passes of the target; 0 if it has not been measured.
     """
 
     target: TargetModel
@@ -32,10 +33,10 @@ class DraftModel:
 
 @dataclass(frozen=True)
 class DrafterContext:
-    """What a drafter may know about the model it guesses for, and the way to further models.
+    """What a drafter may know about the model it drafts for, and how it loads further models.
 
     `load_draft_model(name, num_layers)` loads a model by name, path or hub id; the name "self" is the target's own model. `num_layers` None
-    is the whole model, else its first layers only. It is None where nobody can load models, as in most tests.
+    means the whole model, a number its first layers only. It is None if models cannot be loaded, as in most tests.
     """
 
     target: TargetModel
@@ -67,7 +68,10 @@ class Drafter(ABC):
         """Draft what follows `request.context`: a tree of at most `budget` nodes, lookahead tokens not counted. Empty: decode plainly."""
 
     def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
-        """One draft for each request of a step. Override it if one forward pass of yours serves several requests."""
+        """One draft for each request of a step. Override it if one forward pass of yours serves several requests.
+
+        If it raises, each request is asked again alone, so leave nothing behind that breaks a second call.
+        """
         return [self.propose(request, budget) for request, budget in zip(requests, budgets, strict=True)]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
@@ -102,16 +106,29 @@ class PromptObserver(Drafter):
 
 
 class SuccessorSource(Drafter):
-    """A drafter that can name the successors of any path, so that several drafters grow one tree together."""
+    """A drafter that can name the successors of any path, so that several drafters grow one tree together. Alone it drafts the likeliest
+    paths: those at least as likely as `threshold`."""
+
+    threshold: float = 0.02
 
     def prepare(self, requests: Sequence[Request]) -> None:
-        """Called once per step, before `successors` is asked about any of these requests: the place for one batched forward pass."""
+        """Called before `successors` is asked about these requests in a step: the place for one batched forward pass. Further calls in the
+        same step must find the work done."""
         return None
 
     @abstractmethod
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         """Likely next tokens after `request.context` and then `path`, best first, about 8 at most, each with its confidence given that
         `path` is right. Cheap; () if the drafter has nothing to say."""
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        self.prepare([request])
+        return grow_best_first(TreeBuilder(budget), partial(self.successors, request), self.threshold).build()
+
+    def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
+        """As in Drafter. Afterwards `successors` may be asked about these requests."""
+        self.prepare(requests)
+        return super().propose_batch(requests, budgets)
 
 
 class ResetObserver(Drafter):
@@ -145,8 +162,8 @@ def wants_prompt(drafter: Drafter) -> bool:
 
 
 def heads_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
-    """The folder of a trained helper, `path` or else the one that comes with outpace, and the model that it must fit. Raises BadInputError
-    if there is none for this model."""
+    """The folder of trained heads, `path` or else the one that ships with outpace, and the model that they must fit. Raises BadInputError
+    if there are none for this model."""
     base = context.target.base
     if base is None:
         raise BadInputError(f"{kind}: this target does not say which model it runs, so no heads can be known to fit")
@@ -156,41 +173,25 @@ def heads_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, B
     return folder, base
 
 
+def num_context_tokens(request: Request) -> int:
+    """Length of `request.context`, without building it."""
+    return len(request.token_ids) + len(request.unconfirmed)
+
+
+def last_position(request: Request) -> int:
+    """The last position that the answer can reach."""
+    return request.num_prompt_tokens + request.sampling_params.max_tokens - 1
+
+
 def tail(request: Request, length: int, path: Sequence[int] = ()) -> list[int]:
-    """The last `length` tokens of `request.context` and then `path`, fewer at the start of a text; its cost does not grow with the text."""
+    """The last `length` tokens of `request.context` followed by `path`, fewer at the start of a text. O(length)."""
     tokens = [*request.unconfirmed.token_ids, *path]
     missing = length - len(tokens)
     return [*request.token_ids[-missing:], *tokens] if missing > 0 else tokens[len(tokens) - length :]
 
 
 def unseen(request: Request, num_seen: int) -> list[int]:
-    """The tokens of `request.context` after the first `num_seen`; its cost does not grow with the text."""
+    """The tokens of `request.context` after the first `num_seen`. O(new tokens)."""
     num_committed = len(request.token_ids)
     new = request.token_ids[num_seen:] if num_seen < num_committed else []
     return [*new, *request.unconfirmed.token_ids[max(0, num_seen - num_committed) :]]
-
-
-def grow(successors: Callable[[Sequence[int]], Sequence[tuple[int, float]]], budget: int, threshold: float) -> Draft:
-    """The tree of the likeliest paths: at most `budget` nodes whose path from the root is at least `threshold` likely.
-
-    `successors(path)` gives the next tokens after a path and their chances, best first.
-    """
-    token_ids: list[int] = []
-    parents: list[int] = []
-    confidences: list[float] = []
-    heap: list[tuple[float, int, int, float, int, tuple[int, ...]]] = []  # (-chance of the path, number, token, chance, parent, path)
-    number, node, path_confidence, path = 0, -1, 1.0, tuple[int, ...]()
-    while len(token_ids) < budget:
-        for token, confidence in successors(path):
-            if path_confidence * confidence < threshold:
-                break
-            heappush(heap, (-path_confidence * confidence, number, token, confidence, node, path))
-            number += 1
-        if not heap:
-            break
-        negative, _, token, confidence, parent, above = heappop(heap)
-        node, path_confidence, path = len(token_ids), -negative, (*above, token)
-        token_ids.append(token)
-        parents.append(parent)
-        confidences.append(confidence)
-    return Draft(token_ids, parents, confidences=confidences)

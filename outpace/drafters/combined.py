@@ -1,38 +1,32 @@
-"""Several drafters as one tree: `a+b+c`. Earlier ones come first, equal guesses are merged, later ones fill the budget left.
+"""Several drafters as one tree: `a+b+c`. Earlier ones come first, equal nodes are merged, later ones use the budget that is left.
 
-Drafters that can say what follows any path (`SuccessorSource`) go on from each other's nodes. Under `auto` there is no order: the
-tree is grown best first from all of them at once, and the controller chooses. Every drafter that guesses sees every step, so that its
-tables stay warm.
+Drafters that can name the successors of any path (`SuccessorSource`) continue each other's nodes. Under `auto` there is no order: the
+tree is grown best first from all of them at once, and the controller chooses.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from operator import itemgetter
 
 from outpace.arrays import Array
 from outpace.drafters.base import Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
-from outpace.tree.builder import merge
+from outpace.tree.builder import Path, TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict
 
-THRESHOLD = 0.03  # paths less likely than this are not gone down
-OPEN = 0.08  # nor are nodes whose path is less likely asked for successors: hardly any of these would be worth a row
-LEARN, LEARN_ALONE = 4, 16  # a resting drafter stays warm by looking at one step in so many; while all of them rest, in so many
-SURE = 0.05  # a next token that is so sure is not asked about again
+THRESHOLD = 0.03  # paths less likely than this are not drafted
+MIN_EXPANDED = 0.08  # paths less likely than this get no successors: hardly any of these would be worth a row
+LEARN, LEARN_ALONE = 4, 16  # a paused drafter learns from every 4th step only; if all are paused, from every 16th
+MIN_LEFT = 0.05  # the next drafter is not asked for successors if the earlier ones leave less confidence than this
 Parts = list[tuple[Drafter, str]]
 Sources = list[tuple[SuccessorSource, str]]
 
 
 class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
-    """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs.
-
-    `paused` are names that a controller leaves out for now: they do not guess, and learn from every LEARN-th step only. `milliseconds`
-    is the time each part has taken since somebody last set it to 0.
-    """
+    """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs. Names may occur more than once."""
 
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
         self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
@@ -40,7 +34,16 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
         self.wants_prompt = any(wants_prompt(part) for part in parts)
         self.paused: set[str] = set()
         self.num_observed = 0
-        self.milliseconds = dict.fromkeys(names, 0.0)
+        self._milliseconds = dict.fromkeys(names, 0.0)
+
+    def pause(self, names: Collection[str]) -> None:
+        """From now on these drafters, and no others, propose nothing and learn from some steps only."""
+        self.paused = set(names)
+
+    def take_times(self) -> dict[str, float]:
+        """Milliseconds that each drafter has taken since the last call."""
+        times, self._milliseconds = self._milliseconds, dict.fromkeys(self.names, 0.0)
+        return times
 
     def num_reusable_prefix(self, request: Request) -> int:
         prefixes = [part.num_reusable_prefix(request) for part in self.parts if isinstance(part, PromptObserver)]
@@ -53,26 +56,46 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
     def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
         for part, name in zip(self.parts, self.names, strict=True):
             if isinstance(part, PromptObserver) and part.wants_prompt:
-                with self._timed(name):
-                    part.observe_prompt(request, start, hidden)
+                started = time.perf_counter()
+                part.observe_prompt(request, start, hidden)
+                self._add_time(name, started)
 
     def propose(self, request: Request, budget: int) -> Draft:
-        drafts, names = [], []
+        return self.propose_batch([request], [budget])[0]
+
+    def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
+        names: list[str] = []
+        proposals: list[list[Draft]] = []
+        sources: Sources = []
         for part, name in self._awake():
-            if self.is_ordered or not isinstance(part, SuccessorSource):
-                with self._timed(name):
-                    drafts.append(part.propose(request, budget))
+            if isinstance(part, SuccessorSource):
+                sources.append((part, name))
+            started = time.perf_counter()
+            if isinstance(part, SuccessorSource) and not self.is_ordered:
+                part.prepare(requests)
+            else:
                 names.append(name)
-        draft = merge(drafts, budget, names)
-        return draft if draft.num_lookahead else self._extended(request, draft, budget)
+                proposals.append(part.propose_batch(requests, budgets))
+            self._add_time(name, started)
+        by_request = zip(requests, budgets, *proposals, strict=True)
+        return [self._tree(request, budget, drafts, names, sources) for request, budget, *drafts in by_request]
+
+    def _tree(self, request: Request, budget: int, drafts: Sequence[Draft], names: Sequence[str], sources: Sources) -> Draft:
+        """One request's drafts as one tree, continued with the likeliest further nodes."""
+        builder = TreeBuilder(budget)
+        builder.add_drafts(drafts, names)
+        if sources and not builder.num_lookahead:
+            grow_best_first(builder, lambda path: self._successors(sources, request, path), THRESHOLD, MIN_EXPANDED)
+        return builder.build()
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self.num_observed += 1
         learn = LEARN if len(self.paused) < len(self.names) else LEARN_ALONE
         for part, name in zip(self.parts, self.names, strict=True):
             if name not in self.paused or self.num_observed % learn == 0:
-                with self._timed(name):
-                    part.observe(request, verdict, output)
+                started = time.perf_counter()
+                part.observe(request, verdict, output)
+                self._add_time(name, started)
 
     def reset(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         for part in self.parts:
@@ -81,8 +104,9 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
     def end_step(self) -> None:
         for part, name in zip(self.parts, self.names, strict=True):
             if isinstance(part, StepObserver):
-                with self._timed(name):
-                    part.end_step()
+                started = time.perf_counter()
+                part.end_step()
+                self._add_time(name, started)
 
     def end(self, request: Request) -> None:
         for part in self.parts:
@@ -91,62 +115,24 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
     def _awake(self) -> Parts:
         return [(part, name) for part, name in zip(self.parts, self.names, strict=True) if name not in self.paused]
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.milliseconds[name] += 1e3 * (time.perf_counter() - started)
+    def _add_time(self, name: str, started: float) -> None:
+        self._milliseconds[name] += 1e3 * (time.perf_counter() - started)
 
-    def _extended(self, request: Request, draft: Draft, budget: int) -> Draft:
-        """The draft with the likeliest further nodes, wherever they hang."""
-        extending = [(part, name) for part, name in self._awake() if isinstance(part, SuccessorSource)]
-        if not extending or len(draft) >= budget:
-            return draft
-        token_ids, parents = list(draft.token_ids), list(draft.parents)
-        confidences, sources = list(draft.confidences or ()), list(draft.sources or ())
-        paths: list[tuple[tuple[int, ...], float]] = []  # of each node: tokens from the root, chance
-        taken = set(zip(parents, token_ids, strict=True))
-        heap: list[tuple[float, int, int, int, float, str]] = []  # (-chance of the path, number, parent, token, chance, source)
-        number = 0
-
-        def open_node(node: int, path: tuple[int, ...], path_confidence: float) -> None:
-            nonlocal number
-            for token, (confidence, source) in self._successors(extending, request, path).items():
-                if path_confidence * confidence >= THRESHOLD and (node, token) not in taken:
-                    number += 1
-                    heapq.heappush(heap, (-path_confidence * confidence, number, node, token, confidence, source))
-
-        open_node(-1, (), 1.0)
-        for node, (token, parent) in enumerate(zip(draft.token_ids, draft.parents, strict=True)):
-            path, path_confidence = paths[parent] if parent >= 0 else ((), 1.0)
-            paths.append(((*path, token), path_confidence * confidences[node]))
-            open_node(node, *paths[node])
-        while heap:
-            minus, _, parent, token, confidence, source = heapq.heappop(heap)
-            path = (*paths[parent][0], token) if parent >= 0 else (token,)
-            paths.append((path, -minus))
-            token_ids.append(token)
-            parents.append(parent)
-            confidences.append(confidence)
-            sources.append(source)
-            if len(token_ids) == budget:
-                break
-            if -minus >= OPEN:
-                open_node(len(token_ids) - 1, path, -minus)
-        return Draft(token_ids, parents, None, 0, confidences, sources)
-
-    def _successors(self, extending: Sources, request: Request, path: tuple[int, ...]) -> dict[int, tuple[float, str]]:
-        """token -> (chance, who guesses it) after a path; a later drafter shares what the earlier ones leave of the chance."""
-        found: dict[int, tuple[float, str]] = {}
+    def _successors(self, sources: Sources, request: Request, path: Path) -> list[tuple[int, float, str]]:
+        """(token, confidence, source) after a path, best first; a later drafter shares the confidence that the earlier ones leave."""
+        found: dict[int, tuple[int, float, str]] = {}
         left = 1.0
-        for part, name in extending:
-            if left < SURE:
+        for part, name in sources:
+            if left < MIN_LEFT:
                 break
             started = time.perf_counter()
             successors = part.successors(request, path)
-            self.milliseconds[name] += 1e3 * (time.perf_counter() - started)
+            self._add_time(name, started)
             for token, confidence in successors:
-                other, source = found.get(token, (0.0, ""))
-                found[token] = (other + left * confidence, f"{source}+{name}" if source else name)
+                known = found.get(token)
+                if known is None:
+                    found[token] = (token, left * confidence, name)
+                else:
+                    found[token] = (token, known[1] + left * confidence, f"{known[2]}+{name}")
             left = max(0.0, left - left * sum(confidence for _, confidence in successors))
-        return found
+        return sorted(found.values(), key=itemgetter(1), reverse=True)

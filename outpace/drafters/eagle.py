@@ -1,7 +1,7 @@
-"""EAGLE (2401.15077, 2406.16858): a trained layer guesses the model's next hidden state, and the next token from that, again and again.
+"""EAGLE (2401.15077, 2406.16858): a trained layer predicts the model's next hidden state, and the next token from that, again and again.
 
-Unlike Medusa's heads it is told which token came, or was guessed, before each step, so its later guesses stay good. It reads the hidden
-states of the whole text, the prompt's too, as the target runs them. Heads are trained for one model.
+Unlike Medusa's heads it is told which token came, or was drafted, before each level, so its later predictions stay good. It reads the
+hidden states of the whole text, prompt included, as the target runs them. A head is trained for one model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outpace.arrays import Array
-from outpace.drafters.base import DrafterContext, PromptObserver, ResetObserver, SuccessorSource, grow, heads_folder, tail
+from outpace.drafters.base import (
+    DrafterContext,
+    PromptObserver,
+    ResetObserver,
+    SuccessorSource,
+    heads_folder,
+    num_context_tokens,
+    tail,
+)
 from outpace.errors import BadInputError
 from outpace.heads.eagle.cache import EagleCache
 from outpace.heads.eagle.draft_tree import FILL, Tree, TreeShape, fill, grow_trees
@@ -20,15 +28,15 @@ from outpace.heads.format import DraftHeads
 from outpace.heads.runtime import build_eagle
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
-from outpace.tree.draft import Draft, Verdict
+from outpace.tree.draft import Verdict
 
-TOP = 10  # tokens that a row guesses
+TOP = 10  # next tokens that the head gives for a path
 MAX_DEPTH, MAX_BRANCHES = 32, 32
 
 
 class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
-    """path: a folder with a head; empty for the one that comes with outpace. max_depth: levels of the tree. branches: nodes that are
-    gone on from at each level. threshold: guesses whose path is less likely are neither drafted nor gone on from."""
+    """path: a folder with a head; empty for the one that ships with outpace. max_depth: levels of the tree. branches: nodes that are
+    expanded at each level. threshold: paths less likely than this are neither drafted nor expanded."""
 
     requires = Capabilities(tree=True, hidden=True)
     num_draft_tokens = 10
@@ -41,7 +49,7 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
             raise BadInputError(f"eagle: threshold must be a number between 0 and 1, not {threshold}")
         self.weights = eagle_weights(_load(context, path))
         self.head = build_eagle(self.weights, context.target.embeddings(), context.target.lm_head(), TOP)
-        self.shape = TreeShape(max_depth, branches, threshold, self.weights.temperatures)
+        self.threshold, self.shape = threshold, TreeShape(max_depth, branches, threshold, self.weights.temperatures)
         self.texts: dict[str, _Text] = {}
         self.memory = EagleMemory()
 
@@ -60,11 +68,16 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
         if end == len(request.token_ids):
             text.length = end
 
-    def propose(self, request: Request, budget: int) -> Draft:
-        return grow(lambda path: self.successors(request, path), budget, self.shape.threshold)
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Grow the trees of all of these requests that have moved on, with one call of the head per level."""
+        texts = [text for request in requests if (text := self._text(request)) and text.tree is None]
+        if texts:
+            for text, tree in zip(texts, grow_trees(self.head, [text.cache for text in texts], self.shape), strict=True):
+                text.tree = tree
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        return self._tree(request).get(tuple(path), ())
+        text = self._text(request)
+        return text.tree.get(tuple(path), ()) if text and text.tree else ()
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         text, rows = self.texts[request.id], [0, *(node + 1 for node in verdict.path)]
@@ -72,11 +85,11 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
         is_whole = tokens == [output.token_ids[row] for row in rows] and last == verdict.next_token
         text.length, text.tree = 0, None
         if output.hidden is not None and is_whole:  # else a limit cut the text, and nothing more can be drafted
-            text.length = _length(request)
+            text.length = num_context_tokens(request)
             self._add(text, text.length - len(tokens) - 1, [*tokens[1:], last], output.hidden[rows])
 
     def reset(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        self.observe(request, verdict, output)  # what it shows takes the place of what was known from there on
+        self.observe(request, verdict, output)  # the new rows replace those from the same position on
 
     def end(self, request: Request) -> None:
         text = self.texts.pop(request.id, None)
@@ -88,38 +101,22 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
         if len(text.cache.waiting) >= FILL:
             fill(self.head, text.cache, 1)
 
-    def _tree(self, request: Request) -> Tree:
-        """The tree behind `request.context`, grown when first asked for, once a step, for all requests that have moved on.
-
-        Empty when the last step was not shown: what is known is of an earlier text then.
-        """
+    def _text(self, request: Request) -> _Text | None:
+        """What is known of the text as it is now; None if `observe` was skipped and the state is stale."""
         text = self.texts[request.id]
-        if text.length != _length(request):
-            return {}
-        if text.tree is None:
-            texts = [text for text in self.texts.values() if text.length and text.tree is None]
-            for moved in texts:
-                moved.tree = {}  # what is left if the head fails
-            for moved, tree in zip(texts, grow_trees(self.head, [text.cache for text in texts], self.shape), strict=True):
-                moved.tree = tree
-        return text.tree or {}
+        return text if text.length == num_context_tokens(request) else None
 
 
 @dataclass
 class _Text:
-    """What is known of a request's text. `length`: its tokens when the last row came in; 0 where there is nothing to go on from."""
+    """What is known of a request's text. `length`: its number of tokens at the last row; 0 if nothing can be drafted from it."""
 
     cache: EagleCache
     length: int = 0
     tree: Tree | None = None
 
 
-def _length(request: Request) -> int:
-    """Tokens of `request.context`, without making it."""
-    return len(request.token_ids) + len(request.unconfirmed)
-
-
 def _load(context: DrafterContext, path: str) -> DraftHeads:
-    """The head in the folder, or the one that comes with outpace. Raises BadInputError if there is none for this model."""
+    """The head in the folder, or the one that ships with outpace. Raises BadInputError if there is none for this model."""
     folder, base = heads_folder(context, "eagle", path)
     return DraftHeads.from_pretrained(folder, base)

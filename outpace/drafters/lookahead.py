@@ -1,31 +1,32 @@
-"""Lookahead decoding (2402.02057): the model itself guesses many later positions at once, and n-grams it thought of before are checked.
+"""Lookahead decoding (2402.02057): the model itself predicts several later positions at once, and n-grams it predicted before are drafted.
 
-A window of guesses for the next positions rides along as probes. Each pass gives every column of the window one more token; the last
-`ngram` of them, from one pass after the other, are an n-gram the model finds plausible. The pool keeps a few for each first token,
-together with those of the text. N-grams that start with the last token are the draft; what follows their last token makes them longer.
+A window of predictions for the next positions is added to each forward pass as lookahead tokens. Each forward pass gives every column of
+the window one more token; the last `ngram` tokens of a column form an n-gram that the model finds plausible. The pool keeps a few n-grams
+for each first token, together with those of the text. N-grams that start with the last token are the draft, extended by n-grams that
+start with their last token.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outpace.config import EngineConfig
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, last_position
 from outpace.errors import BadInputError
 from outpace.request import Request
 from outpace.sampling.sampler import uniform
 from outpace.targets.base import Capabilities, TargetOutput
-from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, locate
+from outpace.tree.builder import Path, TreeBuilder, grow_best_first
+from outpace.tree.draft import Draft, Verdict, locate
 
-TRUST_START, TRUST_INSIDE = 0.52, 0.73  # measured: how often one of a token's n-grams begins right, and goes on to be right
-SEED, NUM_DRAWS = 7, 16  # of the tokens that fill an empty window: the noise's seed, and how often to try for one that is no end
+TRUST_START, TRUST_INSIDE = 0.52, 0.73  # measured: how often the first token of an n-gram is right, and how often each further one
+SEED, NUM_DRAWS = 7, 16  # random tokens that fill an empty window: the seed, and how many draws to find one that is no end token
 
 
 class LookaheadDrafter(Drafter):
-    """window: columns of guesses (0: only n-grams of the text). ngram: tokens of an n-gram. guesses: n-grams kept for each token."""
+    """window: columns of the window (0: only n-grams of the text). ngram: tokens of an n-gram. guesses: n-grams kept for each token."""
 
     requires = Capabilities(tree=True, lookahead=True)
 
@@ -46,22 +47,14 @@ class LookaheadDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         state.pool.read(text)
-        room, last = (
-            EngineConfig.max_draft_tokens - len(request.unconfirmed),
-            request.num_prompt_tokens + request.sampling_params.max_tokens - 1,
-        )
-        lookahead, tops = EMPTY_DRAFT, list[int]()
+        room, has_window = EngineConfig.max_draft_tokens - len(request.unconfirmed), False
         if self.window:
             state.window.move(text, request.stop_token_ids)
-            if state.window.end <= last and state.window.size < room:  # guesses for later positions would serve nobody
-                lookahead, tops = state.window.lookahead()
-        draft = state.pool.draft(text[-1], min(budget, room - len(lookahead)))
-        n = len(draft)
-        parents = [*draft.parents, *(parent + n if parent >= 0 else -1 for parent in lookahead.parents)]
-        confidences = [*(draft.confidences or ()), *[0.0] * len(lookahead)]
-        draft = Draft([*draft.token_ids, *lookahead.token_ids], parents, None, len(lookahead), confidences)
-        state.asked = _Asked(draft, len(request.unconfirmed) - 1, [top + n if top >= 0 else -1 for top in tops])
-        return draft
+            has_window = state.window.end <= last_position(request) and state.window.size < room
+        builder = state.pool.grow(text[-1], min(budget, room - (state.window.size - 1) if has_window else room))
+        tops = state.window.add_to(builder) if has_window else []
+        state.asked = _Asked(builder.build(), len(request.unconfirmed) - 1, tops)
+        return state.asked.draft
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         state = self.states[request.id]
@@ -71,7 +64,7 @@ class LookaheadDrafter(Drafter):
         places = locate(verdict.draft, asked.draft, asked.root)
         nodes = [places[top] if top >= 0 else asked.root for top in asked.tops]
         rows = [node + 1 for node in nodes if node is not None]
-        if len(rows) == len(nodes):  # else somebody cut the window
+        if len(rows) == len(nodes):  # else the window was cut
             following = request.context[state.window.start + 1]
             for ngram in state.window.add(output.logits[rows].argmax(axis=1).tolist(), following):
                 state.pool.add(ngram)
@@ -81,7 +74,7 @@ class LookaheadDrafter(Drafter):
 
 
 class _Asked(NamedTuple):
-    """The draft of this step, the node it hangs off once pending tokens lead it, and the newest node of each window column."""
+    """The draft of this step, the node it hangs off behind unconfirmed tokens, and the newest node of each window column (-1: the root)."""
 
     draft: Draft
     root: int
@@ -106,7 +99,7 @@ class Cell(NamedTuple):
 
 @dataclass
 class Window:
-    """`rows[l][j]` is a guess for position `start + l + j`; row 0 begins with the last known token. Row l is older than row l + 1."""
+    """`rows[l][j]` is a prediction for position `start + l + j`; row 0 begins with the last known token. Row l is older than row l + 1."""
 
     width: int
     height: int  # rows of a full window
@@ -115,19 +108,19 @@ class Window:
 
     @property
     def end(self) -> int:
-        """The last position that the next pass guesses."""
+        """The last position that the next forward pass predicts."""
         return self.start + len(self.rows) + self.width - 1
 
     @property
     def size(self) -> int:
-        """Cells, the last known token included."""
+        """Number of cells, the last known token included."""
         return len(self.rows) * self.width
 
     def move(self, text: Sequence[int], ends: Collection[int] = ()) -> None:
-        """Go to the end of the text: columns that are text by now leave on the left, as many come in on the right.
+        """Move to the end of the text: columns that have become text leave on the left, and as many new ones enter on the right.
 
-        A new cell takes over the newer guess for its position if there is one, else a seed. An end token, which nothing sensible
-        follows, makes room for a seed too.
+        A new cell takes over the newer prediction for its position if there is one, else a seed. A seed also replaces an end token, which
+        nothing sensible follows.
         """
         gone, self.start = len(text) - 1 - self.start, len(text) - 1
         self.rows = [row[gone:] for row in self.rows] if gone < self.width and self.rows else [[]]
@@ -142,28 +135,24 @@ class Window:
                     row[column] = Cell(seed(text, ends, self.start + level + column), True)
         self.rows[0][0] = Cell(text[-1], False)
 
-    def lookahead(self) -> tuple[Draft, list[int]]:
-        """The window as a tree below the last token, all of it probes, and the newest node of each column (-1: the last token).
+    def add_to(self, builder: TreeBuilder) -> list[int]:
+        """Add the window as lookahead tokens below the root; returns the newest node of each column (-1: the last known token).
 
-        Row 0 is a chain; from each of its nodes hangs the rest of the column. So a cell sees the text, row 0 up to its column, and
-        its own column.
+        Row 0 is a chain; the rest of each column hangs off its node in row 0. So a cell sees the text, row 0 up to its column, and its own
+        column.
         """
-        token_ids = [cell.token for cell in self.rows[0][1:]]
-        parents = list(range(-1, self.width - 2))
-        tops = []
+        tops = [-1]
+        for cell in self.rows[0][1:]:
+            tops.append(builder.add_lookahead(tops[-1], cell.token))
         for column in range(self.width):
-            parent = column - 1
             for row in self.rows[1:]:
-                token_ids.append(row[column].token)
-                parents.append(parent)
-                parent = len(token_ids) - 1
-            tops.append(parent)
-        return Draft(token_ids, parents, num_lookahead=len(token_ids)), tops
+                tops[column] = builder.add_lookahead(tops[column], row[column].token)
+        return tops
 
     def add(self, token_ids: Sequence[int], following: int) -> list[tuple[int, ...]]:
-        """What the model said after the newest cell of each column. Returns the n-grams that are complete with it.
+        """Add what the model predicted after the newest cell of each column. Returns the n-grams that this completes.
 
-        `following` is what really follows the last token of the text: if column 0 says otherwise, its n-gram is known to be wrong.
+        `following` is the token that really came after the last token of the text: an n-gram of column 0 that differs is wrong.
         """
         self.rows = [*self.rows, [Cell(token, False) for token in token_ids]]
         if len(self.rows) <= self.height:
@@ -175,14 +164,14 @@ class Window:
 
 
 def seed(text: Sequence[int], ends: Collection[int], position: int) -> int:
-    """Some token of the text, by chance but always the same one; an end token only if the text has hardly any other."""
+    """A random token of the text, the same one for the same text and position; an end token only if the text has hardly any other."""
     draws = (text[int(uniform(SEED, position, draw) * len(text))] for draw in range(NUM_DRAWS))
     return next((token for token in draws if token not in ends), text[0])
 
 
 @dataclass
 class NgramPool:
-    """first token -> {the `ngram` - 1 tokens after it: how often seen}, the `most` latest ones, latest last."""
+    """first token -> {the `ngram` - 1 tokens after it: times seen}, the `most` latest ones, latest last."""
 
     ngram: int
     most: int
@@ -197,7 +186,7 @@ class NgramPool:
         self.num_read = len(text)
 
     def add(self, ngram: tuple[int, ...]) -> None:
-        """An n-gram was seen: it is the latest of its first token now. What comes after an end token is no text."""
+        """Record an n-gram as the latest of its first token; one that continues after an end token is ignored."""
         if any(token in self.ends for token in ngram[:-1]):
             return
         tails = self.tails.setdefault(ngram[0], {})
@@ -205,24 +194,21 @@ class NgramPool:
         if len(tails) > self.most:
             del tails[next(iter(tails))]
 
-    def draft(self, token: int, budget: int) -> Draft:
-        """A tree of what may follow `token`, grown best first; at the end of an n-gram the pool is asked again."""
-        token_ids: list[int] = []
-        parents: list[int] = []
-        confidences: list[float] = []
-        candidates: list[tuple[float, int, _Candidate]] = []
-        number = _push(candidates, 0, self._following(token, {}, 0), 1.0, -1)
-        while candidates and len(token_ids) < budget:
-            path_confidence, _, best = heapq.heappop(candidates)
-            token_ids.append(best.token)
-            parents.append(best.parent)
-            confidences.append(best.confidence)
-            following = self._following(best.token, best.tails, best.depth)
-            number = _push(candidates, number, following, -path_confidence, len(token_ids) - 1)
-        return Draft(token_ids, parents, None, 0, confidences)
+    def grow(self, token: int, budget: int) -> TreeBuilder:
+        """A tree of what may follow `token`; at the end of an n-gram the pool is asked again."""
+        places: dict[Path, tuple[dict[tuple[int, ...], int], int]] = {
+            (): ({}, 0)
+        }  # path -> tails it may be in, and how many tokens of them
 
-    def _following(self, token: int, tails: dict[tuple[int, ...], int], depth: int) -> list[_Candidate]:
-        """Candidates after `token`, the `depth`-th of these tails, or after the last token of a tail or the text."""
+        def successors(path: Path) -> list[tuple[int, float]]:
+            found = self._following(path[-1] if path else token, *places[path])
+            places.update(((*path, following), (tails, depth)) for following, _, tails, depth in found)
+            return [(following, confidence) for following, confidence, _, _ in found]
+
+        return grow_best_first(TreeBuilder(budget), successors)
+
+    def _following(self, token: int, tails: dict[tuple[int, ...], int], depth: int) -> list[_Following]:
+        """What may follow `token`, the `depth`-th of these tails, or the last token of a tail or the text."""
         trust = TRUST_INSIDE
         if depth in (0, self.ngram - 1):
             tails, depth, trust = self.tails.get(token, {}), 0, TRUST_START
@@ -233,23 +219,14 @@ class NgramPool:
         found = []
         for following, group in groups.items():
             chosen = {tail: tails[tail] for tail in reversed(group)}
-            found.append(_Candidate(following, trust * sum(chosen.values()) / total, -1, chosen, depth + 1))
+            found.append(_Following(following, trust * sum(chosen.values()) / total, chosen, depth + 1))
         return found
 
 
-class _Candidate(NamedTuple):
-    """A node that may be drafted: its token, its chance if the parent is right, and the tails it is the `depth`-th token of."""
+class _Following(NamedTuple):
+    """A token that may come next, its confidence if the path before it is right, and the tails it is the `depth`-th token of."""
 
     token: int
     confidence: float
-    parent: int
     tails: dict[tuple[int, ...], int]
     depth: int
-
-
-def _push(heap: list[tuple[float, int, _Candidate]], number: int, found: Sequence[_Candidate], path_confidence: float, parent: int) -> int:
-    """Add the children of a node; of equally likely ones those found first come first."""
-    for candidate in found:
-        number += 1
-        heapq.heappush(heap, (-path_confidence * candidate.confidence, number, candidate._replace(parent=parent)))
-    return number

@@ -1,8 +1,8 @@
 """Predicted outputs: the caller knows roughly what the answer will be, such as the old text of a file that is to be edited.
 
-The drafter keeps a place in the prediction and follows it while the answer agrees, with long chains. When the answer goes another
-way it looks for the end of the answer in the prediction, longest suffix first and nearest to the last sure place, so insertions,
-deletions and replacements cost a step or two each. The model never sees the prediction.
+The drafter keeps a place in the prediction and follows it with long chains while the answer agrees. When the answer deviates, it looks
+for the end of the answer in the prediction, longest suffix first and nearest to the last sure place, so insertions, deletions and
+replacements cost a step or two each. The model never sees the prediction.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, unseen
 from outpace.drafters.ngram_index import NgramTables
 from outpace.errors import BadInputError
 from outpace.request import Request, RequestStats
-from outpace.tree.builder import merge_chains
-from outpace.tree.draft import EMPTY_DRAFT, Draft, depths
+from outpace.tree.builder import TreeBuilder
+from outpace.tree.draft import EMPTY_DRAFT, Draft
 
 SOURCE = "prediction"
-FIRST_RUN = 4  # tokens of agreement that a prediction is given in advance: answers often begin as predicted
+FIRST_RUN = 4  # tokens of agreement that a prediction is credited with in advance: answers often begin as predicted
 SURE_RUN = 3  # tokens in agreement from which on a place counts as sure
-LOST_LENGTH, LOST_CONFIDENCE = 3, 0.25  # of the guesses made where the place is not known
-PATIENCE = 8  # tokens since the sure place after which the answer seems to be another text: single words say little then
+LOST_LENGTH, LOST_CONFIDENCE = 3, 0.25  # of the chains that are drafted while the place is not known
+PATIENCE = 8  # tokens since the sure place after which the answer seems to be another text: matches of one word mean little then
 DRAFTED, MATCHED = 1, 2  # what happened to a token of the prediction
 
 
@@ -46,28 +46,22 @@ class PredictionDrafter(Drafter):
         follower = self.followers.get(request.id)
         if follower is None:
             return EMPTY_DRAFT
-        follower.read(_news(request, follower.num_read))
-        budget = min(
-            budget, request.num_tokens_left - 1 - len(request.unconfirmed)
-        )  # behind the end nothing is proposed, so nothing rejected
+        follower.read(unseen(request, request.num_prompt_tokens + follower.num_read))
+        most = request.num_tokens_left - 1 - len(request.unconfirmed)
+        budget = min(budget, most)  # what lies behind the end of the answer is neither proposed nor counted as rejected
         chains = follower.chains(budget)[: None if self.has_trees else 1]
+        builder = TreeBuilder(budget)
         for start, length in chains:
             follower.mark(start, length)
-        tokens = follower.prediction
-        draft = merge_chains([tokens[start : start + length] for start, length in chains], budget)
-        confidences = [follower.confidence(depth) for depth in depths(draft.parents)]
-        return Draft(draft.token_ids, draft.parents, confidences=confidences, sources=[SOURCE] * len(draft))
+            confidences = [follower.confidence(depth) for depth in range(length)]
+            builder.add_chain(follower.prediction[start : start + length], confidences, SOURCE)
+        return builder.build()
 
     def end(self, request: Request) -> None:
         follower = self.followers.pop(request.id, None)
         if follower is not None:
             follower.read(request.output_token_ids[follower.num_read :])
             request.stats.num_rejected_prediction_tokens = follower.num_rejected
-
-
-def _news(request: Request, num_read: int) -> list[int]:
-    """The answer's tokens after the first `num_read`."""
-    return request.context[request.num_prompt_tokens + num_read :]
 
 
 @dataclass
@@ -108,7 +102,7 @@ class _Follower:
         self.num_read += len(token_ids)
 
     def _find(self) -> None:
-        """The place after the longest end of the answer that the prediction holds; of several the nearest to the sure place."""
+        """Find the place after the longest end of the answer that the prediction contains; of several, the nearest to the sure place."""
         for n in range(len(self.tail), 0, -1):
             places = self.tables.places.get(tuple(self.tail[-n:]))
             if places:
@@ -141,7 +135,7 @@ class _Follower:
         return chains
 
     def confidence(self, depth: int) -> float:
-        """How likely a drafted token is at this depth, given the one before it: agreement so far speaks for more."""
+        """Confidence of a draft token at this depth, given the one before it: it grows with the agreement so far."""
         return min(0.97, 1.0 - 1.0 / (self.run + depth + 2)) if self.run else LOST_CONFIDENCE
 
     def mark(self, start: int, length: int) -> None:
@@ -167,10 +161,10 @@ class _Answer(Protocol):
 def prediction_usage(output: _Answer) -> tuple[int, int]:
     """(accepted, rejected) prediction tokens of a finished answer, from the caller's view.
 
-    accepted: tokens of the answer that the model confirmed after the prediction proposed them (another drafter may have had the
-    same guess). rejected: tokens of the prediction that were proposed, at least once, and that the answer never followed. A token
-    proposed too early and accepted later is not rejected; one that was never proposed, as behind the answer's end, is neither. So
-    accepted + rejected may be smaller than the prediction, and rejected is never larger. Both are 0 without a prediction.
+    accepted: tokens of the answer that the prediction proposed and the model accepted (another drafter may have proposed them too).
+    rejected: tokens of the prediction that were proposed at least once and that the answer never followed. A token proposed too early
+    and accepted later is not rejected; one that was never proposed, such as one behind the answer's end, is neither. So accepted +
+    rejected may be smaller than the prediction, and rejected is never larger. Both are 0 without a prediction.
     """
     accepted = sum(SOURCE in source.split("+") for source in output.sources)
     return accepted, output.stats.num_rejected_prediction_tokens

@@ -1,34 +1,33 @@
-"""Prompt lookup (Saxena 2023): what followed these words the last time they occurred in the prompt or the answer?
+"""Prompt lookup (Saxena 2023): drafts what followed the last tokens when they occurred before in the prompt or the answer.
 
-Tables from word pairs and longer n-grams to the places right after them, extended by each new token in O(1). The longest
-n-gram that has occurred before gives the main chain, the longer the match the longer the chain; on targets that run trees,
-other continuations of this and of shorter n-grams ride along as short branches.
+Tables lead from n-grams to the positions right after them and grow by each new token in O(1). The longest n-gram that has occurred
+before gives the main chain: the longer the match, the longer the chain. On targets that run trees, other continuations of this n-gram
+and of shorter ones are added as short branches.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
-from outpace.drafters.base import Drafter, DrafterContext, tail, unseen
+from outpace.drafters.base import DrafterContext, SuccessorSource, tail, unseen
 from outpace.drafters.ngram_index import NgramTables
 from outpace.errors import BadInputError
 from outpace.request import Request
-from outpace.tree.builder import merge_chains
+from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import Draft
 
-NUM_PLACES = 16  # latest occurrences looked at
+NUM_PLACES = 16  # latest occurrences that are counted
 NUM_SUCCESSORS = 8
-START = (0.0, 0.35, 0.52, 0.78)  # chance that what followed the last 1, 2, 3 tokens before follows them again
-COPY = 0.73  # … and that the copy goes on, token by token
+START = (0.0, 0.35, 0.52, 0.78)  # measured: confidence that what followed the last 1, 2, 3 tokens before follows them again
+COPY = 0.73  # measured: confidence of each further token of the copy
 BRANCH_LENGTH = 2  # tokens of every continuation but the first
 
 
-class PromptLookupDrafter(Drafter):
+class PromptLookupDrafter(SuccessorSource):
     """max_ngram, min_ngram: n-gram lengths tried, longest first. choose=frequent|recent: which continuation comes first.
 
-    branches: continuations drafted at most (1 = a chain; so it is on targets without trees).
+    branches: most continuations to draft; 1 drafts a chain, as always on targets without trees.
     """
 
     num_draft_tokens = 10
@@ -50,7 +49,7 @@ class PromptLookupDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         tables = self._tables(request)
         text, chains = tables.text, dict[int, list[int]]()  # first token -> chain
-        starts: list[float] = []  # chance of each chain's first token
+        starts: list[float] = []  # confidence of each chain's first token
         for n in range(min(self.max_ngram, len(text)), self.min_ngram - 1, -1):
             for token, place, share in self._ranked(text, tables.after(text[-n:], NUM_PLACES)):
                 if len(chains) < self.branches and token not in chains:
@@ -58,9 +57,10 @@ class PromptLookupDrafter(Drafter):
                     starts.append(START[min(n, len(START) - 1)] * share)
             if len(chains) == self.branches:
                 break
-        draft = merge_chains(list(chains.values()), budget)
-        confidences = iter(starts)
-        return replace(draft, confidences=[next(confidences) if parent < 0 else COPY for parent in draft.parents])
+        builder = TreeBuilder(budget)
+        for chain, start in zip(chains.values(), starts, strict=True):
+            builder.add_chain(chain, [start, *[COPY] * (len(chain) - 1)])
+        return builder.build()
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         tables = self._tables(request)
@@ -89,7 +89,7 @@ class PromptLookupDrafter(Drafter):
 
 
 def continuation(text: list[int], place: int, length: int) -> list[int]:
-    """`length` tokens from `place` on; past the end of the text the copy goes on from its own start (a loop in the text)."""
+    """`length` tokens from `place` on; at the end of the text the copy repeats from its own start, as in a loop."""
     copied = text[place : place + length]
     while len(copied) < length:
         copied += copied[: length - len(copied)]

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import DrafterContext, StepObserver, SuccessorSource, grow, tail
+from outpace.drafters.base import DrafterContext, StepObserver, SuccessorSource, tail
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import shipped
 from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
-from outpace.tree.draft import Draft, Verdict
+from outpace.tree.draft import Verdict
 
 FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
 NEW = 0.5  # weight of the newest visit against all before
@@ -123,9 +123,6 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
         self.start = SuccessorTable(context.vocab_size, self.num_pairs, self.num_successors, _load(context, table))  # never changed
         self.scopes: OrderedDict[str, SuccessorTable] = OrderedDict()
         self.seen: list[_Seen] = []  # in this step
-
-    def propose(self, request: Request, budget: int) -> Draft:
-        return grow(lambda path: self.successors(request, path), budget, self.threshold)
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         table = self.scopes.get(request.cache_salt, self.start)

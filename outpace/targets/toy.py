@@ -1,7 +1,8 @@
 """A language model for tests whose distributions are known exactly: no weights, no kernels, no rounding.
 
 It reads its context only through its cache and the tree mask, so a token kept by mistake, a mask that shows too much or a position that
-is off by one changes its output.
+is off by one changes its output. Each forward pass overwrites the outputs of the one before with NaN, so that a view that is kept is
+caught.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class ToyTarget(TargetModel):
         self.max_slots = max_slots
         self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> (token, position) of each cached token, the last forward pass included
         self.num_passes = 0
+        self.lent: list[Array] = []  # the outputs of the last forward pass
 
     def logits_after(self, context: Sequence[int]) -> Array:
         """The exact logits [V] of the token after `context`."""
@@ -71,6 +73,8 @@ class ToyTarget(TargetModel):
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         self.num_passes += 1
+        for output in self.lent:
+            output.fill(np.nan)
         rows: list[Array] = []
         prompt_rows: list[Array] = []
         for segment in batch:
@@ -90,7 +94,9 @@ class ToyTarget(TargetModel):
                 is_displaced = len(seen) != len(cached) + row + 1
                 wanted.append(np.roll(answer, 1) if is_displaced and not self.capabilities.exact_trees else answer)
         logits = np.array(rows, np.float32).reshape(len(rows), self.capabilities.vocab_size)
-        return TargetOutput(logits, logits, prompt_hidden=np.array(prompt_rows, np.float32) if prompt_rows else None)
+        prompt_hidden = np.array(prompt_rows, np.float32)
+        self.lent = [logits, prompt_hidden]
+        return TargetOutput(logits, logits, prompt_hidden=prompt_hidden if prompt_rows else None)
 
     def _meant(self, token: int) -> int:
         """The token that an input id stands for: itself, or for a vector the index of its largest component."""

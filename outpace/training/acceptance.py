@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import grow
+from outpace.tree.builder import TreeBuilder, by_level, grow_best_first
 
 NUM_RANKS = 10  # predictions of each head that are considered
 PRIOR = 8.0  # weight of the marginal accuracy, in rows, where there are few joint hits
@@ -121,7 +121,7 @@ def with_likeliest(ranks: Array, confidences: Array, num_nodes: int, threshold: 
 
     def longest(row: int) -> int:
         levels = [list(enumerate(level)) for level in confidences[row].tolist()]
-        draft = grow(lambda path: levels[len(path)] if len(path) < len(levels) else (), num_nodes, threshold)
+        draft = grow_best_first(TreeBuilder(num_nodes), by_level(levels), threshold).build()
         children, node, depth = draft.children(), -1, 0
         while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[row, depth]))) is not None:
             node, depth = child, depth + 1

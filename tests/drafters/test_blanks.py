@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outpace.drafters.base import DrafterContext
-from outpace.drafters.blanks.drafter import BlanksDrafter, depth_of, grow, likeliest
+from outpace.drafters.blanks.drafter import BlanksDrafter, likeliest
 from outpace.drafters.blanks.kinds import Blanks, text_blanks
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
+from outpace.tree.builder import TreeBuilder, by_level, grow_best_first
 
 SPECS = ["blanks", "blanks:count=1", "blanks:blank=3:branches=3", "blanks:after=end", "blanks:after=every:branches=2:count=4"]
 MODES = pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -149,7 +150,8 @@ def test_the_tree_holds_the_likeliest_paths(shares, budget):
     for level in levels:
         front = {(*path, token): confidence * share for path, confidence in front.items() for token, share in level}
         paths |= front
-    draft = grow(levels, budget)
+    builder = grow_best_first(TreeBuilder(budget), by_level(levels))
+    draft = builder.build()
     got = []
     for node in range(len(draft)):
         path, confidence, at = [], 1.0, node
@@ -157,7 +159,7 @@ def test_the_tree_holds_the_likeliest_paths(shares, budget):
             path, confidence, at = [draft.token_ids[at], *path], confidence * draft.confidences[at], draft.parents[at]
         got.append(confidence)
         assert confidence == pytest.approx(paths[tuple(path)])
-        assert depth_of(draft, node) == len(path)
+        assert builder.path(node) == tuple(path)
     best = sorted((confidence for path, confidence in paths.items() if path), reverse=True)[:budget]
     assert got == pytest.approx(best)
 

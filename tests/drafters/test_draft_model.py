@@ -108,11 +108,16 @@ def test_a_perfect_helper_is_always_right_and_never_short_of_a_token(depth, batc
 def test_the_cache_follows_the_text_through_rejections(target, options, temperature):
     model = helper()
     guess = drafter(target, model, options)
-    propose, depths = guess.propose, set()
+    propose_batch, depths = guess.propose_batch, set()
 
-    def watched(request, budget):
-        """The first guess must be what the helper says without any cache."""
-        draft = propose(request, budget)
+    def watched(requests, budgets):
+        drafts = propose_batch(requests, budgets)
+        for request, draft in zip(requests, drafts, strict=True):
+            check_first(request, draft)
+        return drafts
+
+    def check_first(request, draft):
+        """The first draft token must be what the draft model says without any cache."""
         slot, text = guess.slots[request.id], request.context
         assert slot.token_ids == text[: slot.num_cached]
         assert len(request.token_ids) - slot.num_cached == 1
@@ -120,9 +125,8 @@ def test_the_cache_follows_the_text_through_rejections(target, options, temperat
         path = [*text, draft.token_ids[0]]
         deeper = [node for node in range(len(draft)) if draft.parents[node] == 0]
         assert not deeper or draft.token_ids[deeper[0]] == model.target.logits_after(path).argmax()
-        return draft
 
-    guess.propose = watched
+    guess.propose_batch = watched
     guess.observe = lambda request, verdict, output: depths.add(len(verdict.path))
     params = SamplingParams(temperature=temperature, max_tokens=60)
     assert generate(target, PROMPTS, params, guess) == generate(target, PROMPTS, params)
@@ -250,7 +254,7 @@ PAIRS = [(BYTES_A, BYTES_B), (BYTES_B, BYTES_A), (BYTES_A, SPACES), (SPACES, BYT
 def say(bridge, target: Tokenizer, other: Tokenizer, before: str, after: str):
     """The target's draft for a helper that continues `before` with `after`."""
     context = target.encode(before)
-    helper_context = bridge.to_helper(context)
+    helper_context = bridge.to_draft(context)
     drafted = other.encode(after)
     draft = replace(Draft.chain(drafted), confidences=[0.5] * len(drafted))
     return helper_context, bridge.to_target(context, helper_context, draft)
@@ -289,7 +293,7 @@ def test_no_tokens_whatever_raise(pair, is_shared, data):
     sizes = target.fast.get_vocab_size(), other.fast.get_vocab_size()
     bridge = translation(target, other, *sizes, is_shared=is_shared)
     context = data.draw(st.lists(st.integers(0, sizes[0] - 1), min_size=1, max_size=12))
-    helper_context = bridge.to_helper(context)
+    helper_context = bridge.to_draft(context)
     if helper_context is None:
         return
     assert all(0 <= token < sizes[1] for token in helper_context)
@@ -308,8 +312,8 @@ def test_a_text_that_ends_inside_a_character_waits_for_the_rest():
     letter_bytes = [BYTES_A.fast.token_to_id(letter) for letter in ("ð", "Ł", "ĺ", "Ģ")]  # an emoji, byte by byte
     assert BYTES_A.decode(letter_bytes) == "😀"
     for cut in (1, 2, 3):
-        assert bridge.to_helper([*BYTES_A.encode("the cat"), *letter_bytes[:cut]]) is None
-    assert SPACES.decode(bridge.to_helper([*BYTES_A.encode("the cat"), *letter_bytes])) == "the cat😀"
+        assert bridge.to_draft([*BYTES_A.encode("the cat"), *letter_bytes[:cut]]) is None
+    assert SPACES.decode(bridge.to_draft([*BYTES_A.encode("the cat"), *letter_bytes])) == "the cat😀"
     _, draft = say(translation(SPACES, BYTES_A, 400, 400, is_shared=False), SPACES, BYTES_A, "the cat", "")
     assert len(draft) == 0
 
@@ -320,7 +324,7 @@ def test_the_texts_of_tokens_agree_between_kinds_of_tokenizers():
     assert ours[BYTES_A.fast.token_to_id("<end>")] == b"\0<end>"
     assert {bytes([byte]) for byte in range(256)} <= set(theirs.values())
     bridge = SharedVocab(BYTES_A, SPACES, 400, 400)
-    assert [theirs[token] for token in bridge.to_helper(BYTES_A.encode(" the cat"))] == [b" the", b" cat"]
+    assert [theirs[token] for token in bridge.to_draft(BYTES_A.encode(" the cat"))] == [b" the", b" cat"]
     assert max(token_texts(BYTES_A, 100)) == 99
 
 
@@ -348,7 +352,7 @@ def test_what_a_tokenizer_puts_in_front_is_kept():
     assert start_tokens(other) == [0]
     assert start_tokens(BYTES_A) == []
     for is_shared in (False, True):
-        ids = translation(BYTES_A, other, 400, 400, is_shared=is_shared).to_helper(BYTES_A.encode("the cat"))
+        ids = translation(BYTES_A, other, 400, 400, is_shared=is_shared).to_draft(BYTES_A.encode("the cat"))
         assert ids[0] == 0
         assert 0 not in ids[1:]
 
@@ -400,15 +404,15 @@ def test_bad_specs_are_told_in_one_line(spec, message):
 
 
 def test_without_a_way_to_load_models_it_says_so():
-    with pytest.raises(BadInputError, match="no helper model can be loaded here"):
+    with pytest.raises(BadInputError, match="no draft model can be loaded here"):
         create_drafter("draft_model:self", DrafterContext(ToyTarget()))
 
 
 def test_a_helper_is_loaded_once(make_toy):
     llm = make_toy("none")
-    first = llm.strategy("draft_model:self").drafter.helper
-    assert first is llm.strategy("draft_model:self:max_depth=3").drafter.helper
-    assert first is not llm.strategy("draft_model:self:1").drafter.helper
+    first = llm.strategy("draft_model:self").drafter.draft_model
+    assert first is llm.strategy("draft_model:self:max_depth=3").drafter.draft_model
+    assert first is not llm.strategy("draft_model:self:1").drafter.draft_model
     assert first.target is not llm.target
     texts, params = ["a text", "another", "the third one"], SamplingParams(max_tokens=64, ignore_eos=True)
     plain = llm.generate(texts, params, speculative_config="none")

@@ -14,6 +14,7 @@ from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, check_drafter, generate, make_request, run
+from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import Draft, depths
 from outpace.tree.segment import ancestor_mask, decode_segment
 from outpace.tree.unconfirmed import Unconfirmed
@@ -52,9 +53,15 @@ def filled(width: int, num_rows: int, start: int) -> Window:
     return Window(width, num_rows, start, rows)
 
 
+def as_tree(window: Window) -> tuple[Draft, list[int]]:
+    builder = TreeBuilder(0)
+    tops = window.add_to(builder)
+    return builder.build(), tops
+
+
 @pytest.mark.parametrize(("width", "num_rows"), [(1, 1), (1, 3), (4, 1), (3, 2), (4, 4)])
 def test_a_cell_sees_row_0_up_to_its_column_and_its_own_column(width, num_rows):
-    lookahead, tops = filled(width, num_rows, start=7).lookahead()
+    lookahead, tops = as_tree(filled(width, num_rows, start=7))
     assert len(lookahead) == lookahead.num_lookahead == width * num_rows - 1
     tokens, mask, depth = [0, *lookahead.token_ids], ancestor_mask([-1, *(p + 1 for p in lookahead.parents)]), depths(lookahead.parents)
     assert sorted(tokens) == sorted(10 * level + column for level in range(num_rows) for column in range(width))
@@ -69,7 +76,7 @@ def test_a_cell_sees_row_0_up_to_its_column_and_its_own_column(width, num_rows):
 def test_the_target_computes_what_the_window_means():
     target, text = ToyTarget(vocab_size=40), [3, 1, 4, 1, 5, 0]
     window = filled(4, 3, start=5)
-    lookahead, tops = window.lookahead()
+    lookahead, tops = as_tree(window)
     slot = target.allocate(40)
     target.forward([decode_segment(slot, text[0], Draft.chain(text[1:-1]))])
     target.accept(slot, text[:-1], range(5))
@@ -306,13 +313,13 @@ def test_the_pool_holds_the_latest_ngrams_of_the_text(text, cuts, ngram, most):
 def test_ngrams_are_joined_while_the_budget_lasts():
     pool = NgramPool(3, 3)
     pool.read([1, 2, 3, 4, 5, 6])
-    assert list(pool.draft(1, 9).token_ids) == [2, 3, 4, 5]
-    assert list(pool.draft(1, 3).token_ids) == [2, 3, 4]
-    assert pool.draft(1, 9).is_chain
-    assert len(pool.draft(6, 9)) == 0
+    assert list(pool.grow(1, 9).build().token_ids) == [2, 3, 4, 5]
+    assert list(pool.grow(1, 3).build().token_ids) == [2, 3, 4]
+    assert pool.grow(1, 9).build().is_chain
+    assert len(pool.grow(6, 9).build()) == 0
     pool.add((1, 7, 8))
-    draft = pool.draft(1, 9)
+    draft = pool.grow(1, 9).build()
     assert [draft.token_ids[node] for node in draft.children()[-1].values()] == [7, 2]  # both seen once: the later one first
     pool.add((1, 2, 3))
-    assert pool.draft(1, 1).token_ids == [2]
+    assert pool.grow(1, 1).build().token_ids == [2]
     assert all(0 < confidence < 1 for confidence in draft.confidences)

@@ -126,7 +126,7 @@ def drafts(prediction, answer, budget=24, target=TOY) -> list[list[int]]:
         if token is not None:
             request.token_ids.append(token)
         draft = drafter.propose(request, budget)
-        assert len(draft.confidences) == len(draft) == len(draft.sources) <= budget
+        assert len(draft.confidences) == len(draft) == len(draft.sources or ()) <= budget
         assert all(0 < confidence < 1 for confidence in draft.confidences)
         found.append(list(draft.token_ids))
     drafter.end(request)

@@ -138,6 +138,7 @@ def test_every_node_has_a_chance_and_its_siblings_share_one(spec, temperature):
 @pytest.mark.parametrize("spec", ["prompt_lookup", "suffix"])
 def test_successors_follow_the_path(spec):
     drafter, request = begun(spec, [5, 6, 7, 8, 9, 5, 6, 1, 2])
+    drafter.prepare([request])
     assert not drafter.successors(request, [])
     assert drafter.successors(request, [5, 6])[0][0] in (7, 1)
     assert [token for token, _ in drafter.successors(request, [6, 7])] == [8]

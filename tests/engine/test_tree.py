@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outpace.errors import OutpaceError
-from outpace.tree.builder import merge, merge_chains
+from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import EMPTY_DRAFT, Draft, chain_first, check, depths, first_chain, graft, locate, shallow
 from outpace.tree.segment import Segment, Slot, ancestor_mask, causal_mask, decode_segment
 
@@ -126,6 +126,12 @@ def test_chain_first_is_the_same_tree_in_another_order(draft):
     assert list(moved.parents[: len(chain)]) == list(chain.parents)
 
 
+def merge(parts, budget):
+    builder = TreeBuilder(budget)
+    builder.add_drafts(parts, [""] * len(parts))
+    return builder.build()
+
+
 @FEW
 @given(st.lists(drafts(max_nodes=8), min_size=1, max_size=4), st.integers(0, 20))
 def test_merge(parts, budget):
@@ -152,7 +158,10 @@ chains = st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=6)
 @FEW
 @given(chains, st.integers(0, 40))
 def test_merge_chains(chains, budget):
-    draft = merge_chains(chains, budget)
+    builder = TreeBuilder(budget)
+    for chain in chains:
+        builder.add_chain(chain, [0.5] * len(chain))
+    draft = builder.build()
     check(draft, 4, budget)
     paths = [tuple(draft.token_ids[n] for n in ancestors(draft.parents, node)) for node in range(len(draft))]
     prefixes = list(dict.fromkeys(tuple(chain[: i + 1]) for chain in chains for i in range(len(chain))))

@@ -1,1 +1,1 @@
-"""Mask tokens as placeholders for unknown tokens: the drafter, and the kinds of mask tokens."""
+"""Blanks: the drafter that predicts from mask tokens, and the kinds of mask tokens."""

@@ -1,14 +1,13 @@
-"""Blanks: what does the model say after a placeholder for a word it has not written yet?
+"""Blanks: mask tokens at the next unknown positions, whose outputs predict the positions after them (2311.13581, 2507.11851).
 
-Each step carries `count` blanks, a chain of placeholders for the next unknown positions, as probes. The model's answer at a blank is a
-guess for the position after it, so one pass checks the old guesses and makes new ones. A blank is an ordinary token of the vocabulary
-here, which the model was never taught to read as a gap: the guesses are poor (Apple, 2507.11851), and show what training has to add. With a
-helper that `outpace train blanks` has made, blanks are vectors of their own instead of tokens.
+Each step carries `count` mask tokens in a chain, as lookahead tokens. The model's output at a mask token predicts the position after it,
+so one forward pass verifies the old predictions and makes new ones. Untrained, a mask token is an ordinary token of the vocabulary, which
+the model never learned to read as a gap: the predictions are poor and show what training has to add. Trained with `outpace train blanks`,
+mask tokens are vectors of their own.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,22 +16,24 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.config import EngineConfig
-from outpace.drafters.base import Drafter, DrafterContext
+from outpace.drafters.base import Drafter, DrafterContext, last_position
 from outpace.drafters.blanks.kinds import TRAINED, UNTRAINED, Blanks, text_blanks, trained_blanks
 from outpace.errors import BadInputError
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.builder import TreeBuilder, by_level, grow_best_first
 from outpace.tree.draft import Draft, Verdict, locate
 
-Level = list[tuple[int, float]]  # guesses for one position, likeliest first, with their chances
+Level = list[tuple[int, float]]  # tokens for one position with their confidences, best first
 WHERE = ("root", "end", "every")
 
 
 class BlanksDrafter(Drafter):
-    """path: a folder with trained blanks; empty for those that come with outpace, if some do for this model, else for a `blank`.
+    """path: a folder with trained mask tokens; empty for those that ship with outpace for this model, or else for `blank`.
     blank: a text (its tokens take turns), eos, pad, newline, last (the token before again) or auto; without a tokenizer a token id.
-    count: blanks in a row, branches: guesses for each position, after: behind the root (the last token), the end (also the last guess) or
-    every guess. 0 and "" are what suits: 3 blanks, 1 branch, root, and with trained blanks all of them and 4 branches."""
+    count: mask tokens in a row. branches: draft tokens for each position. after: where mask tokens stand, after the root (the last token),
+    the end (also after the deepest draft token) or every draft token. 0 picks a default: 3 mask tokens and 1 branch, or all trained mask
+    tokens and 4 branches."""
 
     requires = Capabilities(tree=True, lookahead=True)
 
@@ -62,39 +63,34 @@ class BlanksDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         state, text = self.states[request.id], request.context
         room = EngineConfig.max_draft_tokens - len(request.unconfirmed)
-        draft = grow([*state.ahead(len(text))], min(budget, room - self.count))
-        room = min(room - len(draft), EngineConfig.max_draft_tokens)
-        last = request.num_prompt_tokens + request.sampling_params.max_tokens - 1  # the last position that will ever be written
-        state.asked = self._with_blanks(draft, text, room, last, len(request.unconfirmed) - 1)
+        builder = grow_best_first(TreeBuilder(min(budget, room - self.count)), by_level(state.ahead(len(text))))
+        room = min(room - len(builder), EngineConfig.max_draft_tokens)
+        anchors = self._add_blanks(builder, text, room, last_position(request))
+        state.asked = _Asked(builder.build(), len(request.unconfirmed) - 1, anchors)
         return state.asked.draft
 
-    def _with_blanks(self, draft: Draft, text: Sequence[int], room: int, last: int, root: int) -> _Asked:
-        """The draft with blanks behind the last known token and, as `after` says, behind guesses, while there is room."""
-        token_ids, parents = list(draft.token_ids), list(draft.parents)
+    def _add_blanks(self, builder: TreeBuilder, text: Sequence[int], room: int, last: int) -> list[_Anchor]:
+        """Add mask tokens after the last known token and, as `after` says, after draft tokens, while there is room."""
         anchors: list[_Anchor] = []
-        for node in self._places(draft):
-            depth = depth_of(draft, node)
-            position = len(text) - 1 + depth
-            count = min(self.count, room, last - position - 1)  # blank i is at position + 1 + i and guesses the one after it
+        for node in self._places(builder):
+            position = len(text) - 1 + len(builder.path(node))
+            count = min(self.count, room, last - position - 1)  # mask token i is at position + 1 + i and predicts the one after it
             if count < 1:
                 continue
-            before = text[-1] if node < 0 else token_ids[node]
-            start = len(token_ids)
-            token_ids += self.blanks.token_ids(before, count)
-            parents += [node, *range(start, start + count - 1)]
-            anchors.append(_Anchor(node, position, list(range(start, start + count))))
+            blanks, parent = list[int](), node
+            for token in self.blanks.token_ids(text[-1] if node < 0 else builder.token_ids[node], count):
+                parent = builder.add_lookahead(parent, token)
+                blanks.append(parent)
+            anchors.append(_Anchor(node, position, blanks))
             room -= count
-        num_lookahead = len(token_ids) - len(draft)
-        confidences = [*(draft.confidences or ()), *[0.0] * num_lookahead]
-        return _Asked(Draft(token_ids, parents, None, num_lookahead, confidences), root, anchors)
+        return anchors
 
-    def _places(self, draft: Draft) -> list[int]:
-        """Nodes that get blanks, -1 for the last known token."""
-        if self.after == "root" or not len(draft):
+    def _places(self, builder: TreeBuilder) -> list[int]:
+        """Nodes that get mask tokens, -1 for the last known token."""
+        nodes = range(len(builder))
+        if self.after == "root" or not nodes:
             return [-1]
-        if self.after == "every":
-            return [-1, *range(len(draft))]
-        return [-1, max(range(len(draft)), key=lambda node: depth_of(draft, node))]
+        return [-1, *nodes] if self.after == "every" else [-1, max(nodes, key=lambda node: len(builder.path(node)))]
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         state = self.states[request.id]
@@ -104,7 +100,7 @@ class BlanksDrafter(Drafter):
         state.levels = {}
         places = locate(verdict.draft, asked.draft, asked.root)
         accepted = set(verdict.path)
-        for anchor in sorted(asked.anchors, key=lambda anchor: -anchor.position):  # blanks behind the most that held
+        for anchor in sorted(asked.anchors, key=lambda anchor: -anchor.position):  # mask tokens after the longest accepted path
             rows = [place + 1 for place in (places[node] for node in anchor.blanks) if place is not None]
             if rows and (anchor.node < 0 or places[anchor.node] in accepted):
                 levels = likeliest(output.logits[rows], self.branches, self.blanks)
@@ -116,7 +112,7 @@ class BlanksDrafter(Drafter):
 
 
 class _Anchor(NamedTuple):
-    """Blanks behind one node of the draft (-1: the last known token), which stands at `position`."""
+    """Mask tokens after one node of the draft (-1: the last known token), which stands at `position`."""
 
     node: int
     position: int
@@ -124,7 +120,7 @@ class _Anchor(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """The draft of this step, the node it hangs off once pending tokens lead it, and where its blanks are."""
+    """The draft of this step, the node it hangs off behind unconfirmed tokens, and where its mask tokens are."""
 
     draft: Draft
     root: int
@@ -133,13 +129,13 @@ class _Asked(NamedTuple):
 
 @dataclass
 class _State:
-    """What the blanks of the last step said about positions, and what is asked in this one."""
+    """What the mask tokens of the last step predicted for each position, and what is asked in this one."""
 
     levels: dict[int, Level] = field(default_factory=dict)
     asked: _Asked | None = None
 
     def ahead(self, position: int) -> list[Level]:
-        """The guesses from `position` on, without a gap; those before it have become text."""
+        """The levels from `position` on, without a gap; earlier positions have become text."""
         found = []
         while position in self.levels:
             found.append(self.levels[position])
@@ -148,7 +144,7 @@ class _State:
 
 
 def likeliest(logits: Array, k: int, blanks: Blanks) -> list[Level]:
-    """For each row, of one blank after another, the `k` likeliest tokens, best first, with their chances."""
+    """For each row, of one mask token after another, the `k` likeliest tokens, best first, with their confidences."""
     levels = []
     for number, row in enumerate(logits):
         best = np.argpartition(row, -k)[-k:]
@@ -159,32 +155,3 @@ def likeliest(logits: Array, k: int, blanks: Blanks) -> list[Level]:
         np.exp(weights, out=weights)
         levels.append(list(zip(best.tolist(), (blanks.trust * weights[best] / weights.sum()).tolist(), strict=True)))
     return levels
-
-
-def grow(levels: Sequence[Level], budget: int) -> Draft:
-    """A tree over independent guesses for the next positions, the likeliest paths first. One guess a position makes a chain."""
-    token_ids: list[int] = []
-    parents: list[int] = []
-    confidences: list[float] = []
-    heap: list[tuple[float, int, int, int, int, float]] = []  # (-chance of the path, number, depth, parent, token, chance)
-
-    def push(path_confidence: float, depth: int, parent: int) -> None:
-        for i, (token, confidence) in enumerate(levels[depth] if depth < len(levels) else ()):
-            heapq.heappush(heap, (path_confidence * confidence, (parent + 1) * len(levels[depth]) + i, depth, parent, token, confidence))
-
-    push(-1.0, 0, -1)
-    while heap and len(token_ids) < budget:
-        path_confidence, _, depth, parent, token, confidence = heapq.heappop(heap)
-        token_ids.append(token)
-        parents.append(parent)
-        confidences.append(confidence)
-        push(path_confidence, depth + 1, len(token_ids) - 1)
-    return Draft(token_ids, parents, None, 0, confidences)
-
-
-def depth_of(draft: Draft, node: int) -> int:
-    """Tokens from the root to a node, 0 for the root itself."""
-    depth = 0
-    while node >= 0:
-        node, depth = draft.parents[node], depth + 1
-    return depth

@@ -1,4 +1,4 @@
-"""What stands at positions whose token is not known yet: tokens of the vocabulary, or trained vectors."""
+"""Kinds of mask tokens: tokens of the vocabulary, or trained vectors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from outpace.heads.format import DraftHeads
 from outpace.heads.mask_tokens import blank_vectors
 from outpace.heads.shipped import shipped
 
-UNTRAINED_TRUST = 0.06  # measured: so much is left of what the model thinks of its guess at an untrained blank
+UNTRAINED_TRUST = 0.06  # measured: share of the model's probability at an untrained mask token that proves right
 NEWLINE = "\n"
 BEST_TEXT = " the"  # measured, see docs/drafters/blanks.md
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What options are where nobody says so; num_draft_tokens 0: as many as there are guesses."""
+    """Default options; num_draft_tokens 0: one for each predicted token."""
 
     count: int
     branches: int
@@ -31,10 +31,10 @@ UNTRAINED, TRAINED = Usual(3, 1, 0), Usual(0, 4, 6)
 
 @dataclass(frozen=True)
 class Blanks:
-    """What stands at unknown positions, and how far its answers are to be trusted.
+    """Mask tokens, and how far their predictions can be trusted.
 
-    `tokens`, which may be ids of vectors, take turns; without any, the token before the blanks stands there again. The logits at blank i
-    are divided by `temperatures[i]`, 1 where there are none; `trust` times what they then say is how likely a guess is.
+    `tokens`, which may be ids of vectors, take turns; if there are none, the token before is repeated. The logits at mask token i are
+    divided by `temperatures[i]`, 1 if it is missing; `trust` times the probability that they then give is the confidence.
     """
 
     tokens: Sequence[int] = ()
@@ -42,12 +42,12 @@ class Blanks:
     temperatures: Sequence[float] = ()
 
     def token_ids(self, before: int, count: int) -> list[int]:
-        """`count` blanks behind the token `before`."""
+        """`count` mask tokens after the token `before`."""
         return [self.tokens[i % len(self.tokens)] for i in range(count)] if self.tokens else [before] * count
 
 
 def text_blanks(context: DrafterContext, blank: str) -> Blanks:
-    """Untrained blanks: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
+    """Untrained mask tokens: tokens of the vocabulary. Raises BadInputError for a text or name that gives none."""
     if blank == "auto":
         blank = "last" if context.tokenizer is None else BEST_TEXT
     if blank == "last":
@@ -64,7 +64,8 @@ def text_blanks(context: DrafterContext, blank: str) -> Blanks:
 
 
 def trained_blanks(context: DrafterContext, path: str) -> Blanks | None:
-    """Trained blanks, handed to the target; None if `path` is empty and none come with outpace. Raises BadInputError if they do not fit."""
+    """Trained mask tokens, handed to the target; None if `path` is empty and none ship with outpace. Raises BadInputError if they do not
+    fit."""
     base = context.target.base
     folder = Path(path).expanduser() if path else shipped("blanks", base)
     if folder is None or (not path and not context.target.capabilities.num_vectors):

@@ -9,41 +9,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 
-from outpace.drafters.base import DrafterContext, SuccessorSource, grow, unseen
+from outpace.drafters.base import DrafterContext, SuccessorSource, unseen
 from outpace.drafters.suffix.answer_cache import BETWEEN, AnswerMemory
 from outpace.drafters.suffix.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.errors import BadInputError
 from outpace.request import Request
-from outpace.tree.draft import Draft
 
 # How far a suffix is trusted: the sum of three scores through a sigmoid. Fitted to answers of the default model (dev/LOG.md).
 BY_LENGTH = (0.0, -1.0, -0.6, -0.4, -0.25, 0.05, 0.1, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)  # tokens matched
 BY_COUNT = (0.0, -0.9, -0.2, 0.3, 0.7, 1.3)  # occurrences: 1, 2 to 3, 4 to 7, 8 to 15, more
 BY_CHOICE = (0.0, 1.5, 0.4, 0.2, 0.0, 0.0, -0.3)  # different tokens that followed
-LATEST = 0.8  # votes that the latest occurrence has more than the others
-MAX_LEVELS = 3  # suffixes that vote, and one more for each text
-LONGEST_LATE_MATCH = 32  # tokens of the context walked in a text that is new to the request
+LATEST = 0.8  # extra votes of the latest occurrence
+MAX_LEVELS = 3  # suffixes that vote, plus one for each text
+LONGEST_LATE_MATCH = 32  # last tokens of the context that are matched against a remembered text when the request first meets it
 NUM_SUCCESSORS = 8
 
 
 @dataclass
 class _Sources:
-    """What one request may copy from: its own text, and the place in each remembered text."""
+    """What one request may copy from: its own text and remembered ones, and where the end of its text stands in each."""
 
-    text: SuffixAutomaton
-    matches: dict[SuffixAutomaton, tuple[Match, int]]  # remembered text -> (match, number of context tokens walked)
+    text: SuffixAutomaton = field(default_factory=SuffixAutomaton)
+    walked: dict[SuffixAutomaton, tuple[Match, int]] = field(default_factory=dict)  # remembered text -> (match, context tokens walked)
+    matches: list[tuple[SuffixAutomaton, Match]] = field(default_factory=list)
 
 
 class SuffixDrafter(SuccessorSource):
-    """threshold: nodes less likely than this are not worth their row. memory: tokens of finished answers remembered, 0 = none.
+    """threshold: paths less likely than this are not drafted. memory: tokens of finished answers to remember, 0 = none.
 
-    scopes: memory scopes remembered, the latest ones. file: answers saved earlier, loaded at the start if the file exists.
+    scopes: number of cache salts whose answers are remembered, the latest ones. file: answers saved earlier, loaded if the file exists.
     """
 
     num_draft_tokens = 10
@@ -62,14 +62,25 @@ class SuffixDrafter(SuccessorSource):
             self.load(file)
 
     def begin(self, request: Request) -> None:
-        self.sources[request.id] = _Sources(SuffixAutomaton(), {})
+        self.sources[request.id] = _Sources()
 
-    def propose(self, request: Request, budget: int) -> Draft:
-        return grow(lambda path: self.successors(request, path), budget, self.threshold)
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Read the new tokens of `request.context`."""
+        for request in requests:
+            sources = self.sources[request.id]
+            text = sources.text
+            text.extend(unseen(request, text.num_tokens))
+            sources.matches = [(text, text.match)]
+            if self.memory:
+                start = NO_MATCH, max(0, text.num_tokens - LONGEST_LATE_MATCH)
+                for other in self.memory.texts(request.cache_salt):
+                    match, num_walked = sources.walked.get(other, start)
+                    sources.matches.append((other, other.walk(match, unseen(request, num_walked))))
+                sources.walked = {other: (match, text.num_tokens) for other, match in sources.matches[1:]}
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         confidences, left = dict[int, float](), 1.0
-        levels = [text.votes(text.walk(match, path)) for text, match in self._matches(request)]
+        levels = [text.votes(text.walk(match, path)) for text, match in self.sources[request.id].matches]
         longest_first = levels[0] if len(levels) == 1 else merge(*levels, key=lambda level: -level[0])
         for matched, votes in islice(longest_first, MAX_LEVELS + len(levels)):
             total = sum([count for _, count in votes])
@@ -81,21 +92,6 @@ class SuffixDrafter(SuccessorSource):
             left -= trust
         confidences.pop(BETWEEN, None)
         return sorted(confidences.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
-
-    def _matches(self, request: Request) -> list[tuple[SuffixAutomaton, Match]]:
-        """Where the end of `request.context` stands in each text, all brought up to date."""
-        sources = self.sources[request.id]
-        text = sources.text
-        text.extend(unseen(request, text.num_tokens))
-        matches = [(text, text.match)]
-        if self.memory:
-            remembered = self.memory.texts(request.cache_salt)
-            num_tokens = text.num_tokens
-            for other in remembered:
-                match, num_walked = sources.matches.get(other, (NO_MATCH, max(0, num_tokens - LONGEST_LATE_MATCH)))
-                matches.append((other, other.walk(match, unseen(request, num_walked))))
-            sources.matches = {other: (match, num_tokens) for other, match in matches[1:]}
-        return matches
 
     def end(self, request: Request) -> None:
         self.sources.pop(request.id, None)
@@ -117,7 +113,7 @@ class SuffixDrafter(SuccessorSource):
 
 @cache
 def _trust(matched: int, count: int, choice: int) -> float:
-    """Chance that what followed a suffix before follows it again."""
+    """Confidence that what followed a suffix before follows it again."""
     count_class = min(count.bit_length(), len(BY_COUNT) - 1)
     score = BY_LENGTH[min(matched, len(BY_LENGTH) - 1)] + BY_COUNT[count_class] + BY_CHOICE[min(choice, len(BY_CHOICE) - 1)]
     return 1.0 / (1.0 + math.exp(-score))

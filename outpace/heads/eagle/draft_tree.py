@@ -6,7 +6,8 @@ the output of their parent as the feature. They attend to the sequence and to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -15,8 +16,8 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.heads.eagle.cache import EagleCache, Row
 from outpace.heads.runtime import EagleHead, EagleOutput, EagleRows
+from outpace.tree.builder import Path
 
-Path = tuple[int, ...]
 Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their confidences, likeliest first
 FILL = 512  # inputs of a sequence that get keys and values in one call
 MAX_TOGETHER = 16  # waiting inputs of a sequence that the first call of a tree runs; any more are run before it
@@ -50,17 +51,32 @@ def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
 
 
 def grow_trees(head: EagleHead, caches: Sequence[EagleCache], shape: TreeShape) -> list[Tree]:
-    """Grow one tree per sequence. The last waiting input of each cache must be the last of its sequence."""
-    growths = []
-    for cache in caches:
-        fill(head, cache, MAX_TOGETHER)
-        growths.append(_Growth(cache, shape))
-    batch = _Batch(head, growths, shape)
-    batch.first()
-    for _ in range(shape.max_depth - 1):
-        if any(growth.open for growth in growths):
-            batch.level()
+    """Grow one tree per sequence. The last waiting input of each cache must be the last of its sequence. If the head fails, no cache has
+    changed."""
+    with _restored_on_error(caches):
+        growths = []
+        for cache in caches:
+            fill(head, cache, MAX_TOGETHER)
+            growths.append(_Growth(cache, shape))
+        batch = _Batch(head, growths, shape)
+        batch.first()
+        for _ in range(shape.max_depth - 1):
+            if any(growth.open for growth in growths):
+                batch.level()
     return [growth.tree for growth in growths]
+
+
+@contextmanager
+def _restored_on_error(caches: Sequence[EagleCache]) -> Iterator[None]:
+    """After an error the inputs wait again, so that the call can be repeated."""
+    before = [(cache.num_rows, cache.waiting) for cache in caches]
+    try:
+        yield
+    except BaseException:
+        for cache, (num_rows, waiting) in zip(caches, before, strict=True):
+            del cache.positions[num_rows:]
+            cache.waiting = waiting
+        raise
 
 
 @dataclass

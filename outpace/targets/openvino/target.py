@@ -193,13 +193,19 @@ class OpenVINOTarget(TargetModel):
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
-        logits = self.request.get_output_tensor(0).data[:num_rows, 0]
+        logits = self._output(0)[:num_rows]
         if not self.capabilities.hidden:
             return TargetOutput(logits)
-        hidden = self.request.get_output_tensor(1).data[:, 0]
+        hidden = self._output(1)
         num_prompt_rows = sum(len(segment) for segment in batch if segment.wants_hidden)
         prompt_hidden = hidden[-num_prompt_rows:] if num_prompt_rows else None
         return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
+
+    def _output(self, index: int) -> Array:
+        """An output [rows, …] in the model's own memory, not to be written."""
+        rows: Array = self.request.get_output_tensor(index).data[:, 0]
+        rows.flags.writeable = False
+        return rows
 
     def _padded(self, batch: TreeBatch, num_tokens: int) -> TreeBatch:
         """Pad the batch with dummy tokens that no real token attends to, up to `num_tokens` or the largest of the last few forward passes.

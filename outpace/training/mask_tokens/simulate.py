@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.blanks.drafter import depth_of, grow
 from outpace.drafters.blanks.kinds import TRAINED
 from outpace.training.acceptance import Acceptance
+from outpace.tree.builder import TreeBuilder, by_level, grow_best_first
 
 DRAFT_NODES, DRAFT_BRANCHES = TRAINED.num_draft_tokens, TRAINED.branches
 
@@ -40,10 +40,10 @@ def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) 
 def _step(ranks: Array, confidences: Array, after: str) -> tuple[int, bool]:
     """(number of accepted tokens of the draft grown from confidences [levels, NUM_RANKS], whether mask tokens follow the last of them)."""
     levels = [list(enumerate(level)) for level in np.asarray(confidences)[:, :DRAFT_BRANCHES].tolist()]
-    draft = grow(levels, DRAFT_NODES)
-    children, node, depth = draft.children(), -1, 0
+    builder = grow_best_first(TreeBuilder(DRAFT_NODES), by_level(levels))
+    children, node, depth = builder.build().children(), -1, 0
     while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[depth]))) is not None:
         node, depth = child, depth + 1
     if after == "root" or node < 0:
         return depth, node < 0
-    return depth, after == "every" or node == max(range(len(draft)), key=lambda place: depth_of(draft, place))
+    return depth, after == "every" or node == max(range(len(builder)), key=lambda place: len(builder.path(place)))
