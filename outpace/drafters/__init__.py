@@ -1,4 +1,4 @@
-"""The table of drafters. A new drafter is one new file here and one line in DRAFTERS; `spec` reads what users type."""
+"""The table of drafters. A new drafter is one new file here and one line in DRAFTERS; `spec` parses what users type."""
 
 DRAFTERS = {
     "none": "outpace.drafters.none:NoDrafter",
@@ -14,5 +14,5 @@ DRAFTERS = {
     "eagle": "outpace.drafters.eagle:EagleDrafter",
 }
 ENTRY_POINT_GROUP = "outpace.drafters"
-AUTO = "auto"  # auto[:SPEC]: drafters that guess as much as pays; SPEC is what it draws from
+AUTO = "auto"  # auto[:SPEC]: drafts what the cost model says is worth verifying, with the drafters of SPEC
 AUTO_DRAFTERS = "suffix+recycling"

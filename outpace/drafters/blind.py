@@ -1,7 +1,7 @@
-"""Blind guessing: the floor that shows why guesses must be educated, and a measurement of what verification itself costs.
+"""Blind drafting: the floor that other drafters are compared with, and a way to measure the cost of verification itself.
 
-`random` draws every token uniformly from the vocabulary: one in 50,000 is right. `frequent` guesses the tokens seen most
-often in this prompt and answer, side by side as the next token (a chain where the target has no trees).
+`random` draws every token uniformly from the vocabulary: one in 50,000 is accepted. `frequent` drafts the tokens seen most often in this
+prompt and answer, side by side as the next token (a chain on targets without trees).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where has this word pair (or longer n-gram) occurred before? Tables over a growing text, extended in O(1) a token."""
+"""Finds earlier occurrences of n-grams: tables over a growing text, extended in O(1) per token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class NgramTables:
     """For every n-gram of the text so far, up to `longest` tokens, the places right after it, latest last.
 
-    The n-gram at the very end of the text has no place yet, so looking up the end of the text never finds itself.
+    The n-gram at the very end of the text has no place after it, so looking up the end of the text never finds itself.
     """
 
     longest: int

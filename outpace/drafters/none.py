@@ -1,4 +1,4 @@
-"""Plain decoding as a drafter that never guesses: the baseline runs in the same engine, through the same code."""
+"""Plain decoding as a drafter that drafts nothing: the baseline runs in the same engine, through the same code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from outpace.tree.draft import EMPTY_DRAFT, Draft
 
 
 class NoDrafter(Drafter):
-    """Never guesses."""
+    """Drafts nothing."""
 
     num_draft_tokens = 0
 

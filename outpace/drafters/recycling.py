@@ -1,10 +1,10 @@
-"""Token recycling (2408.08696): what the model thought of next, the last times it saw this token, or this pair of tokens.
+"""Token recycling (2408.08696): drafts what the model found likeliest the last times it saw this token, or this pair of tokens.
 
-Every verified row, accepted or not, says which tokens the model found likeliest after the row's token. A table keeps those,
-with their probabilities, by the row's token, and by the token and the one before it, which knows more and has seen less.
-Repeated visits are averaged. A tree is grown best first. The table outlives requests, so it gets better with use; it starts with
-what usually follows in the model's answers, if such a table comes with outpace or is given (`outpace train recycling`), else empty, and
-then guesses nothing. What one memory scope has taught never serves another.
+Every row of a forward pass, accepted or not, shows which tokens the model found likeliest after the row's token. A table keeps these with
+their probabilities, by the row's token alone, and by the pair with the token before it, which is more specific but seen less often.
+Repeated visits are averaged. A tree is grown best first. The table outlives requests, so it improves with use. It starts with what usually
+follows in the model's answers if such a table ships with outpace or is given (`outpace train recycling`), else empty; an empty table
+drafts nothing. What is learned under one cache salt never serves another.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.draft import Verdict
 
-FOLDS = 64  # the vocabulary is searched column by column, each of so many tokens
-NEW = 0.5  # weight of the newest visit against all before
-PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest chance is c is trusted to a + b * c
+FOLDS = 64  # tokens per column; the vocabulary is searched column by column
+NEW = 0.5  # weight of the newest visit against all earlier ones
+PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest confidence is c is trusted to a + b * c
 
 
 class SuccessorTable:
-    """key -> the `width` likeliest next tokens and their chances, best first.
+    """key -> the `width` likeliest next tokens and their confidences, best first.
 
-    Keys below `num_singles` (single tokens) have a slot of their own, and so have the pairs that `start` knows, with which the table
-    begins. All others (pairs) share `num_shared` slots, where the newest stays.
+    Keys below `num_singles` (single tokens) have a slot of their own, and so have the pairs of `start`, the initial content. All other
+    pairs share `num_shared` slots, where the newest stays.
     """
 
     def __init__(self, num_singles: int, num_shared: int, width: int, start: Successors | None = None):
@@ -44,7 +44,7 @@ class SuccessorTable:
         self.pairs = np.empty(0, np.int64) if start is None else start.keys[np.searchsorted(start.keys, num_singles) :]
         self.num_own = num_singles + len(self.pairs)
         self.keys = np.full(self.num_own + num_shared, -1, np.int64)
-        self.entries = np.zeros((self.num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; chances
+        self.entries = np.zeros((self.num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; confidences
         if start is not None:
             slots = self._slots(start.keys)
             self.keys[slots] = start.keys
@@ -52,13 +52,13 @@ class SuccessorTable:
             self.entries[slots, :, : known.shape[2]] = known
 
     def copy(self) -> SuccessorTable:
-        """A table that begins where this one is now."""
+        """A table of its own with the same content."""
         twin = copy(self)
         twin.keys, twin.entries = self.keys.copy(), self.entries.copy()
         return twin
 
     def get(self, key: int) -> tuple[list[int], list[float]]:
-        """(tokens, chances) of a key; empty lists if it is not there."""
+        """(tokens, confidences) of a key; empty lists if it is not there."""
         slot = key
         if key >= self.num_singles:
             place = int(self.pairs.searchsorted(key))
@@ -67,15 +67,15 @@ class SuccessorTable:
         if self.keys[slot] != key:
             return [], []
         tokens, confidences = self.entries[slot].tolist()
-        num_reusable_prefix = len(confidences) - confidences.count(0.0)  # a table may be wider than what it began with
-        return [int(token) for token in tokens[:num_reusable_prefix]], confidences[:num_reusable_prefix]
+        num_known = len(confidences) - confidences.count(0.0)  # an entry may be narrower than the table
+        return [int(token) for token in tokens[:num_known]], confidences[:num_known]
 
     def update(self, keys: Array, tokens: Array, confidences: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
         slots = self._slots(keys)
         is_known = (self.keys[slots] == keys)[:, None]
-        known_tokens, known_chances = self.entries[slots].swapaxes(0, 1)
-        old = np.where(is_known, (1 - NEW) * known_chances, 0)
+        known_tokens, known_confidences = self.entries[slots].swapaxes(0, 1)
+        old = np.where(is_known, (1 - NEW) * known_confidences, 0)
         same = known_tokens[:, :, None] == tokens[:, None, :]
         new = np.where(is_known, NEW * confidences, confidences) + (same * old[:, :, None]).sum(axis=1)
         old[same.any(axis=2)] = 0
@@ -93,7 +93,7 @@ class SuccessorTable:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a step of one request teaches: `keys[i]` is followed by what `logits[rows[i]]` says."""
+    """What a step of one request teaches: `logits[rows[i]]` predict what follows `keys[i]`. The view is dropped at the end of the step."""
 
     scope: str
     logits: Array
@@ -102,12 +102,12 @@ class _Seen:
 
 
 class RecyclingDrafter(SuccessorSource, StepObserver):
-    """successors: kept for each entry. pairs: slots for pairs of tokens beside those that the table began with. scopes: memory scopes kept,
-    the latest used ones. threshold: nodes less likely than this are not worth their row. table: what every scope begins with, a folder
-    with a table for this model; empty for the one that comes with outpace, if there is one; "none" for an empty table.
+    """successors: kept for each entry. pairs: slots for pairs of tokens beside those of the initial table. scopes: number of cache salts
+    with a table of their own, the latest used ones. threshold: paths less likely than this are not drafted. table: the initial table, a
+    folder with a table for this model; empty for the one that ships with outpace, if there is one; "none" for an empty table.
 
-    A scope takes 8 * successors + 8 bytes for each token of the vocabulary, each pair it began with and each slot for pairs: for the
-    default model, beginning with 65,536 pairs, 10.6 MB; 8 scopes and the table itself 95 MB. It is copied when the scope first learns.
+    A table takes 8 * successors + 8 bytes for each token of the vocabulary, each initial pair and each slot for pairs: 10.6 MB for the
+    default model with 65,536 initial pairs, 95 MB for 8 scopes and the initial table. A scope's table is copied when it first learns.
     """
 
     requires = Capabilities(tree=True)
@@ -141,7 +141,7 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         rows = output.token_ids
-        on_path = [0, *(node + 1 for node in verdict.path)]  # written last, so that they win over guesses of the same token
+        on_path = [0, *(node + 1 for node in verdict.path)]  # written last, so that they win over rejected nodes of the same token
         order = [*sorted(set(range(len(rows))).difference(on_path)), *on_path]
         before = self._before(request, verdict, rows)
         paired = [row for row in order if before[row] >= 0]
@@ -172,12 +172,12 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
     def _pair(self, before: int, token: int) -> int:
         """The key of a pair of tokens, larger than that of any single token.
 
-        Vocabularies are often multiples of a power of 2; an odd number of slots spreads the pairs still.
+        Vocabularies are often multiples of a power of 2; an odd number of slots spreads their pairs evenly.
         """
         return pair_key(before, token, self.vocab_size)
 
     def _table(self, scope: str) -> SuccessorTable:
-        """The table of a scope, made if need be; the scope that has not learnt for the longest time is forgotten."""
+        """The table of a scope, created on demand; the scope that has not learned for the longest time is forgotten."""
         if scope not in self.scopes:
             self.scopes[scope] = self.start.copy()
         self.scopes.move_to_end(scope)
@@ -187,25 +187,25 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
 
 
 def _load(context: DrafterContext, table: str) -> Successors | None:
-    """What the tables begin with. Raises BadInputError for a folder that has no table for this model."""
+    """The initial table. Raises BadInputError for a folder without a table for this model."""
     base = context.target.base
     folder = Path(table).expanduser() if table else shipped("recycling", base)
     if table == "none" or folder is None:
         return None
     if base is None:
         raise BadInputError("recycling: this target does not say which model it runs, so no table can be known to fit")
-    helper = DraftHeads.from_pretrained(folder, base)
+    loaded = DraftHeads.from_pretrained(folder, base)
     try:
-        return Successors.of(helper)
+        return Successors.of(loaded)
     except BadInputError as error:
         raise BadInputError(f"recycling: the table in {folder} does not fit: {error}") from error
 
 
 def likeliest(blocks: Sequence[Array], k: int) -> tuple[Array, Array]:
-    """(tokens [rows, k], chances [rows, k]) of the k largest logits of each row of all blocks [.., V], best first.
+    """(tokens [rows, k], confidences [rows, k]) of the k largest logits of each row of all blocks [.., V], best first.
 
-    Chances are probabilities over the whole row; of a long row only the largest token of each column counts into its sum, which is
-    where the mass is. Every row of every step passes here, so each look at the logits counts.
+    Confidences are probabilities over the whole row; in long rows only the largest token of each column counts towards the sum, which is
+    where the mass is. This runs on every row of every step, so each read of the logits counts.
     """
     size = blocks[0].shape[1]
     width = size // FOLDS  # column c has the tokens c, c + width, c + 2 * width, …

@@ -1,7 +1,7 @@
-"""Every way of guessing. A new drafter is one new file here and one line in DRAFTERS.
+"""Drafter specs: parses what users type, and builds the drafter.
 
 A spec is `name`, `name:ARGUMENT:key=value:key=value`, `module:Class` for your own class, or several of these as `a+b+c`. The
-argument, which may have colons of its own, is the first option. Installed packages may add names through the entry point group
+argument, which may contain colons, is the first option. Installed packages may add names through the entry point group
 `outpace.drafters`.
 """
 
@@ -90,7 +90,7 @@ def _import_named(module: str) -> ModuleType:
 
 
 def is_adaptive(text: str) -> bool:
-    """Is this spec `auto` or `auto:SPEC`?"""
+    """Whether this spec is `auto` or `auto:SPEC`."""
     return text.strip().partition(":")[0] == AUTO
 
 
@@ -102,20 +102,20 @@ def prefixed(name: str, text: str) -> str:
 
 
 def parse_specs(text: str) -> list[DrafterSpec]:
-    """The parts of `a+b+c`, or of what `auto` draws from. Raises BadInputError for an unknown name."""
+    """The parts of `a+b+c`, or of the SPEC of `auto:SPEC`. Raises BadInputError for an unknown name."""
     if is_adaptive(text):
         text = text.strip().partition(":")[2] or AUTO_DRAFTERS
     return [parse_spec(part) for part in text.split("+")]
 
 
 def check_specs(text: str) -> None:
-    """Raise BadInputError for a spec that no target could run: unknown names, unknown or malformed options, a missing argument."""
+    """Raise BadInputError for a spec that is wrong for every target: unknown names, unknown or malformed options, a missing argument."""
     for spec in parse_specs(text):
         _typed_options(spec, load_class(spec))
 
 
 def create_drafter(text: str, context: DrafterContext) -> Drafter:
-    """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or a target that lacks what it needs."""
+    """Build a drafter, or a combination, from its spec. Raises BadInputError for unknown options or missing capabilities of the target."""
     specs = parse_specs(text)
     parts = [_create(spec, context) for spec in specs]
     if len(parts) == 1 and not is_adaptive(text):
@@ -166,8 +166,8 @@ def _parameters(found: type[Drafter]) -> dict[str, inspect.Parameter]:
 
 
 def usage(name: str) -> str:
-    """How a spec of this drafter starts: its name, and the argument it cannot do without, as in `draft_model:PATH`; `medusa[:PATH]` does
-    without where a trained helper comes with outpace."""
+    """How a spec of this drafter starts: its name and a required argument, as in `draft_model:PATH`. In `medusa[:PATH]` it is optional
+    because trained heads ship with outpace for some models."""
     if name == AUTO:
         return f"{AUTO}[:SPEC]"
     found = load_class(parse_spec(name))
@@ -176,14 +176,14 @@ def usage(name: str) -> str:
 
 
 def ready_drafters(base: Base | None = None) -> list[str]:
-    """The specs that need no argument: those of the table, and auto. This is what "all drafters" means. With the model that is to run, the
-    drafters whose trained helper for it comes with outpace count too."""
+    """The specs that need no argument, those of the table and auto; this is what "all drafters" means. `base`: also those whose trained
+    heads for this model ship with outpace."""
     names = [name for name in DRAFTERS if usage(name) == name or shipped(load_class(parse_spec(name)).heads_kind, base)]
     return [*names, AUTO]
 
 
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
-    """(name, first line of the module's docstring, options with defaults) of every drafter in the table; without what `usage` shows."""
+    """(name, first line of the module's docstring, options with defaults) of every drafter in the table; without a required argument."""
     entries = []
     for name, location in DRAFTERS.items():
         module = import_module(location.partition(":")[0])
@@ -192,5 +192,9 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
         entries.append((name, (module.__doc__ or "").strip().splitlines()[0], options))
     return [
         *entries,
-        (AUTO, f"As much as pays on this machine, from all the drafters of SPEC (default {AUTO_DRAFTERS}, and shipped heads).", {}),
+        (
+            AUTO,
+            f"Drafts what is worth verifying on this machine, with all drafters of SPEC (default {AUTO_DRAFTERS}, and shipped heads).",
+            {},
+        ),
     ]

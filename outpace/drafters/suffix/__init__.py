@@ -1,1 +1,1 @@
-"""Suffix decoding: the drafter, its automaton, and the answers it remembers."""
+"""Suffix decoding: the drafter, its automaton, and the cache of finished answers."""

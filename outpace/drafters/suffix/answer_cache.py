@@ -1,4 +1,4 @@
-"""Finished answers as a source of guesses for later ones: bounded, separate for each scope, saved and loaded on request."""
+"""Finished answers as a source for later drafts: bounded, separate for each scope (cache salt), saved and loaded on request."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Generation:
 
 
 class AnswerMemory:
-    """The latest `num_tokens` tokens of answers, at most, of each of the `num_scopes` scopes that answered last.
+    """At most the latest `num_tokens` tokens of answers for each of the `num_scopes` scopes used last.
 
-    A scope has two generations of at most half the tokens each. When the younger is full, the older is dropped: an automaton
-    cannot forget, and building a new one over everything now and then would stop all requests for a moment.
-    Scopes are known by a hash only, as they may be secrets (API keys).
+    A scope has two generations of at most half the tokens each. When the younger is full, the older is dropped: an automaton cannot
+    forget, and rebuilding it from time to time would block all requests for a moment. Scopes are stored as hashes only, because they may be
+    secrets (API keys).
     """
 
     def __init__(self, num_tokens: int, vocab_size: int, num_scopes: int = 8):
@@ -49,7 +49,7 @@ class AnswerMemory:
         return [generation.text for generation in self.scopes.get(_hashed(scope), ())]
 
     def add(self, scope: str, token_ids: Sequence[int]) -> None:
-        """Remember an answer; the oldest ones are forgotten for it."""
+        """Remember an answer; the oldest ones make room for it."""
         self._add(_hashed(scope), token_ids)
 
     def _add(self, key: str, token_ids: Sequence[int]) -> None:
@@ -64,7 +64,7 @@ class AnswerMemory:
             self.scopes.popitem(last=False)
 
     def save(self, path: Path) -> None:
-        """Write everything to a JSON file that only its owner can read; a crash leaves the old file. Raises BadInputError."""
+        """Write everything to a JSON file that only its owner can read; after a crash the old file is intact. Raises BadInputError."""
         scopes = {key: [answer for one in generations for answer in one.answers] for key, generations in self.scopes.items()}
         data = {"format": FORMAT, "version": VERSION, "vocab_size": self.vocab_size, "scopes": scopes}
         temporary = None
@@ -81,7 +81,7 @@ class AnswerMemory:
             raise BadInputError(f"cannot write the answers to {path}: {error.strerror or error}") from error
 
     def load(self, path: Path) -> None:
-        """Replace everything by what a file holds. Raises BadInputError, and then changes nothing."""
+        """Replace everything by the contents of a file. Raises BadInputError and then changes nothing."""
         try:
             data = json.loads(path.read_text("utf-8"))
         except OSError as error:

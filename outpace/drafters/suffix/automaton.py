@@ -1,8 +1,8 @@
-"""A suffix automaton: every substring of a growing text, in O(1) time and memory a token, whatever the length of the text.
+"""A suffix automaton: every substring of a growing text, in O(1) time and memory per token, whatever the length of the text.
 
-A state stands for the substrings that occur at the same places; its link is the longest suffix that occurs at more places.
-Walking along the links from the end of the text visits its suffixes from long to short: a language model of this text with all
-orders at once. Construction: Blumer et al. 1985; as a drafter: SAM decoding (2411.10666).
+A state stands for the substrings that occur at the same places; its link leads to its longest suffix that occurs at more places. Following
+the links from the end of the text visits its suffixes from long to short: a language model of this text with all orders at once.
+Construction: Blumer et al. 1985; as a drafter: SAM decoding (2411.10666).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-NUM_LATEST = 16  # successors of a state that are looked at, the latest ones
+NUM_LATEST = 16  # successors of a state that are considered, the latest ones
 NUM_REFRESHED = 16  # suffixes of the text whose counts a new token updates, the longest ones
 
 Match = tuple[int, int]  # (state, number of tokens matched)
@@ -51,7 +51,7 @@ class SuffixAutomaton:
         self.num_tokens += 1
 
     def _split(self, place: int, token: int, known: int) -> int:
-        """`known` also stands for longer substrings that end at fewer places: give the short ones a state of their own."""
+        """Give the shorter substrings of `known` a state of their own: its longer ones end at fewer places."""
         following, link = self.following, self.link
         state = len(following)
         following.append(dict(following[known]))
@@ -65,7 +65,7 @@ class SuffixAutomaton:
         return state
 
     def _refresh(self, place: int, token: int) -> None:
-        """Suffixes that have been followed by the token before: it is their latest successor now."""
+        """Make the token the latest successor of those suffixes that it has followed before."""
         following, link, count = self.following, self.link, self.count
         counted = -1
         for _ in range(NUM_REFRESHED):

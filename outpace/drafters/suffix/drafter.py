@@ -1,8 +1,8 @@
 """Suffix decoding (2411.04975, 2411.10666): every place where the end of the text has occurred before votes on what comes next.
 
-A suffix automaton finds the longest suffix that has occurred before, and its shorter ones; what followed them, counted, is a
-language model of this text in which longer suffixes weigh more. A tree is grown from it best first, so long certain copies
-become chains and uncertain spots become branches.
+A suffix automaton finds the longest suffix that has occurred before, and its shorter ones. Counts of what followed them make a language
+model of this text in which longer suffixes weigh more. A tree is grown from it best first, so long certain copies become chains and
+uncertain spots become branches.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from outpace.drafters.suffix.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.errors import BadInputError
 from outpace.request import Request
 
-# How far a suffix is trusted: the sum of three scores through a sigmoid. Fitted to answers of the default model (dev/LOG.md).
+# Trust in a suffix: the sigmoid of the sum of three scores, fitted to answers of the default model (dev/LOG.md).
 BY_LENGTH = (0.0, -1.0, -0.6, -0.4, -0.25, 0.05, 0.1, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)  # tokens matched
 BY_COUNT = (0.0, -0.9, -0.2, 0.3, 0.7, 1.3)  # occurrences: 1, 2 to 3, 4 to 7, 8 to 15, more
-BY_CHOICE = (0.0, 1.5, 0.4, 0.2, 0.0, 0.0, -0.3)  # different tokens that followed
+BY_CHOICE = (0.0, 1.5, 0.4, 0.2, 0.0, 0.0, -0.3)  # number of different tokens that followed
 LATEST = 0.8  # extra votes of the latest occurrence
 MAX_LEVELS = 3  # suffixes that vote, plus one for each text
 LONGEST_LATE_MATCH = 32  # last tokens of the context that are matched against a remembered text when the request first meets it
