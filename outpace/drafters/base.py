@@ -52,7 +52,8 @@ class Drafter(ABC):
     """Proposes draft tokens for many requests; keeps its state per request between `begin` and `end`.
 
     A wrong draft token costs time, never text. Options arrive as keyword arguments from the spec `name:key=value:key=value`.
-    What only some drafters need is in the mixins below: `PromptObserver`, `SuccessorSource`, `ResetObserver`, `StepObserver`.
+    What only some drafters need is in the mixins below: `PromptObserver`, `SuccessorSource`, `CostlyDrafter`, `ResetObserver`,
+    `StepObserver`.
     """
 
     requires: Capabilities = Capabilities()
@@ -129,6 +130,14 @@ class SuccessorSource(Drafter):
         """As in Drafter. Afterwards `successors` may be asked about these requests."""
         self.prepare(requests)
         return super().propose_batch(requests, budgets)
+
+
+class CostlyDrafter(Drafter):
+    """A drafter whose proposals take forward passes of their own. A combination asks it only where the others promise less."""
+
+    @abstractmethod
+    def net_gain(self) -> float:
+        """Accepted tokens that a proposal can be expected to bring, less the tokens that could be decoded in the time it takes."""
 
 
 class ResetObserver(Drafter):

@@ -1,7 +1,8 @@
 """Several drafters as one tree: `a+b+c`. Earlier ones come first, equal nodes are merged, later ones use the budget that is left.
 
 Drafters that can name the successors of any path (`SuccessorSource`) continue each other's nodes. Under `auto` there is no order: the
-tree is grown best first from all of them at once, and the controller chooses.
+tree is grown best first from all of them at once, and the controller chooses. A draft model (`CostlyDrafter`) is asked last, and only
+where the others promise less than it usually gains.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Collection, Sequence
 from operator import itemgetter
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
+from outpace.drafters.base import CostlyDrafter, Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.builder import Path, TreeBuilder, grow_best_first
-from outpace.tree.draft import Draft, Verdict
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict
 
 THRESHOLD = 0.03  # paths less likely than this are not drafted
 MIN_EXPANDED = 0.08  # paths less likely than this get no successors: hardly any of these would be worth a row
@@ -64,26 +65,38 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
         return self.propose_batch([request], [budget])[0]
 
     def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
-        names: list[str] = []
-        proposals: list[list[Draft]] = []
+        proposals: list[list[tuple[str, Draft]]] = [[] for _ in requests]
         sources: Sources = []
+        costly: list[tuple[CostlyDrafter, str]] = []
         for part, name in self._awake():
+            if isinstance(part, CostlyDrafter):
+                costly.append((part, name))
+                continue
             if isinstance(part, SuccessorSource):
                 sources.append((part, name))
             started = time.perf_counter()
             if isinstance(part, SuccessorSource) and not self.is_ordered:
                 part.prepare(requests)
             else:
-                names.append(name)
-                proposals.append(part.propose_batch(requests, budgets))
+                for found, draft in zip(proposals, part.propose_batch(requests, budgets), strict=True):
+                    found.append((name, draft))
             self._add_time(name, started)
-        by_request = zip(requests, budgets, *proposals, strict=True)
-        return [self._tree(request, budget, drafts, names, sources) for request, budget, *drafts in by_request]
+        trees = [self._tree(request, budget, found, sources) for request, budget, found in zip(requests, budgets, proposals, strict=True)]
+        for part, name in costly:
+            asked = [i for i, tree in enumerate(trees) if _promise(tree) < part.net_gain()]
+            if asked:
+                started = time.perf_counter()
+                drafts = part.propose_batch([requests[i] for i in asked], [budgets[i] for i in asked])
+                self._add_time(name, started)
+                for i, draft in zip(asked, drafts, strict=True):
+                    proposals[i].insert(0, (name, draft))  # what is worth its time is not crowded out
+                    trees[i] = self._tree(requests[i], budgets[i], proposals[i], sources)
+        return trees
 
-    def _tree(self, request: Request, budget: int, drafts: Sequence[Draft], names: Sequence[str], sources: Sources) -> Draft:
+    def _tree(self, request: Request, budget: int, proposals: Sequence[tuple[str, Draft]], sources: Sources) -> Draft:
         """One request's drafts as one tree, continued with the likeliest further nodes."""
         builder = TreeBuilder(budget)
-        builder.add_drafts(drafts, names)
+        builder.add_drafts([draft for _, draft in proposals], [name for name, _ in proposals])
         if sources and not builder.num_lookahead:
             grow_best_first(builder, lambda path: self._successors(sources, request, path), THRESHOLD, MIN_EXPANDED)
         return builder.build()
@@ -136,3 +149,12 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
                     found[token] = (token, known[1] + left * confidence, f"{known[2]}+{name}")
             left = max(0.0, left - left * sum(confidence for _, confidence in successors))
         return sorted(found.values(), key=itemgetter(1), reverse=True)
+
+
+def _promise(tree: Draft) -> float:
+    """Accepted tokens that a tree promises: the sum of its path confidences."""
+    paths: list[float] = []
+    for node in range(len(tree) - tree.num_lookahead):
+        parent, confidence = tree.parents[node], UNKNOWN_CONFIDENCE if tree.confidences is None else tree.confidences[node]
+        paths.append(confidence * (1.0 if parent < 0 else paths[parent]))
+    return sum(paths)

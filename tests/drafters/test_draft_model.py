@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from outpace import LLM, SamplingParams
 from outpace.drafters.base import DrafterContext, DraftModel
 from outpace.drafters.draft_model.drafter import likeliest
+from outpace.drafters.draft_model.price import DraftPrice
 from outpace.drafters.draft_model.vocab_mapping import Reencoded, SameVocab, SharedVocab, start_tokens, token_texts, translation
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
@@ -174,8 +175,9 @@ def test_drafting_stops_where_a_pass_of_the_helper_costs_more_than_it_may_bring(
         draft = drafter(target, replace(helper(), pass_cost=cost)).propose(request, 7)
         lengths.append(len(draft))
         paths = np.cumprod(draft.confidences)
-        assert all(paths[:-1] >= min(cost, 0.9))  # every node but the last was worth another pass
-        assert len(draft) == 7 or paths[-1] < min(cost, 0.9)
+        least = DraftPrice(cost).min_confidence
+        assert all(paths[:-1] >= least)  # every node but the last was worth another pass
+        assert len(draft) == 7 or paths[-1] < least
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] == 7
     assert lengths[-1] >= 1
@@ -497,7 +499,7 @@ def test_live_models_lend_their_first_layers(spec, temperature):
     if ":self:min_confidence" in spec and temperature == 0:
         assert lengths == [pytest.approx(8.0)] * 3
     else:
-        part = next(iter(llm.strategies.helpers.values())).target.model
+        part = next(iter(llm.strategies.draft_models.values())).target.model
         own = {p.data_ptr() for p in llm.target.model.parameters()}
         assert {p.data_ptr() for p in part.parameters()} <= own
 
@@ -527,7 +529,7 @@ def test_converted_models_lend_their_first_layers(converted_llm, spec, temperatu
 
 
 def test_more_layers_than_there_are_is_one_clear_line(converted_llm):
-    with pytest.raises(BadInputError, match="the model has 2 layers; its first 9 cannot be had"):
+    with pytest.raises(BadInputError, match="the model has 2 layers; it has no first 9"):
         converted_llm.strategy("draft_model:self:9")
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, DraftModel
+from outpace.drafters.base import CostlyDrafter, DrafterContext, DraftModel
+from outpace.drafters.draft_model.price import DraftPrice
 from outpace.drafters.draft_model.vocab_mapping import Translation, translation
 from outpace.errors import BadInputError
 from outpace.request import Request
-from outpace.targets.base import OutOfSlots
+from outpace.targets.base import OutOfSlots, TargetOutput
 from outpace.tree.builder import TreeBuilder
-from outpace.tree.draft import EMPTY_DRAFT, Draft, select
+from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, select
 from outpace.tree.segment import Segment, Slot
 
 PREFILL_CHUNK = 256  # most tokens of a request in a forward pass that only fills the cache
@@ -28,7 +29,6 @@ MAX_CATCH_UP = 16  # most tokens that a drafting forward pass adds to a request'
 MIN_SIBLING = 0.03  # alternatives whose path is less likely than this are not worth a row of the target's forward pass
 NO_LIMIT = 1 << 30
 MAX_NODES = 15  # default budget of a tree; a chain's is its depth
-MAX_STOP = 0.9  # even a draft model as slow as the target proposes at least one token
 
 
 @dataclass
@@ -77,12 +77,12 @@ class _Growth:
         return sorted(sorted(range(len(paths)), key=lambda node: (-paths[node], node))[: self.budget])
 
 
-class DraftModelDrafter(Drafter):
+class DraftModelDrafter(CostlyDrafter):
     """path: a model (as --model takes it, or `self` for the target's own), with `:N` its first N layers only.
 
     max_depth: longest chain. branches: 1 drafts a chain, more a tree. min_confidence: nodes whose path is less likely than this are not
-    expanded; auto is the cost of a forward pass of the draft model in forward passes of the target. vocab=shared: if the tokenizers differ,
-    draft only tokens that both have, instead of converting by way of text.
+    expanded; auto follows the measured cost of a forward pass of the draft model and the speed of the steps so far (price.py).
+    vocab=shared: if the tokenizers differ, draft only tokens that both have, instead of converting by way of text.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class DraftModelDrafter(Drafter):
         stop = _read_confidence(min_confidence)
         self.draft_model = _load(context, path)
         self.max_depth = max_depth
-        self.min_confidence = min(self.draft_model.pass_cost, MAX_STOP) if stop is None else stop
+        self.fixed_confidence, self.price = stop, DraftPrice(self.draft_model.pass_cost)
+        self.num_passes: dict[str, int] = {}  # request -> forward passes of the draft model in this step
         capabilities = self.draft_model.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size
         self.translation: Translation = translation(context.tokenizer, self.draft_model.tokenizer, *sizes, vocab == "shared")
@@ -120,7 +121,22 @@ class DraftModelDrafter(Drafter):
         self._grow(growths)
         return [EMPTY_DRAFT if growth is None else self._finish(growth) for growth in started]
 
+    @property
+    def min_confidence(self) -> float:
+        """The least path confidence at which a node is expanded."""
+        return self.price.min_confidence if self.fixed_confidence is None else self.fixed_confidence
+
+    def net_gain(self) -> float:
+        return self.price.expected_net_gain
+
+    def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
+        self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.num_passes.pop(request.id, 0))
+
     def end(self, request: Request) -> None:
+        self.num_passes.pop(request.id, None)
+        self._free(request)
+
+    def _free(self, request: Request) -> None:
         slot = self.slots.pop(request.id, None)
         if slot is not None:
             self.draft_model.target.free(slot)
@@ -156,7 +172,7 @@ class DraftModelDrafter(Drafter):
             is_prefix = slot.num_cached < len(context) and slot.token_ids == context[: slot.num_cached]
             if is_prefix and len(context) + room <= slot.capacity:
                 return slot
-            self.end(request)
+            self._free(request)
         size = min(len(context) + request.num_tokens_left, target.capabilities.max_len) + room
         if size > target.max_cached_tokens:
             return None
@@ -179,7 +195,11 @@ class DraftModelDrafter(Drafter):
                 start += size
                 if stable := growth.missing(MAX_CATCH_UP):
                     target.accept(growth.slot, stable, range(len(stable)))
+                self.num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
+        for growth in growths:
+            paths = growth.tree.path_confidences()
+            self.price.record_proposal(sum(paths[node] for node in growth.best()), self.num_passes[growth.request.id])
 
     def _expand(self, growth: _Growth, logits: Array) -> None:
         """Give the frontier its children, and choose the next frontier among them."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.draft_model.drafter import MAX_STOP
+from outpace.drafters.draft_model.price import DraftPrice
 from outpace.heads.draft_record import DraftRecord
 from outpace.training.data.shards import Rows
 from outpace.training.draft.student import Student
@@ -78,7 +78,7 @@ def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
     lengths = automatic = None
     if are_own(rows, whole):
         lengths = [round(chains.acceptance(depth).mean_length, 4) for depth in range(1, MAX_DEPTH + 1)]
-        automatic = round(chains.acceptance(MAX_DEPTH, min(cost, MAX_STOP)).mean_length, 4)
+        automatic = round(chains.acceptance(MAX_DEPTH, DraftPrice(cost).min_confidence).mean_length, 4)
     return Worth(len(texts), len(whole), round(agreement, 4), lengths, round(cost, 4), automatic)
 
 

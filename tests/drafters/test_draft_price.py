@@ -1,0 +1,65 @@
+"""A draft model is asked only where it pays, and its chains end where another forward pass does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from outpace.drafters.base import CostlyDrafter, DrafterContext
+from outpace.drafters.combined import CombinedDrafter
+from outpace.drafters.draft_model.price import MAX_CONFIDENCE, TOKEN_COST, DraftPrice
+from outpace.params import SamplingParams
+from outpace.targets.toy import ToyTarget
+from outpace.testing import OracleDrafter, generate, make_request, run
+
+PROMPTS = [[1, 2, 3, 1, 2], [5, 6, 5, 6, 5]]
+PARAMS = SamplingParams(max_tokens=30)
+
+
+def test_the_price_rises_with_the_speed_that_is_reached():
+    price = DraftPrice(0.4)
+    assert price.min_confidence == pytest.approx(0.4 + TOKEN_COST)
+    for _ in range(200):
+        price.record_step(num_tokens=4, num_nodes=3, num_passes=3)
+    assert price.speed == pytest.approx(4 / (1 + 3 * 0.4 + 3 * TOKEN_COST), rel=0.01)
+    assert price.min_confidence == pytest.approx(price.speed * (0.4 + TOKEN_COST))
+    assert DraftPrice(5.0).min_confidence == MAX_CONFIDENCE
+    assert DraftPrice(0.0).min_confidence == 0.0  # nobody has measured it
+
+
+def test_the_net_gain_is_what_the_time_of_a_proposal_would_have_given_otherwise():
+    price = DraftPrice(0.5)
+    price.record_proposal(expected=2.0, num_passes=2)
+    assert price.expected_net_gain == pytest.approx(2.0 - 0.5 * 2)
+
+
+class Costly(OracleDrafter, CostlyDrafter):
+    """Knows the answer, at a price."""
+
+    def __init__(self, context, answers, gain):
+        super().__init__(context, answers, 0.0)
+        self.gain, self.asked = gain, []
+
+    def net_gain(self):
+        return self.gain
+
+    def propose_batch(self, requests, budgets):
+        self.asked.append(len(requests))
+        return super().propose_batch(requests, budgets)
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_draft_model_speaks_where_the_others_promise_less(is_ordered):
+    target = ToyTarget()
+    context = DrafterContext(target)
+    plain = generate(target, PROMPTS, PARAMS)
+    answers = {tuple(prompt): answer for prompt, answer in zip(PROMPTS, plain, strict=True)}
+    for gain, is_asked in ((100.0, True), (0.0, False)):
+        costly = Costly(context, answers, gain)
+        drafter = CombinedDrafter([OracleDrafter(context, answers, 0.5), costly], ["cheap", "costly"], is_ordered)
+        requests = [make_request(target, prompt, PARAMS, drafter, seed=i) for i, prompt in enumerate(PROMPTS)]
+        run(target, requests)
+        assert [request.output_token_ids for request in requests] == plain
+        assert bool(costly.asked) == is_asked
+        if is_asked:
+            assert costly.asked[0] == 2  # both requests in one call
+            assert all(request.stats.num_steps <= 5 for request in requests)
