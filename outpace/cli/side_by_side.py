@@ -67,8 +67,11 @@ def source_file() -> str:
 def jobs() -> tuple[Job, Job]:
     """A summary, where the answer copies phrases, and an edit, where it copies nearly everything."""
     text, code = document(), source_file()
-    task = "Rename the function mean to average and add a parameter digits=1 to it: the result is rounded to so many digits."
-    asked = f"{task} Change its callers too. Answer with the whole file and nothing else.\n\n```python\n{code}```"
+    task = (
+        "Rename the function `mean` to `average`, also where it is called, "
+        "and give it a parameter `digits=1` that its result is rounded to."
+    )
+    asked = f"```python\n{code}```\n\n{task} Change nothing else. Answer with the whole file."  # small models forget a task in front
     return (
         Job(f"Summary of a text of {len(text.split())} words", "Summarize the following text.\n\n" + text),
         Job(f"Edit of a file of {len(code.splitlines())} lines: rename a function, add a parameter", asked, code),
