@@ -72,7 +72,7 @@ class Policy:
             changes["num_draft_tokens"] = value.num_draft_tokens
         if value.verifier is not None:
             if value.verifier not in self.verifiers:
-                raise _refused(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
+                raise _rejected(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
             changes["verifier"] = value.verifier
         return SpeculationRequest(replace(self.default, **changes), value.trace, value.sources)
 
@@ -95,13 +95,13 @@ class Policy:
         body = method
         if is_adaptive(method):
             if AUTO not in self.names:
-                raise _refused("auto is not ready here: call llm.strategy('auto') before create_app")
+                raise _rejected("auto is not ready here: call llm.strategy('auto') before create_app")
             body = method.strip().partition(":")[2]
         parts = body.split("+") if body or not is_adaptive(method) else []
         if len(parts) > MAX_PARTS:
-            raise _refused(f"at most {MAX_PARTS} drafters can be combined")
+            raise _rejected(f"at most {MAX_PARTS} drafters can be combined")
         if len({part.partition(":")[0] for part in parts}) < len(parts):
-            raise _refused("each drafter can be named only once")
+            raise _rejected("each drafter can be named only once")
         for part in parts:
             if part not in self.allowed:
                 self._check_part(part)
@@ -109,7 +109,7 @@ class Policy:
     def _check_part(self, part: str) -> None:
         name, *options = part.split(":")
         if name not in self.names or is_adaptive(name):
-            raise _refused(
+            raise _rejected(
                 f"{name[:40]!r} is not available to requests; known: {', '.join(self.names)}, and what the server was started with"
             )
         known = OPTIONS.get(name, {})
@@ -117,7 +117,7 @@ class Policy:
             key, _, value = option.partition("=")
             if key not in known or not _is_within(value, known[key]):
                 settable = "; ".join(_in_words(*item) for item in known.items()) or "no options"
-                raise _refused(f"{name} with {option!r} is not available to requests; they may set {settable}")
+                raise _rejected(f"{name} with {option!r} is not available to requests; they may set {settable}")
 
 
 def _is_within(text: str, limit: float | tuple[str, ...]) -> bool:
@@ -136,5 +136,5 @@ def shown(spec: str) -> str:
     return "+".join(":".join(part) for part in parts)
 
 
-def _refused(message: str) -> ApiError:
+def _rejected(message: str) -> ApiError:
     return ApiError(400, message, param="speculative")
