@@ -109,7 +109,7 @@ class AsyncLLM:
         self.is_closed = False
         self.handles: dict[str, RequestHandle] = {}  # open requests; belongs to the event loop
         self._ids = itertools.count()
-        self._gate = threading.Lock()  # of the engine's thread: no request passes once it is told to end
+        self._gate = threading.Lock()  # closing and handing over exclude each other
         self._running: dict[RequestHandle, list[int]] = {}  # indices of its unfinished jobs; belongs to the engine's thread
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[RequestHandle, Message]] = []
@@ -133,7 +133,7 @@ class AsyncLLM:
     ) -> AsyncIterator[StreamPiece]:
         """Complete a raw text or token ids, or answer a conversation (a list of {"role", "content"}), piece by piece.
 
-        With `n` answers the pieces of all of them come, told apart by `index`; the last piece of each has its whole `output`.
+        With `n` answers it gives the pieces of all of them, marked by `index`; the last piece of each has its whole `output`.
         Cancelling the iteration, or closing the iterator, aborts the request. `request_id` is a name for `abort`.
         Drafters learn nothing across requests of different `cache_salt`, and such requests take turns at being admitted.
         Raises OutpaceError when the request fails, or the BadInputError that ended it.
@@ -180,7 +180,7 @@ class AsyncLLM:
         request_id: str | None = None,
         on_message: OnMessage | None = None,
     ) -> RequestHandle:
-        """Hand over the prompts of one request; returns when the engine has accepted them. Raises what it is refused for.
+        """Hand over the prompts of one request; returns when the engine has accepted them. Raises the error if they are rejected.
 
         The events of the handle number the answers to all prompts, prompt by prompt. `on_message` is called in the event loop for each
         of them as it arrives, read or not.
@@ -339,7 +339,7 @@ class AsyncLLM:
             own = [(handle, message) for handle, message in messages if handle.loop is loop]
             try:
                 loop.call_soon_threadsafe(_deliver, own)
-            except RuntimeError:  # the loop has been closed: nobody is there any more
+            except RuntimeError:  # the loop has been closed: its requests have no reader
                 for handle, _ in own:
                     self._drop(handle)
 

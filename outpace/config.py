@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any
 
@@ -96,6 +96,18 @@ class EngineConfig:
                 self._check(name, 2)
         if self.on_drafter_error not in ("continue", "raise"):
             raise BadInputError(f"on_drafter_error must be continue or raise, not {self.on_drafter_error!r:.80}")
+
+    @classmethod
+    def of(cls, value: EngineConfig | Mapping[str, Any] | None) -> EngineConfig:
+        """From a mapping of the settings' names, or None for the defaults. Raises BadInputError."""
+        if isinstance(value, EngineConfig):
+            return value
+        if value is not None and not isinstance(value, Mapping):
+            raise BadInputError(f"engine must be an EngineConfig or a dict, not {type(value).__name__}")
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in value or () if name not in known]:
+            raise BadInputError(f"engine has no setting {unknown[0]!r}; known: {', '.join(known)}")
+        return cls(**(value or {}))
 
     def _check(self, name: str, least: int) -> None:
         value = getattr(self, name)

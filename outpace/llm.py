@@ -57,7 +57,7 @@ class LLM:
         threads: int | None = None,
         num_draft_tokens: int | None = None,
         verifier: str = "exact",
-        engine: EngineConfig | None = None,
+        engine: EngineConfig | Mapping[str, Any] | None = None,
     ):
         self.speculative_config = SpeculativeConfig.of(speculative_config)
         if num_draft_tokens is not None:
@@ -65,7 +65,7 @@ class LLM:
         if verifier != "exact":
             self.speculative_config = replace(self.speculative_config, verifier=verifier)
         check_specs(self.speculative_config.method)  # fails before the model loads
-        config = engine or EngineConfig()
+        config = EngineConfig.of(engine)
         loaded = load(model, tokenizer, target, precision, threads, config)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
         self._load_arguments = (model, kind_of(model, target), threads, config)
@@ -129,7 +129,7 @@ class LLM:
         prediction: Prompt | None = None,
         return_errors: bool = False,
     ) -> Iterator[StreamPiece]:
-        """Complete one raw text, piece by piece; with `n` answers the pieces of all of them, told apart by `index`.
+        """Complete one raw text, piece by piece; with `n` answers the pieces of all of them, marked by `index`.
 
         Leaving the loop early frees the request. A request that fails gives its last piece and then raises, as `generate` does.
         """
@@ -343,7 +343,7 @@ class LLM:
 
 @contextmanager
 def _ending(streamer: Any) -> Iterator[None]:
-    """Ends the streamer, whatever happens: somebody may wait for it in another thread."""
+    """Ends the streamer, whatever happens: another thread may be waiting for its end."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Every error in OpenAI's form: {"error": {"message", "type", "param", "code"}}. Nothing of the machine is in it."""
+"""Every error in OpenAI's format: {"error": {"message", "type", "param", "code"}}. No error reveals anything about the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from outpace.errors import BadInputError
 from outpace.server.api.wire import json_response
 
-KINDS = {  # OpenAI's error type of each status
+TYPES = {  # OpenAI's error type for each status
     401: "authentication_error",
     429: "rate_limit_error",
     500: "server_error",
@@ -24,7 +24,7 @@ KINDS = {  # OpenAI's error type of each status
 
 
 class ErrorFacts(BaseModel):
-    """What went wrong, and with which field of the request."""
+    """What went wrong, and in which field of the request."""
 
     message: str
     type: str
@@ -39,7 +39,7 @@ class ErrorAnswer(BaseModel):
 
 
 class ApiError(HTTPException):
-    """An answer other than 200. `code` is a word for programs, `param` the request's field that is wrong."""
+    """An answer other than 200. `code` is an identifier for programs, `param` the field of the request that is wrong."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after: int | None = None):
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
@@ -49,8 +49,8 @@ class ApiError(HTTPException):
         self.param, self.code = param, code
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
-        kind = KINDS.get(self.status_code, "invalid_request_error")
+        """The body of the answer."""
+        kind = TYPES.get(self.status_code, "invalid_request_error")
         return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
@@ -59,36 +59,36 @@ class ApiError(HTTPException):
 
 
 def internal_error() -> ApiError:
-    """Our fault; the log has the details."""
+    """A fault of the server, whose log has the details."""
     return ApiError(500, "the request failed inside the server", code="internal_error")
 
 
 def bad_input(error: BadInputError, param: str | None = None) -> ApiError:
-    """What the engine refuses is the client's to mend."""
+    """What the engine rejects, the client can correct."""
     return ApiError(400, str(error), param=param)
 
 
 def install(app: FastAPI) -> None:
-    """Let every way of failing answer in the same form."""
+    """Give every kind of failure an answer in this format."""
 
     @app.exception_handler(ApiError)
-    async def of_ours(_: Request, error: ApiError) -> Response:
+    async def on_api_error(_: Request, error: ApiError) -> Response:
         return error.response()
 
     @app.exception_handler(BadInputError)
-    async def of_the_engine(_: Request, error: BadInputError) -> Response:
+    async def on_bad_input(_: Request, error: BadInputError) -> Response:
         return bad_input(error).response()
 
     @app.exception_handler(RequestValidationError)
-    async def of_a_field(_: Request, error: RequestValidationError) -> Response:
+    async def on_invalid_field(_: Request, error: RequestValidationError) -> Response:
         return _invalid(error).response()
 
     @app.exception_handler(HTTPException)
-    async def of_the_framework(request: Request, error: HTTPException) -> Response:
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
         return _http(request, error).response()
 
     @app.exception_handler(Exception)
-    async def of_a_bug(_: Request, error: Exception) -> Response:
+    async def on_bug(_: Request, error: Exception) -> Response:
         return internal_error().response()  # the ASGI server logs the error
 
 
@@ -104,7 +104,7 @@ def _http(request: Request, error: HTTPException) -> ApiError:
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-    """The most specific complaint of pydantic, as a sentence."""
+    """The most specific of pydantic's errors, as a sentence."""
     worst = max(error.errors(), key=lambda found: len(found["loc"]))
     if worst["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {worst['ctx']['error']} at character {worst['loc'][-1]}")
@@ -120,15 +120,15 @@ def _invalid(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{param}: {worst['msg']}", param=param)
 
 
-def _param(complaint: Mapping[str, Any], body: Any) -> str | None:
-    """`messages.0.content`: pydantic's location without the names of the types it tried."""
-    kind, *places = complaint["loc"]
+def _param(error: Mapping[str, Any], body: Any) -> str | None:
+    """The path of the field, such as `messages.0.content`: pydantic's location without the names of the types it tried."""
+    kind, *places = error["loc"]
     found: list[str] = []
     for number, place in enumerate(places):
         is_last = number == len(places) - 1
         if (isinstance(body, dict) and place in body) or (isinstance(body, list) and isinstance(place, int) and place < len(body)):
             body = body[place]
-        elif not (is_last and complaint["type"] == "missing") and kind == "body":
+        elif not (is_last and error["type"] == "missing") and kind == "body":
             continue
         found.append(str(place))
     return ".".join(found) or None

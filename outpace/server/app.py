@@ -1,4 +1,4 @@
-"""The parts put together: an ASGI application for one LLM."""
+"""The ASGI application that serves one LLM."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from outpace.server.worker import Worker
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorAnswer, "description": text}
     for status, text in {
-        400: "A field is wrong, or asks for what cannot be done.",
+        400: "A field is wrong, or asks for something that is not supported.",
         401: "No valid API key.",
         404: "There is no such model.",
         413: "The body is too large.",
         422: "Not used: wrong fields get 400.",
-        429: "The queue is full; Retry-After says when to come back.",
+        429: "The queue is full; Retry-After says when to try again.",
         500: "The request failed inside the server.",
         503: "The server is shutting down.",
         504: "The request took too long.",
@@ -42,8 +42,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class _Fresh(StaticFiles):
-    """Files that browsers ask about again each time (304 if unchanged), so that a page never meets scripts of another version."""
+class _RevalidatedFiles(StaticFiles):
+    """Files that browsers revalidate each time (304 if unchanged), so that a page never runs scripts of another version."""
 
     def file_response(self, *args: Any, **options: Any) -> Response:
         response = super().file_response(*args, **options)
@@ -52,18 +52,18 @@ class _Fresh(StaticFiles):
 
 
 def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
-    """The server for `llm`, which from now on belongs to it: nobody else may call the LLM.
+    """An application that serves `llm`, to be mounted (`app.mount("/llm", create_app(llm))`) or given to an ASGI server.
 
-    Mount it anywhere (`app.mount("/llm", create_app(llm))`) or give it to an ASGI server. The engine's thread starts with the first request
-    and ends with the application's lifespan, or with the process where there is none.
+    The engine's thread starts with the first request and ends with the application's lifespan, or with the process if there is none. The
+    LLM may still be called directly; such calls share the forward passes of the server's requests.
 
-    What `auto` needs is measured here (seconds, once for each machine and model), so that no request waits for it. A model that tells no
-    fingerprint would be measured at every start; there requests may name `auto` only after `llm.strategy("auto")`.
+    The costs that `auto` needs are measured here (seconds, once per machine and model), so that no request waits for them. A model without
+    a fingerprint would be measured at every start; for such a model requests may name `auto` only after `llm.strategy("auto")`.
     """
     settings = settings or ServerSettings()
     if llm.target.fingerprint:
         _ = llm.strategies.costs
-    llm.strategy(None, has_prediction=True)  # built before somebody waits for it
+    llm.strategy(None, has_prediction=True)  # built before the first request waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
     policy = Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base)
@@ -79,7 +79,7 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     errors.install(app)
     for part in (chat, completions, info):
         app.include_router(part.router, responses=REFUSALS)
-    app.mount("/static", _Fresh(directory=info.STATIC), name="static")
+    app.mount("/static", _RevalidatedFiles(directory=info.STATIC), name="static")
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))

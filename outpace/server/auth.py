@@ -1,4 +1,4 @@
-"""Who may ask: API keys, compared in constant time. Each key is a tenant with a memory of its own."""
+"""API keys, compared in constant time. Each key has a cache salt of its own, so that drafters learn nothing across keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from outpace.errors import BadInputError
 from outpace.server.api_errors import ApiError
 
-OPEN_PATHS = ("/", "/health", "/version")  # for probes, and the page, which asks for a key itself
+OPEN_PATHS = ("/", "/health", "/version")  # for health checks, and the page, which asks for a key itself
 OPEN_FOLDER = "/static/"
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """One key a line; blank lines and those that start with # do not count. Raises BadInputError."""
+    """The keys in a file, one per line; blank lines and lines that start with # are ignored. Raises BadInputError."""
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -29,18 +29,18 @@ def read_keys(path: Path) -> tuple[str, ...]:
     if bad := [
         number for number, line in enumerate(lines, 1) if line in keys and not (line.isascii() and line.isprintable() and " " not in line)
     ]:
-        raise BadInputError(f"{path}, line {bad[0]}: a key is made of printable ASCII letters without spaces")
+        raise BadInputError(f"{path}, line {bad[0]}: a key consists of printable ASCII characters without spaces")
     return keys
 
 
 class Keys:
-    """Knows the keys by their digests, whose comparison takes the same time whatever they hold."""
+    """The valid keys, as digests, whose comparison takes the same time whatever they contain."""
 
     def __init__(self, keys: Sequence[str]):
         self.digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def scope_of(self, authorization: str) -> str | None:
-        """The memory scope of the key in an Authorization header; None when there is no such key."""
+    def salt_of(self, authorization: str) -> str | None:
+        """The cache salt of the key in an Authorization header; None for an unknown key."""
         scheme, _, key = authorization.partition(" ")
         digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self.digests]  # all of them, always
@@ -48,7 +48,7 @@ class Keys:
 
 
 class AuthMiddleware:
-    """Turns strangers away before their body is read, and writes the memory scope of the others into the request's state."""
+    """Answers 401 to unknown keys before the body is read, and puts the cache salt of the others into the request's state."""
 
     def __init__(self, app: ASGIApp, keys: Keys):
         self.app, self.keys = app, keys
@@ -56,9 +56,9 @@ class AuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-            cache_salt = self.keys.scope_of(Headers(scope=scope).get("authorization", ""))
+            cache_salt = self.keys.salt_of(Headers(scope=scope).get("authorization", ""))
             if cache_salt is None and path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER):
-                error = ApiError(401, "a valid API key is needed, as Authorization: Bearer KEY", code="invalid_api_key")
+                error = ApiError(401, "a valid API key is required, as Authorization: Bearer KEY", code="invalid_api_key")
                 await error.response()(scope, receive, send)
                 return
             scope["state"] = {**scope.get("state", {}), "cache_salt": cache_salt or ""}

@@ -1,4 +1,4 @@
-"""How much a client may send: told from the announced length where there is one, else counted while it comes."""
+"""The size limit of request bodies: checked by the announced length if there is one, else counted as the body arrives."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from outpace.server.api_errors import ApiError
 
 
 class BodyLimitMiddleware:
-    """413 for bodies above `max_bytes`, in our own form of errors."""
+    """Answers 413 to bodies above `max_bytes`, in the server's error format."""
 
     def __init__(self, app: ASGIApp, max_bytes: int):
         self.app, self.max_bytes = app, max_bytes
 
     def _error(self) -> ApiError:
-        return ApiError(413, f"the body is too large; at most {self.max_bytes} bytes are taken", code="body_too_large")
+        return ApiError(413, f"the body is too large; at most {self.max_bytes} bytes are accepted", code="body_too_large")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

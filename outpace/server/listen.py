@@ -1,4 +1,4 @@
-"""Runs the application: one socket, and an orderly end."""
+"""Runs the application on a socket, and shuts it down in order."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from outpace.server.api_errors import ApiError
 from outpace.server.worker import Worker
 
 logger = logging.getLogger("outpace")
-LINGER = 5  # seconds that connections get to take their last bytes
+LINGER = 5  # seconds that connections have to receive their last bytes
 BACKLOG = 1024  # connections that may wait while the server starts
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket for this address, taken before the model loads. Raises OutpaceError when it is not to be had."""
+    """A socket bound to this address, before the model loads. Raises OutpaceError when that fails."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
@@ -36,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Can only this machine reach that address?"""
+    """Whether only this machine can reach that address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -44,7 +44,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """The first SIGTERM or Ctrl-C refuses new requests (503) and waits for the others; the second ends at once."""
+    """On the first SIGTERM or Ctrl-C new requests get 503 and running ones may finish; the second ends the process at once."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker, patience: float):
         super().__init__(config)
@@ -63,7 +63,9 @@ class _Server(uvicorn.Server):
             now = time.monotonic()
             if self.drain_until is None:
                 self.drain_until = now + self.patience
-                logger.warning("shutting down: %d requests are still running, at most %g s more", len(self.worker.requests), self.patience)
+                logger.warning(
+                    "shutting down: %d requests are still running and have at most %g s", len(self.worker.requests), self.patience
+                )
             elif now > self.drain_until:
                 self.worker.fail_all(ApiError(503, "the server is shutting down", code="unavailable"))
             self.should_exit = self.should_exit or not self.worker.requests
@@ -71,7 +73,7 @@ class _Server(uvicorn.Server):
 
 
 def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: bool = False) -> None:
-    """Serve until told to stop; requests then have `patience` seconds to finish. Raises OutpaceError when the engine has died."""
+    """Serve until a signal comes; running requests then have `patience` seconds. Raises OutpaceError when the engine has died."""
     worker: Worker = app.state.server.worker
     if access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
@@ -84,7 +86,7 @@ def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: 
 
 @contextmanager
 def in_thread(app: FastAPI) -> Iterator[str]:
-    """Serve from a thread of this process on a free port of this machine; gives the address."""
+    """Serve from a thread of this process on a free local port; gives the address."""
     with bind("127.0.0.1", 0) as bound:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LINGER))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="outpace-server", daemon=True)

@@ -1,7 +1,7 @@
-"""The `speculative` field of a request, and which drafters a stranger may name.
+"""The `speculative` field of a request, and which drafters a client may name.
 
-A spec can name code to import, files to read, models to load, and tables that fill the memory. So from the network only drafters that
-need no argument are taken, joined by +, each once, also in `auto:…`, with the options in OPTIONS. Whatever else the operator has named.
+A spec can name code to import, files to read, models to load, and tables that fill the memory. Clients may therefore name only drafters
+that need no argument, joined by +, each once, also in `auto:…`, with the options in OPTIONS; and the specs that the operator has named.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from outpace.targets.identity import Base
 from outpace.verifiers import VERIFIERS
 
 MAX_PARTS = 4
-OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger may set: numbers up to this one, or one of these words
+OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a client may set: numbers up to this one, or one of these words
     "blind": {"tokens": ("random", "frequent"), "seed": 64},
     "prompt_lookup": {"max_ngram": 16, "min_ngram": 16, "choose": ("recent", "frequent"), "branches": 64},
-    "suffix": {"threshold": 1},  # not memory, scopes, file: they keep text, and touch files
-    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes, the size of its tables; not table: it reads files
+    "suffix": {"threshold": 1},  # not memory, scopes, file: they store text and write files
+    "recycling": {"successors": 16, "threshold": 1},  # not pairs, scopes: they size its tables; not table: it reads files
     "lookahead": {"window": 32, "ngram": 32, "guesses": 64},
     "blanks": {"count": 32, "branches": 64, "after": ("root", "end", "every")},
     "prediction": {"max_suffix": 16},
@@ -32,12 +32,12 @@ OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a stranger ma
     "eagle": {"max_depth": 8, "branches": 8, "threshold": 1},  # not path: it reads files
 }
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
-_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # how a piece of a spec begins that tells a place on this machine
+_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # the start of a part of a spec that shows a path of this machine
 
 
 @dataclass(frozen=True)
 class SpeculationRequest:
-    """What a request wants: the settings, and what it wants to be told."""
+    """What a request asks for: the settings, and which details its answer shows."""
 
     config: SpeculativeConfig
     trace: bool = False
@@ -45,19 +45,19 @@ class SpeculationRequest:
 
 
 class Policy:
-    """Reads the field. `default` is what the server was started with; its specs, and those in `allowed`, pass as they are. `base` is the
-    model that is served: trained helpers for it that come with outpace are open too."""
+    """Reads the field. `default` is what the server was started with; its specs and those in `allowed` are accepted as they are. `base`
+    is the model that is served: the trained heads for it that come with outpace may be named, too."""
 
     def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True, base: Base | None = None):
         for spec in allowed:
-            check_specs(spec)  # what is wrong is told at the start
+            check_specs(spec)  # fails at the start for a wrong spec
         self.default = default
         self.names = [name for name in ready_drafters(base) if has_auto or name != AUTO]
         self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
         self.verifiers = {*VERIFIERS, default.verifier}
 
     def read(self, value: bool | str | SpeculativeRequest | None) -> SpeculationRequest:
-        """The wish behind the field's value. Raises ApiError (400) for anything not allowed."""
+        """The request behind the field's value. Raises ApiError (400) for anything that is not allowed."""
         if value is None or value is True:
             return SpeculationRequest(self.default)
         if value is False:
@@ -72,12 +72,12 @@ class Policy:
             changes["num_draft_tokens"] = value.num_draft_tokens
         if value.verifier is not None:
             if value.verifier not in self.verifiers:
-                raise _refused(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
+                raise _rejected(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
             changes["verifier"] = value.verifier
         return SpeculationRequest(replace(self.default, **changes), value.trace, value.sources)
 
     def listing(self) -> list[dict[str, Any]]:
-        """name, usage, description, options (with defaults) of every drafter that a request may name."""
+        """Name, usage, description and options (with defaults) of every drafter that a request may name."""
         return [
             {
                 "name": name,
@@ -95,13 +95,13 @@ class Policy:
         body = method
         if is_adaptive(method):
             if AUTO not in self.names:
-                raise _refused("auto is not ready here: call llm.speculation('auto') before the server is made")
+                raise _rejected("auto is not ready here: call llm.strategy('auto') before create_app")
             body = method.strip().partition(":")[2]
         parts = body.split("+") if body or not is_adaptive(method) else []
         if len(parts) > MAX_PARTS:
-            raise _refused(f"at most {MAX_PARTS} drafters can be combined")
+            raise _rejected(f"at most {MAX_PARTS} drafters can be combined")
         if len({part.partition(":")[0] for part in parts}) < len(parts):
-            raise _refused("a drafter can be named only once")
+            raise _rejected("each drafter can be named only once")
         for part in parts:
             if part not in self.allowed:
                 self._check_part(part)
@@ -109,13 +109,15 @@ class Policy:
     def _check_part(self, part: str) -> None:
         name, *options = part.split(":")
         if name not in self.names or is_adaptive(name):
-            raise _refused(f"{name[:40]!r} is not open to requests; known: {', '.join(self.names)}, and what the server was started with")
+            raise _rejected(
+                f"{name[:40]!r} is not available to requests; known: {', '.join(self.names)}, and what the server was started with"
+            )
         known = OPTIONS.get(name, {})
         for option in options:
             key, _, value = option.partition("=")
             if key not in known or not _is_within(value, known[key]):
-                takes = "; ".join(_in_words(*item) for item in known.items()) or "no options"
-                raise _refused(f"{name} with {option!r} is not open to requests; they may set {takes}")
+                settable = "; ".join(_in_words(*item) for item in known.items()) or "no options"
+                raise _rejected(f"{name} with {option!r} is not available to requests; they may set {settable}")
 
 
 def _is_within(text: str, limit: float | tuple[str, ...]) -> bool:
@@ -129,10 +131,10 @@ def _in_words(key: str, limit: float | tuple[str, ...]) -> str:
 
 
 def shown(spec: str) -> str:
-    """A spec, or the source of a token, as clients may see it: without files and folders of this machine."""
+    """A spec, or the source of a token, as clients may see it: without paths of this machine."""
     parts = [[piece for piece in part.split(":") if not _PATH.match(piece)] for part in spec.split("+")]
     return "+".join(":".join(part) for part in parts)
 
 
-def _refused(message: str) -> ApiError:
+def _rejected(message: str) -> ApiError:
     return ApiError(400, message, param="speculative")

@@ -1,6 +1,6 @@
-"""Prometheus metrics under vLLM's names, with `outpace:` in front. The engine's own counters are read when somebody asks.
+"""Prometheus metrics under vLLM's names, with the prefix `outpace:`. The engine's own counters are read at each scrape.
 
-Rates are derived by whoever reads: acceptance rate = accepted / draft tokens, mean acceptance length = 1 + accepted / drafts.
+Rates are derived by the reader: acceptance rate = accepted / draft tokens, mean acceptance length = 1 + accepted / drafts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.05, 0.075, 0.
 
 
 class _EngineCollector:
-    """The engine's counters and gauges, as they are now."""
+    """The engine's counters and gauges, read at each scrape."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
@@ -27,15 +27,15 @@ class _EngineCollector:
     def collect(self) -> Iterator[Any]:
         totals, scheduler = self.engine.metrics, self.engine.scheduler
         for name, text, value in (
-            ("spec_decode_num_drafts", "Steps of a request that had a draft.", totals.num_drafts),
-            ("spec_decode_num_draft_tokens", "Tokens drafted.", totals.num_draft_tokens),
-            ("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", totals.num_accepted_tokens),
+            ("spec_decode_num_drafts", "Steps of requests that had a draft.", totals.num_drafts),
+            ("spec_decode_num_draft_tokens", "Draft tokens proposed.", totals.num_draft_tokens),
+            ("spec_decode_num_accepted_tokens", "Draft tokens accepted.", totals.num_accepted_tokens),
             ("drafter_errors", "Requests that continued without their drafter, because it failed.", totals.num_drafter_errors),
             ("generation_tokens", "Tokens generated.", totals.num_generation_tokens),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value)
         family = CounterMetricFamily(
-            PREFIX + "spec_decode_num_accepted_tokens_per_pos", "Accepted, by place in the draft.", labels=["position"]
+            PREFIX + "spec_decode_num_accepted_tokens_per_pos", "Draft tokens accepted, by position in the draft.", labels=["position"]
         )
         for position, count in enumerate(list(totals.num_accepted_tokens_per_pos)):
             family.add_metric([str(position)], count)
@@ -43,22 +43,22 @@ class _EngineCollector:
         for name, text, amount in (
             ("num_requests_running", "Requests in the running batch.", len(scheduler.running)),
             ("num_requests_waiting", "Requests waiting for a slot.", len(scheduler.waiting)),
-            ("kv_cache_usage_perc", "Share of the K/V cache in use; 1 is full.", self.engine.target.kv_usage),
+            ("kv_cache_usage_perc", "Share of the K/V cache in use, from 0 to 1.", self.engine.target.kv_usage),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, amount)
 
 
 class ServerMetrics:
-    """What the server itself sees: times as a client has them."""
+    """All metrics; the server's own are times as clients see them."""
 
     def __init__(self, engine: Engine):
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(engine))
-        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens.")
         self.requests = self._counter("request_success", "Finished requests, by reason.", ["finished_reason"])
         self.first_token = self._histogram("time_to_first_token_seconds", "From arrival to the first token.", SECONDS)
         self.per_token = self._histogram(
-            "time_per_output_token_seconds", "Of each token after the first, not of each chunk.", TOKEN_SECONDS
+            "time_per_output_token_seconds", "Time of each token after the first, not of each chunk.", TOKEN_SECONDS
         )
         self.queue = self._histogram("request_queue_time_seconds", "From arrival to admission.", SECONDS)
         self.whole = self._histogram("e2e_request_latency_seconds", "From arrival to the last token.", SECONDS)
@@ -70,10 +70,10 @@ class ServerMetrics:
         return Histogram(PREFIX + name, text, buckets=buckets, registry=self.registry)
 
     def add_tokens(self, num_tokens: int, seconds: float) -> None:
-        """A step gave `num_tokens` tokens after `seconds`: each of them took its share."""
+        """A step gave `num_tokens` tokens after `seconds`; each of them counts with its share of the time."""
         for _ in range(num_tokens):
             self.per_token.observe(seconds / num_tokens)
 
     def text(self) -> bytes:
-        """The page that Prometheus reads."""
+        """The text that Prometheus scrapes."""
         return generate_latest(self.registry)

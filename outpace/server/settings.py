@@ -1,4 +1,4 @@
-"""What the operator of a server decides. Sizes of the engine itself are in `EngineConfig`, limits of single fields in `protocol`."""
+"""Settings of a server. Sizes of the engine are in `EngineConfig`, limits of single fields in `api/protocol.py`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from outpace.errors import BadInputError
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """`max_queue`: requests of one key that may wait; more get 429. `request_timeout`: seconds from arrival to the last token.
+    """`max_queue`: answers that may wait per API key; more get 429. `request_timeout`: seconds from arrival to the last token.
 
     `allowed_drafters`: specs that clients may name beyond the built-in ones, exactly as written here; those of the LLM are always allowed.
-    `default_max_tokens`: longest chat answer where the client sets no limit. Without `api_keys` everybody may ask.
+    `default_max_tokens`: maximum tokens of a chat answer if the client sets none. Without `api_keys` anyone may use the server.
+    Raises BadInputError for values out of range.
     """
 
     api_keys: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ class ServerRequest:
         return sum(not job.is_done and job.request.slot is None for job in self.handle.jobs)
 
     async def start(self, jobs: Sequence[GenerationJob]) -> None:
-        """Hand the jobs over, and give them until the deadline. Raises ApiError when they are refused."""
+        """Hand the jobs over and start the timer of the deadline. Raises ApiError when they are rejected."""
         try:
             await self.worker.engine.submit(jobs, self.cache_salt, on_message=self._receive)
         except Exception as error:
@@ -116,7 +116,7 @@ class Worker:
         return self.engine.is_dead
 
     async def submit(self, jobs: Sequence[GenerationJob], cache_salt: str) -> ServerRequest:
-        """Hand a request over. Raises ApiError when it is refused: 400, 429 when the queue is full, 503 when the server ends."""
+        """Hand a request over. Raises ApiError when it is rejected: 400, 429 for a full queue, 503 at shutdown."""
         self.check_health()
         request = ServerRequest(self, sum(job.sampling_params.n for job in jobs), cache_salt)
         self._check_room(request)

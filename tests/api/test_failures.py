@@ -12,7 +12,7 @@ from outpace.errors import BadInputError, OutpaceError
 CHAT = [{"role": "user", "content": "hello"}]
 
 
-def after(count: int, error: Exception):
+def after(count: int, error: BaseException):
     """A logits processor that raises once the text has `count` tokens."""
 
     def hook(token_ids, logits):
@@ -49,6 +49,15 @@ def test_a_bad_input_is_raised_as_it_is(idle):
     with pytest.raises(BadInputError) as caught:
         idle.generate("hello", params(20, logits_processors=(after(9, error),)))
     assert caught.value is error
+
+
+def test_ctrl_c_leaves_nothing(idle):
+    hook = after(9, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        idle.generate(["hello", "abc"], params(20, logits_processors=(hook,)))
+    with pytest.raises(KeyboardInterrupt):
+        list(idle.stream("hello", params(20, logits_processors=(hook,))))
+    assert len(idle.generate("hello", params(20))[0].token_ids) == 20
 
 
 def test_return_errors_gives_every_output(idle):

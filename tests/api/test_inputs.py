@@ -36,7 +36,7 @@ def test_a_wrong_prompt_among_good_ones_leaves_nothing(toy_llm):
 
 
 @pytest.mark.parametrize("prompt", [(1, 2, 3), [np.int64(1), np.int64(2)], range(1, 3)])
-def test_tokens_in_other_clothes(toy_llm, prompt):
+def test_token_ids_in_other_types(toy_llm, prompt):
     assert toy_llm.generate(prompt, params(3))[0].prompt_token_ids == [int(token) for token in prompt]
 
 
@@ -231,6 +231,13 @@ def test_wrong_speculative_settings(toy_llm, value, name):
         toy_llm.generate("hello", speculative_config=value)
     assert "\n" not in str(caught.value)
     assert toy_llm._jobs == {}
+
+
+def test_engine_settings_as_a_dict(make_toy):
+    assert make_toy(engine={"max_num_seqs": 3}).engine.config == EngineConfig(max_num_seqs=3)
+    for wrong, message in (({"max_seqs": 3}, "engine has no setting 'max_seqs'"), (5, "engine must be"), ({"max_num_seqs": 0}, "max_num")):
+        with pytest.raises(BadInputError, match=message):
+            make_toy(engine=wrong)
 
 
 @pytest.mark.parametrize("value", ["3", 2.0, True, None])

@@ -87,7 +87,7 @@ def test_two_streams_side_by_side(toy_llm):
 
 
 def test_a_call_inside_the_loop_of_a_stream(toy_llm):
-    """What a request got while somebody else drove the engine is delivered too."""
+    """What a request got in the steps of another call is delivered too."""
     (want,) = toy_llm.generate("hello", params(30))
     text, last = "", None
     for number, piece in enumerate(toy_llm.stream("hello", params(30))):

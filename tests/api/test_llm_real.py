@@ -65,9 +65,9 @@ def test_drafters_change_nothing(idle, temperature):
         fast = idle.chat(CHAT, asked, speculative_config=name)[0]
         assert facts(fast) == facts(plain), name
         assert fast.drafter == name
-        if name != "prompt_lookup":  # chains; in trees a guess may be kept one step later
+        if name != "prompt_lookup":  # chains; in trees a draft token may be accepted one step later
             assert sum(fast.from_draft) == fast.stats.num_accepted_tokens
-        assert fast.stats.num_accepted_tokens - (len(fast.token_ids) - fast.stats.num_steps) in (0, 1)  # 1: the end was a guess
+        assert fast.stats.num_accepted_tokens - (len(fast.token_ids) - fast.stats.num_steps) in (0, 1)  # 1: the end was a draft token
         if temperature == 0 and name.startswith("prompt_lookup"):
             assert fast.stats.num_steps < 0.7 * plain.stats.num_steps
             assert fast.tokens_per_step > 1.4
@@ -239,7 +239,7 @@ def test_a_hook_that_raises_ends_only_its_own_request(idle):
 
 
 @pytest.mark.real
-def test_hooks_see_the_path_of_every_guess(idle):
+def test_hooks_see_the_path_of_every_draft_token(idle):
     """A hook that depends on the number of tokens gives the same text with and without drafts."""
 
     def hook(token_ids, logits):

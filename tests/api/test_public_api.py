@@ -3,6 +3,8 @@
 import ast
 import importlib
 import math
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 
 import outpace
 from outpace import BadInputError, EngineConfig, OutpaceError, SamplingParams, SpeculativeConfig
+
+ROOT = Path(outpace.__file__).parents[1]
 
 
 def isort_key(name: str) -> tuple[int, str]:
@@ -42,6 +46,22 @@ def test_unknown_names_are_attribute_errors():
         outpace.Nothing  # noqa: B018
     assert not hasattr(outpace, "nothing")
     assert outpace.__version__.count(".") >= 2
+
+
+def test_dir_shows_the_public_names_before_they_are_imported():
+    code = "import outpace, sys; print(*dir(outpace)); print('outpace.llm' in sys.modules or 'numpy' in sys.modules)"
+    shown, is_heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    names = [name for name in shown.split() if not name.startswith("__")]
+    assert sorted(names) == sorted(outpace.__all__)
+    assert "__version__" in shown.split()
+    assert is_heavy == "False"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "outpace", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout
+    assert subprocess.run([sys.executable, "-m", "outpace", "nonsense"], capture_output=True, cwd=ROOT).returncode == 2
 
 
 def test_errors():

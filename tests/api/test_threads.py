@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -157,6 +158,15 @@ def test_a_closed_llm_says_so(make_toy):
             call()
     llm.abort(job)
     llm.close()
+
+
+def test_a_closed_llm_has_released_its_model(make_toy):
+    llm = make_toy("prompt_lookup+suffix")
+    llm.generate("hello", params(5))
+    model = weakref.ref(llm.target)
+    llm.close()
+    gc.collect()
+    assert model() is None
 
 
 def test_closing_while_another_thread_generates(make_toy):

@@ -1,4 +1,4 @@
-"""`outpace serve`: what it refuses before it loads a model, and what it says when it starts."""
+"""`outpace serve`: what it rejects before it loads a model, and what it prints when it starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outpace.server import listen as run
 
 @pytest.fixture
 def started(make_toy, monkeypatch) -> list:
-    """Collects what would be served; nothing is."""
+    """Collects the calls that would start a server."""
     calls: list = []
     monkeypatch.setattr(run, "run", lambda *arguments: calls.append(arguments))
     return calls

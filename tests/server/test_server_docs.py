@@ -1,4 +1,4 @@
-"""docs/server.md is executed against a toy server, and what deploy/ says about options is true."""
+"""The code in docs/server.md runs against a toy server, and the options in deploy/ exist."""
 
 from __future__ import annotations
 

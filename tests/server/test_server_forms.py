@@ -1,4 +1,4 @@
-"""Answers of a given form and answers with a prediction, asked for by the official client."""
+"""Structured answers, forced function calls and predictions, requested with the official client."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def client(monkeypatch) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def speller(make_toy) -> Iterator[OpenAI]:
-    """A token is a letter: a text says its tokens."""
+    """A toy whose tokens are letters."""
     llm = make_toy(toy={"seed": 3})
     with serving(create_app(llm)) as address:
         yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
@@ -121,7 +121,7 @@ def test_a_wrong_form_is_refused(client, form, param, stream):
 
 
 def test_many_forms_at_once(client):
-    """They are compiled in several threads, beside the engine's."""
+    """They are compiled in several threads next to the engine's."""
 
     def answer(number: int) -> str:
         return ask(client, response_format=schema_form({"enum": [f"form {number}"]})).choices[0].message.content

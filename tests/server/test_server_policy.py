@@ -1,4 +1,4 @@
-"""Which ways of guessing a stranger may name, what the server tells about them, and that tenants learn nothing about each other."""
+"""Which drafters a client may name, what the server shows of them, and that tenants learn nothing about each other."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_listed_works(client):
 
 
 def test_every_option_has_been_judged():
-    """A new option is closed to requests until it is in OPTIONS; this list says that somebody has looked at it."""
+    """A new option is not available to requests until it is in OPTIONS; this list shows that somebody has reviewed it."""
     closed = {(name, key) for name, _, options in catalogue() for key in options if key not in OPTIONS.get(name, {})}
     in_draft_model = {pair for pair in closed if pair[0] == "draft_model"}  # loads a model: not open at all
     kept = {
@@ -181,7 +181,7 @@ def test_no_path_is_told(make_toy, tmp_path):
 
 @pytest.mark.parametrize("drafter", ["suffix:memory=4096", "recycling", "suffix:memory=4096+recycling"])
 def test_tenants_learn_nothing_from_each_other(make_toy, drafter):
-    """The second answer of a tenant profits from its first one; another tenant's first answer is drafted as if nobody had been there."""
+    """A tenant's second answer profits from its first; another tenant's first answer is drafted as on a new server."""
     llm = make_toy(drafter, toy={"seed": 1})
     keys = [{"Authorization": f"Bearer {key}"} for key in ("first", "second")]
     with TestClient(create_app(llm, ServerSettings(api_keys=("first", "second")))) as client:

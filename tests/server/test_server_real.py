@@ -1,4 +1,4 @@
-"""Forms and predictions on the default model, by the official client."""
+"""Structured answers and predictions on the default model, requested with the official client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def client(llm) -> Iterator[OpenAI]:
 
 
 def test_a_hundred_answers_fit_their_schema(client):
-    """Of random texts, drafted by a grammar and `auto`: all valid, and the first one as plain decoding writes it."""
+    """Random texts, drafted by a grammar and `auto`: all are valid, and the first equals that of plain decoding."""
     form = {"type": "json_schema", "json_schema": {"name": "recipe", "schema": RECIPE, "strict": True}}
     options = {"model": "default", "messages": [{"role": "user", "content": "Write down a recipe as JSON."}], "response_format": form}
     options |= {"temperature": 0.8, "max_completion_tokens": 600}  # a character may take four tokens
@@ -54,15 +54,15 @@ def test_a_hundred_answers_fit_their_schema(client):
 
 
 def old_version(text: str) -> str:
-    """The file before somebody edited it: every ninth line was another one, three lines were missing, three are gone now."""
+    """The file before an edit: every ninth line differs, three lines are missing, three are extra."""
     lines = [f"{line}  # to be checked" if number % 9 == 4 else line for number, line in enumerate(text.splitlines())]
     del lines[60:63]
     return "\n".join([*lines[:100], "def gone():", "    pass", "", *lines[100:]])
 
 
 def test_the_edit_of_a_file_with_its_old_text_as_prediction(client):
-    """About 150 lines, a ninth of them changed. A model of this size does not carry out an edit of that length when told to (it comments
-    on the file instead), so the roles are turned: what it writes is the new text, and the prediction is made from that by undoing edits."""
+    """About 150 lines, a ninth of them changed. A model of this size does not follow an instruction to make such a long edit (it comments
+    on the file instead), so the roles are reversed: its answer is the new text, and the prediction is that text with edits undone."""
     question = f"Write a long Python file with one function for each of these units: {UNITS}. Give each a docstring. Write only code."
     options = {"model": "default", "messages": [{"role": "user", "content": question}], "temperature": 0, "max_completion_tokens": 900}
     plain = client.chat.completions.create(**options, extra_body={"speculative": False, "ignore_eos": True})

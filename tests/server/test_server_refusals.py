@@ -1,4 +1,4 @@
-"""What the server refuses, and how it says so."""
+"""What the server rejects, and how."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_settings_are_checked(fields):
 
 
 def test_one_answer_with_a_bug_behind_the_engine(server, monkeypatch):
-    """An error while a step's tokens become text ends that request with 500, and only that."""
+    """An error while tokens become text ends its own request with 500, and no other."""
     take = Job.take
     monkeypatch.setattr(Job, "take", lambda job: 1 / 0 if job.request.sampling_params.max_tokens == 19 else take(job))
     assert refusal(ask(server, max_tokens=19), 500)["message"] == "the request failed inside the server"

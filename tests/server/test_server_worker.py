@@ -1,4 +1,4 @@
-"""The engine's thread under everything that goes wrong: clients that leave, full queues, time limits, failing requests, the end."""
+"""The server under trouble: clients that disconnect, full queues, time limits, failing requests, shutdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATH = "/v1/chat/completions"
 
 @pytest.fixture
 def slow(make_toy):
-    """A toy that takes 10 ms a pass and has two slots."""
+    """A toy with two slots whose forward pass takes 10 ms."""
     llm = make_toy(engine=EngineConfig(max_num_seqs=2))
     slow_down(llm, 0.01)
     return llm
@@ -123,7 +123,7 @@ def test_the_time_limit(slow, client, stream):
 
 
 def test_a_request_that_fails_touches_no_other(toy_llm):
-    """A logits processor that raises ends its own request with 500; the one beside it gets the text it always gets."""
+    """A logits processor that raises ends its own request with 500; the text of another request stays the same."""
 
     def bad(token_ids: list[int], logits: np.ndarray) -> np.ndarray:
         if len(token_ids) > 20:
@@ -183,7 +183,7 @@ def test_a_step_that_fails_ends_its_requests_and_the_server_goes_on(toy_llm, cli
 
 
 def test_a_dead_engine_is_seen(toy_llm, client):
-    """An error that even ending the requests does not survive: everybody gets 500 or 503, and /health says so."""
+    """If ending the requests fails too, everybody gets 500 or 503, and /health says so."""
 
     def broken(*_):
         raise RuntimeError("secret detail")
@@ -214,7 +214,7 @@ def test_many_at_once_get_what_they_get_alone(make_toy, client):
 
 
 def test_siblings_find_the_prompt_in_the_cache(slow):
-    """n > 1: the others start once the first has run the prompt."""
+    """n > 1: the other answers start once the first one has run the prompt."""
     seen = []
     add = slow.engine.add
     slow.engine.add = lambda request: seen.append(slow.engine.metrics.num_prompt_tokens) or add(request)

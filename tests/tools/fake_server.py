@@ -1,4 +1,4 @@
-"""A server that speaks the playground's half of the API from a script: no model, slow enough to press stop."""
+"""A server without a model that answers the playground from a script, slowly enough to press stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAFTERS = ("none", "blind", "prompt_lookup", "suffix", "recycling")
 
 @dataclass
 class Script:
-    """What the server does next; tests change it between requests. `requests` are the bodies it has seen."""
+    """What the server does next; tests change it between requests. `requests` are the bodies it has received."""
 
     text: str = TEXT
     step_seconds: float = 0.004
@@ -29,26 +29,26 @@ class Script:
     status: int = 0  # answer chat requests with this error
     message: str = "no"
     is_away: bool = False  # refuse the lists of models and drafters with 503
-    break_after: int | None = None  # cut the connection after so many steps
-    other_text: str = ""  # what drafters other than none answer
+    break_after: int | None = None  # close the connection after this many steps
+    other_text: str = ""  # the answer with any drafter but none
     requests: list[dict[str, Any]] = field(default_factory=list)
     num_hung_up: int = 0
 
 
 def words(text: str) -> list[str]:
-    """Tokens of the fake model: words with the blank before them."""
+    """Tokens of the fake model: words with the space before them."""
     return [word if i == 0 else f" {word}" for i, word in enumerate(text.split(" "))]
 
 
 def plain_steps(text: str, limit: int) -> Iterator[dict[str, Any]]:
-    """One token a step, no draft."""
+    """One token per step, without a draft."""
     draft = {"tokens": [], "parents": [], "confidences": [], "sources": [], "accepted": []}
     for number, word in enumerate(words(text)[:limit]):
         yield {"step": number, "milliseconds": 4.0, "tokens": [{"text": word, "source": ""}], "draft": draft}
 
 
 def drafted_steps(text: str, limit: int, name: str) -> Iterator[dict[str, Any]]:
-    """Steps of three kinds in turn: two of three guesses right, all guesses right, no guess."""
+    """Steps of three kinds in turn: a draft that is partly accepted, one that is accepted as a whole, none."""
     tokens, place, number = words(text)[:limit], 0, 0
     both = name if "+" in name else f"{name}+suffix"
     while place < len(tokens):
@@ -70,7 +70,7 @@ def drafted_steps(text: str, limit: int, name: str) -> Iterator[dict[str, Any]]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; the script hangs on the server."""
+    """One connection; it follows the script of its server."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FakeServer:
-    """The server in a thread of its own; leaving the `with` ends it, `port` brings it back to the same place."""
+    """The server in a thread of its own, until `close`; `port` restarts it at the same address."""
 
     def __init__(self, script: Script | None = None, port: int = 0):
         self.script = script or Script()

@@ -45,15 +45,15 @@ def serving(app: FastAPI) -> Iterator[str]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Polls until the condition holds; fails when it does not in time."""
+    """Polls until the condition holds; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not come true in time"
         time.sleep(0.005)
 
 
 def slow_down(llm: Any, seconds: float) -> None:
-    """Makes every pass of a toy take so long."""
+    """Makes every forward pass of a toy take this long."""
     forward = llm.target.forward
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -65,7 +65,7 @@ def slow_down(llm: Any, seconds: float) -> None:
 
 @cache
 def _byte_target(**options: Any) -> ToyTarget:
-    """Kept, for its table is large; every test leaves it empty."""
+    """Cached because its table is large; every test leaves its K/V cache empty."""
     return ToyTarget(sharpness=1.5, **options)
 
 
@@ -82,11 +82,11 @@ def byte_llm(monkeypatch: Any, drafter: str = "prompt_lookup", **options: Any) -
 
 
 def is_empty(llm: Any) -> bool:
-    """No request, no slot, no job is left."""
+    """Whether no request, slot or job is left."""
     return not llm.engine.has_unfinished and not llm.target.cache and not llm._jobs
 
 
-if __name__ == "__main__":  # a toy server as a process: PORT, seconds a pass, seconds for the shutdown
+if __name__ == "__main__":  # a toy server as a process: PORT, seconds per forward pass, seconds for the shutdown
     sys.path.insert(0, str(Path(__file__).parent))
     from toy_parts import toy_parts
 

@@ -24,7 +24,7 @@ LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 
 
 class ChatFormatter(ResponseFormatter):
-    """Answers as messages of the assistant. With a `call` the answer is the arguments of a call of this function."""
+    """Answers as messages of the assistant. With a `call` the answer is the arguments of that function call."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -54,7 +54,7 @@ class ChatFormatter(ResponseFormatter):
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": self._finish_reason(piece.finish_reason)}
 
     def _finish_reason(self, reason: str | None) -> str | None:
-        """OpenAI's: "tool_calls" where the client left the choice of the function to the model, "stop" where it named it."""
+        """OpenAI's: "tool_calls" if the client required some call, "stop" if it named the function."""
         return "tool_calls" if reason == "stop" and self.call is not None and self.call.is_required else reason
 
     def _logprobs(self, token_ids: Sequence[int], rows: Sequence[Mapping[int, float]] | None) -> dict[str, Any] | None:
@@ -72,12 +72,12 @@ class ChatFormatter(ResponseFormatter):
 
 
 def as_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation as chat templates take it. Raises ApiError (400) for what the model's template would drop."""
+    """The conversation in the form that chat templates expect. Raises ApiError (400) for fields that the model's template would drop."""
     template = tokenizer.chat_template or ""
     found = []
     for number, message in enumerate(messages):
         if message.content is None and not message.tool_calls:
-            raise ApiError(400, "a message needs a content", param=f"messages.{number}.content")
+            raise ApiError(400, "a message needs content", param=f"messages.{number}.content")
         parts = message.content or ""
         text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
         plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": text}
@@ -109,18 +109,18 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     tokenizer = server.llm.tokenizer
     messages, (tools, call) = as_messages(tokenizer, body.messages), read_tools(body, tokenizer.has_tools)
     if call is not None and body.response_format is not None and body.response_format.type != "text":
-        raise ApiError(400, "an answer cannot be a call of a function and have a response_format", param="response_format")
-    form, param = (build_grammar(body.response_format), "response_format") if call is None else (call.form, "tools")
-    await check_grammar(server.llm.grammars, form, param)
+        raise ApiError(400, "an answer cannot be a function call and have a response_format", param="response_format")
+    grammar, param = (build_grammar(body.response_format), "response_format") if call is None else (call.grammar, "tools")
+    await check_grammar(server.llm.grammars, grammar, param)
     token_ids = await asyncio.to_thread(tokenizer.encode_chat, messages, tools)
     max_tokens = room_for(server, len(token_ids), _max_tokens(body), server.settings.default_max_tokens)
-    params = sampling_params(body, max_tokens, num_top, form)
+    params = sampling_params(body, max_tokens, num_top, grammar)
     prediction = await _prediction(server, body)
     return await respond(server, request, body, ChatFormatter(tokenizer, num_top, call), [(token_ids, params)], prediction)
 
 
 async def _prediction(server: Server, body: ChatRequest) -> list[int] | None:
-    """The tokens of the prediction, which may be as long as a prompt. Raises ApiError (400)."""
+    """The tokens of the prediction, which may be as long as the model's context. Raises ApiError (400)."""
     if body.prediction is None:
         return None
     token_ids = await asyncio.to_thread(server.llm.tokenizer.encode, body.prediction.text, False)

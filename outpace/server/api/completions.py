@@ -1,4 +1,4 @@
-"""POST /v1/completions: continue a text as it is, without the chat format."""
+"""POST /v1/completions: continue a raw text, without the chat format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
 class CompletionFormatter(ResponseFormatter):
-    """Answers as texts. `echoes` are the prompts' texts, to be put in front of their answers."""
+    """Answers as texts. `echoes` are the texts of the prompts, which are put in front of their answers."""
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
@@ -76,22 +76,22 @@ def _encode(tokenizer: Tokenizer, prompts: Sequence[str | list[int]]) -> list[li
 
 def _check(body: CompletionRequest) -> None:
     if body.best_of is not None and body.best_of != (body.n or 1):
-        raise ApiError(400, "best_of is supported only where it equals n", param="best_of")
+        raise ApiError(400, "best_of is supported only if it equals n", param="best_of")
     if body.echo and body.logprobs is not None:
         raise ApiError(400, "echo with logprobs is not supported: log-probabilities of prompts are not computed", param="echo")
 
 
 @router.post("/v1/completions")
 async def completions(body: CompletionRequest, request: Request) -> Response:
-    """Continue one text or several."""
+    """Continue one or several texts."""
     server: Server = request.app.state.server
     server.check_model(body.model)
     _check(body)
     prompts, tokenizer = _prompts(body), server.llm.tokenizer
     encoded = await asyncio.to_thread(_encode, tokenizer, prompts)
     echoes = [prompt if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts] if body.echo else []
-    works = []
+    jobs = []
     for token_ids in encoded:
         max_tokens = room_for(server, len(token_ids), body.max_tokens, DEFAULT_MAX_TOKENS)
-        works.append((token_ids, sampling_params(body, max_tokens, body.logprobs)))
-    return await respond(server, request, body, CompletionFormatter(tokenizer, body.logprobs, echoes, body.n or 1), works)
+        jobs.append((token_ids, sampling_params(body, max_tokens, body.logprobs)))
+    return await respond(server, request, body, CompletionFormatter(tokenizer, body.logprobs, echoes, body.n or 1), jobs)

@@ -1,4 +1,4 @@
-"""From a checked request to its answer, whole or as a stream; what chat and text completion have in common."""
+"""From a validated request to its answer, whole or as a stream: what chat and text completion share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DRAFTER_FAILED = "the drafter failed and the answer was decoded without it; the 
 
 @dataclass(frozen=True)
 class Server:
-    """The parts that every endpoint uses; `app.state.server`."""
+    """What every endpoint uses; kept as `app.state.server`."""
 
     llm: LLM
     settings: ServerSettings
@@ -49,19 +49,17 @@ class Server:
 
     @property
     def fingerprint(self) -> str:
-        """The same where the same seed gives the same text: drafters are not in it, because the text does not depend on them."""
+        """Equal fingerprints mean that equal seeds give equal texts. Drafters are left out: the text does not depend on them."""
         return "fp_" + hashlib.sha256(f"{self.llm.name} {self.llm.precision} {__version__}".encode()).hexdigest()[:12]
 
     def check_model(self, name: str | None) -> None:
-        """404 unless the request names the model that runs here (or "default")."""
+        """Raises ApiError (404) unless the request names the model of this server, "default" or none."""
         if name not in (None, "default", self.llm.name):
-            raise ApiError(
-                404, f"there is no model {name!r} here; this server runs {self.llm.name!r}", param="model", code="model_not_found"
-            )
+            raise ApiError(404, f"this server has no model {name!r}; it runs {self.llm.name!r}", param="model", code="model_not_found")
 
 
 class ResponseFormatter(ABC):
-    """How one endpoint writes its answers. Made for one request; a stream asks for its pieces in order."""
+    """How one endpoint formats its answers. Made for one request; a stream passes its pieces in order."""
 
     prefix: str  # of the answer's id
     kind: str  # the `object` of a whole answer
@@ -105,7 +103,7 @@ def sampling_params(
 
 
 def room_for(server: Server, num_prompt_tokens: int, wanted: int | None, default: int, param: str = "max_tokens") -> int:
-    """How many tokens the answer may have. Raises ApiError (400) with the numbers when prompt or answer do not fit."""
+    """Maximum tokens of the answer. Raises ApiError (400) with the numbers when prompt or answer do not fit."""
     room = server.llm.engine.max_len - num_prompt_tokens
     if room < 1:
         message = f"the prompt has {num_prompt_tokens} tokens; with an answer of at least 1 token, at most {server.llm.engine.max_len} fit"
@@ -144,14 +142,14 @@ async def respond(
         return EventStream(answer.lines(), handle.close)
     outputs = await _collect(handle, request)
     if outputs is None:
-        return Response(status_code=499)  # nobody is there to read it
+        return Response(status_code=499)  # the client has gone
     choices = [formatter.choice(index, output) for index, output in enumerate(outputs)]
     tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, speculation_request)}
     return json_response({**frame, "choices": choices, **tail})
 
 
 async def _collect(handle: ServerRequest, request: Request) -> list[RequestOutput] | None:
-    """The finished answers in order; None when the client has gone first, whose slots are then free."""
+    """The finished answers in order; None when the client has disconnected, whose slots are then free."""
     outputs: dict[int, RequestOutput] = {}
 
     async def gather() -> None:
@@ -174,7 +172,7 @@ async def _collect(handle: ServerRequest, request: Request) -> list[RequestOutpu
 
 
 class _Stream:
-    """The chunks of one answer. With a trace there is a chunk for every step, else one for every step that has something to say."""
+    """The chunks of one answer: one for every step with a trace, else one for every step that adds something to show."""
 
     def __init__(
         self,
@@ -190,12 +188,12 @@ class _Stream:
         self.outputs: dict[int, RequestOutput] = {}
 
     async def lines(self) -> AsyncIterator[str]:
-        """The data of each event; a failure is the last of them."""
+        """The data of each server-sent event; a failure is the last one before the end mark."""
         try:
             async for event in self.handle.events():
                 if event.piece.output is not None:
                     self.outputs[event.index] = event.piece.output
-                if self._says_something(event):
+                if self._is_shown(event):
                     yield as_json(self._chunk(event))
             if self.usage:
                 yield as_json({**self.frame, "choices": [], "usage": self.usage(self._in_order()), **self._summary()})
@@ -203,7 +201,7 @@ class _Stream:
             yield as_json(error.body())
         yield DONE
 
-    def _says_something(self, event: Event) -> bool:
+    def _is_shown(self, event: Event) -> bool:
         piece = event.piece
         return bool(self.speculation_request.trace or event.step == 0 or piece.text or piece.output or piece.logprobs)
 
@@ -225,9 +223,9 @@ class _Stream:
 
 
 def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool) -> dict[str, Any]:
-    """Token counts; a prompt with several answers counts once. `outputs` come `count` to a prompt.
+    """Token counts; a prompt with several answers counts once. `outputs` has `count` entries per prompt.
 
-    With a prediction there are also its tokens that were accepted, and rejected, summed over the answers.
+    With a prediction they include how many of its tokens were accepted and rejected, summed over the answers.
     """
     prompts = outputs[::count]
     num_prompt = sum(len(output.prompt_token_ids) for output in prompts)
@@ -250,7 +248,7 @@ def usage_of(outputs: Sequence[RequestOutput], count: int, has_prediction: bool)
 
 
 def speculative_of(outputs: Sequence[RequestOutput], speculation_request: SpeculationRequest) -> dict[str, Any] | list[dict[str, Any]]:
-    """What guessing was used and what it gave: one object, or one for each choice where there are several."""
+    """Which speculation was used, and its counters: one object, or a list with one for each of several choices."""
     blocks = []
     for output in outputs:
         stats = output.stats

@@ -1,4 +1,4 @@
-"""The small endpoints: models, health, version, metrics, tokenize, drafters, and the page."""
+"""The small endpoints: models, health, version, metrics, tokenize, drafters and the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _model(request: Request) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
-    """The one model that runs here; requests may also call it "default"."""
+    """The model that this server runs; requests may also call it "default"."""
     return json_response({"object": "list", "data": [_model(request)]})
 
 
@@ -57,7 +57,7 @@ async def model(name: str, request: Request) -> Response:
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    """200 while requests are taken."""
+    """200 while the server accepts requests."""
     _server(request).worker.check_health()
     return json_response({"status": "ok"})
 
@@ -76,7 +76,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/outpace/drafters")
 async def drafters(request: Request) -> Response:
-    """The ways of guessing that every request may name in `speculative`, with the options it may set and their defaults."""
+    """The drafters that a request may name in `speculative`, with the options that it may set and their defaults."""
     return json_response(_server(request).policy.listing())
 
 

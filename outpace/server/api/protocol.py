@@ -1,6 +1,6 @@
-"""The requests, field by field. Strict: a field is applied, or it is refused; an unknown one is refused too.
+"""The requests, field by field. Every field is either applied or rejected; unknown fields are rejected.
 
-Fields that are accepted and change nothing, because they could not: `user`, `safety_identifier`, `metadata`, `prompt_cache_key` (the prefix
+Fields that are accepted because they cannot change the answer: `user`, `safety_identifier`, `metadata`, `prompt_cache_key` (the prefix
 cache needs no key), `store: false`, `service_tier: auto|default`, `modalities: ["text"]`, `parallel_tool_calls: true`,
 `stream_options.include_obfuscation: false`.
 """
@@ -23,13 +23,13 @@ TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
 class Strict(BaseModel):
-    """No field too many, no type converted, no NaN."""
+    """No unknown fields, no type conversion, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class SpeculativeRequest(Strict):
-    """How to guess for this request. `sources` and `trace` ask for the origin of each token, and for every step's draft."""
+    """How to speculate for this request. `sources` asks for the drafter of each token, `trace` for the draft of each step."""
 
     method: Annotated[str, Field(max_length=MAX_SPEC_LENGTH)] | None = None
     num_draft_tokens: Annotated[int, Field(ge=0, le=64)] | None = None
@@ -39,14 +39,15 @@ class SpeculativeRequest(Strict):
 
 
 class StreamOptions(Strict):
-    """`include_usage`: one more chunk with the token counts before the end."""
+    """`include_usage`: a further chunk with the token counts before the end."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] | None = None
 
 
 class SamplingRequest(Strict):
-    """What chat and text completion share. `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`, `stop_token_ids`: vLLM's."""
+    """What chat and text completion share. From vLLM: `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`,
+    `stop_token_ids`."""
 
     model: Short | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -73,21 +74,21 @@ class SamplingRequest(Strict):
 
 
 class TextPart(Strict):
-    """A piece of a message; pieces are joined by line breaks."""
+    """A part of a message; parts are joined by line breaks."""
 
     type: Literal["text"]
     text: str
 
 
 class Message(Strict):
-    """One turn. `name`, `tool_calls` and `tool_call_id` need a chat template that shows them to the model."""
+    """One message. `name`, `tool_calls` and `tool_call_id` need a chat template that shows them to the model."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
     name: Short | None = None
     tool_calls: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
     tool_call_id: Short | None = None
-    refusal: None = None  # these come back from clients that repeat our answers
+    refusal: None = None  # clients that send answers back as history include these
     annotations: None = None
     audio: None = None
     function_call: None = None
@@ -103,27 +104,27 @@ class Function(Strict):
 
 
 class Tool(Strict):
-    """What the chat template shows as a tool."""
+    """A tool that the chat template shows to the model."""
 
     type: Literal["function"]
     function: Function
 
 
 class FunctionName(Strict):
-    """Which function."""
+    """The name of a function."""
 
     name: Short
 
 
 class ToolChoice(Strict):
-    """This function must be called."""
+    """The function that must be called."""
 
     type: Literal["function"]
     function: FunctionName
 
 
 class Prediction(Strict):
-    """What the answer will probably be; the parts of a list follow each other. It makes the answer faster, never different."""
+    """The expected answer; the parts of a list are concatenated. It makes the answer faster and never changes it."""
 
     type: Literal["content"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]
@@ -143,7 +144,7 @@ class JsonSchema(Strict):
 
 
 class ResponseFormat(Strict):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None

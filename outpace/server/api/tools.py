@@ -1,6 +1,6 @@
-"""Calls of functions. A call that the client demands is enforced: the answer then is the arguments, in the form of their schema.
+"""Function calls. A call that the client requires is enforced: the answer is then the arguments, under the grammar of their schema.
 
-Whether and what to call otherwise (`auto`) is the model's business, in the text format it was trained on: such a call stays text.
+With `auto` the model decides whether to call, in the text format it was trained on; such a call stays text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from outpace.params import StructuredOutput
 from outpace.server.api.protocol import ChatRequest, ToolChoice
-from outpace.server.api.structured import schema_form
+from outpace.server.api.structured import schema_grammar
 from outpace.server.api_errors import ApiError
 
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -19,19 +19,19 @@ NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": Fals
 
 @dataclass(frozen=True)
 class ForcedCall:
-    """The function `name` is called, with arguments of this form. is_required: the client said "required" and did not name it."""
+    """A call of `name` whose arguments follow `grammar`. is_required: the client said "required" and did not name the function."""
 
     name: str
-    form: StructuredOutput
+    grammar: StructuredOutput
     is_required: bool
 
     def start(self, arguments: str) -> dict[str, Any]:
-        """A call with its arguments, or with their beginning."""
+        """The call with its arguments, or with the beginning of them."""
         return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
 
 def read_tools(body: ChatRequest, has_tools: bool) -> tuple[list[dict[str, Any]] | None, ForcedCall | None]:
-    """(tools for the chat template, the call that must be made). Raises ApiError (400) for what cannot be shown or enforced."""
+    """(tools for the chat template, the call to enforce). Raises ApiError (400) for what cannot be shown or enforced."""
     choice = body.tool_choice
     if choice is not None and not body.tools:
         raise ApiError(400, "tool_choice needs tools", param="tool_choice")
@@ -41,7 +41,7 @@ def read_tools(body: ChatRequest, has_tools: bool) -> tuple[list[dict[str, Any]]
         raise ApiError(400, "this model's chat format has no tools", param="tools", code="unsupported_field")
     call = _forced(body)
     if call is None and any(tool.function.strict for tool in body.tools):
-        raise ApiError(400, "a strict function needs a tool_choice that demands it: nothing else enforces its schema", param="tools")
+        raise ApiError(400, "a strict function needs a tool_choice that requires it: nothing else enforces its schema", param="tools")
     return [tool.model_dump(exclude_unset=True) for tool in body.tools], call
 
 
@@ -54,6 +54,6 @@ def _forced(body: ChatRequest) -> ForcedCall | None:
     elif choice != "required":
         return None
     elif len(functions) > 1:
-        raise ApiError(400, "tool_choice 'required' works with one tool here; of several, name the one to call", param="tool_choice")
+        raise ApiError(400, "tool_choice 'required' needs exactly one tool; of several, name the one to call", param="tool_choice")
     schema = NO_ARGUMENTS if functions[0].parameters is None else functions[0].parameters
-    return ForcedCall(functions[0].name, schema_form(schema, "tools"), choice == "required")
+    return ForcedCall(functions[0].name, schema_grammar(schema, "tools"), choice == "required")

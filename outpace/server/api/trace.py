@@ -1,4 +1,4 @@
-"""What the page is told about every step: the tokens it gave, and the draft with the path that was accepted."""
+"""The trace of a step for the page: the tokens it gave, and the draft with the accepted path."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from outpace.server.policy import shown
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """One token as text; parts of a character come out as the replacement sign."""
+    """One token as text; an incomplete character becomes U+FFFD."""
     return tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
 
 def trace_of(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
-    """The `trace` field of a chunk: {step, milliseconds, tokens, draft}; `accepted` are the draft's nodes that held, from the root down.
+    """The `trace` field of a chunk: {step, milliseconds, tokens, draft}; `accepted` are the accepted nodes, from the root down.
 
-    `source` is "" for the model's own token, else the drafter's name, "a+b" when both guessed it. Probes are left out.
+    `source` is "" for the model's own token, else the drafter's name, "a+b" if both proposed it. Lookahead tokens are left out.
     """
     sources = [source for step in event.piece.steps for source in step.sources]
     tokens = [{"text": text, "source": shown(source)} for text, source in zip(event.piece.pieces, sources, strict=True)]

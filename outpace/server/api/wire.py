@@ -1,4 +1,4 @@
-"""How answers leave: JSON, and server-sent events that end when the client does."""
+"""Answers on the wire: JSON, and server-sent events that end when the client disconnects."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ DONE = "[DONE]"
 
 
 def as_json(value: Any) -> str:
-    """Compact JSON in ASCII: whatever a text holds, lone surrogates too, can be sent."""
+    """Compact JSON in ASCII, which can carry any text, lone surrogates included."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer in JSON."""
+    """A JSON answer."""
     return Response(as_json(value), status, headers, "application/json")
 
 
 async def disconnected(receive: Receive) -> None:
-    """Returns when the client has gone; call it once the body has been read."""
+    """Returns when the client has disconnected; call it once the body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class EventStream(Response):
-    """Server-sent events. `close` is called exactly once, as soon as the stream ends or the client has gone."""
+    """Server-sent events. `close` is called exactly once, as soon as the stream ends or the client disconnects."""
 
     def __init__(self, events: AsyncIterator[str], close: Callable[[], None]):
         super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})

@@ -28,13 +28,13 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the console complained about; a test that means to cause errors empties it."""
+    """Errors and warnings of the console; a test that causes some on purpose removes them."""
     return []
 
 
 @pytest.fixture
 def page(browser, server, complaints) -> Iterator[Any]:
-    """The page on a desktop; no test may leave an error in the console."""
+    """The page at desktop size; a test fails if it leaves an error in the console."""
     from playground_tools import open_page
 
     context = browser.new_context(viewport={"width": 1280, "height": 900})

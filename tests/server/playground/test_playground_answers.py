@@ -114,7 +114,7 @@ def test_a_click_on_a_token_or_a_bar_chooses_its_step(page):
 
 
 def test_traces_are_read_as_the_engine_means_them(page):
-    """Held guesses are right but not in the text yet; the model's own tokens of the step before may be checked again."""
+    """Unconfirmed tokens are right but not in the text yet; the model's own tokens of the step before may be verified again."""
     draft = {"tokens": ["a", "b", "c"], "parents": [-1, -1, 1], "confidences": [None, None, 0.5], "sources": ["", "x", "x"]}
     held = {"step": 1, "milliseconds": 1, "tokens": [{"text": "b", "source": "x"}], "draft": {**draft, "accepted": [1, 2]}}
     again = {
