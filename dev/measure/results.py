@@ -210,8 +210,8 @@ def under_load() -> list[str]:
     return [
         f"## Server under load\n\n```\n{command}\n```\n\nClients send their next prompt as soon as they have their answer, for {times} s "
         f"per level and drafter, with the drafters taking turns; {settings['num_prompts']} prompts, temperature "
-        f"{settings['temperature']:g}, at most {settings['max_tokens']} tokens, 16 requests at a time, clients in the server's process. Measured on "
-        f"{document['machine']['cores']} cores of {document['machine']['cpu']}.",
+        f"{settings['temperature']:g}, at most {settings['max_tokens']} tokens, 16 requests at a time, clients in the server's "
+        f"process. Measured on {document['machine']['cores']} cores of {document['machine']['cpu']}.",
         "An answer is mixed up if it differs from the answer that a single client got for the same prompt and seed before. Drafters start "
         "each turn with an empty answer cache; a prompt is repeated if it was sent before in the same turn. "
         f"{100 * cached:.0f}% of the prompt tokens came from the prefix cache. Answers to the single client identical to plain decoding: "
