@@ -16,9 +16,14 @@ def test_a_text_replaces_the_old_one(tmp_path):
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     write_whole(tmp_path / "a", "old")
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a") as name:
-        name.write_text("half")
-        raise OSError("full")
+
+    def fail() -> None:
+        with replacing(tmp_path / "a") as name:
+            name.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert (tmp_path / "a").read_text() == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
