@@ -523,7 +523,7 @@ def test_converted_models_lend_their_first_layers(converted_llm, spec, temperatu
 
 
 def test_more_layers_than_there_are_is_one_clear_line(converted_llm):
-    with pytest.raises(BadInputError, match="the model has 2 layers; its first 9 cannot be had"):
+    with pytest.raises(BadInputError, match="the model has 2 layers; it has no first 9"):
         converted_llm.strategy("draft_model:self:9")
 
 
