@@ -14,7 +14,7 @@ from outpace.drafters.spec import create_drafter, ready_drafters
 from outpace.models.find import converted
 from outpace.params import SamplingParams
 from outpace.targets.identity import base_of
-from outpace.targets.openvino.split_batch import pieces
+from outpace.targets.openvino.split_batch import split
 from outpace.targets.openvino.target import OpenVINOTarget
 from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
 from outpace.tree.segment import Segment, Slot
@@ -187,11 +187,11 @@ def fresh(target, tokens, chunk=512):
 def test_pieces_of_a_batch_are_the_batch():
     """Chains are cut and stand on what ran before; trees are whole, and what does not fit behind them comes after."""
     chain, tree = Segment(Slot(0, 99, [5], []), list(range(20))), Segment(Slot(1, 99, [], []), [7, 8, 9], [-1, 0, 0])
-    found = list(pieces([chain, tree, chain], 8))
+    found = list(split([chain, tree, chain], 8))
     assert [[len(segment) for segment in piece] for piece in found] == [[8], [8], [4, 3, 1], [8], [8], [3]]
     assert [token for piece in found for segment in piece for token in segment.token_ids] == [*range(20), 7, 8, 9, *range(20)]
     assert [piece[0].slot.num_cached for piece in found[:3]] == [1, 9, 17]
-    assert [[len(segment) for segment in piece] for piece in pieces([tree, tree, chain], 2)][:3] == [[3], [3], [2]]
+    assert [[len(segment) for segment in piece] for piece in split([tree, tree, chain], 2)][:3] == [[3], [3], [2]]
 
 
 def test_a_batch_in_pieces_gives_what_one_pass_gives(tiny):
@@ -201,7 +201,7 @@ def test_a_batch_in_pieces_gives_what_one_pass_gives(tiny):
     batch = [tree, Segment(second, prompt(30, seed=2), wants_output=False, wants_hidden=True), Segment(third, prompt(3, seed=4))]
     whole = [array.copy() for array in (lambda out: (out.logits, out.hidden, out.prompt_hidden))(target.forward(batch))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target, "pass_rows", 8)
+        patch.setattr(target, "pass_tokens", 8)
         cut = target.forward(batch)
     for one, other in zip(whole, (cut.logits, cut.hidden, cut.prompt_hidden), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())

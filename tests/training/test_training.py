@@ -88,8 +88,8 @@ def test_the_answer_is_no_part_of_a_prompt(tmp_path):
     [
         ({"prompt": "hi"}, "a.jsonl:1: there is no answer; use --generate to let the model write it"),
         ({"prompt_ids": [1], "token_ids": "x"}, "a.jsonl:1: token_ids must be a list of token ids"),
-        ({"prompt_ids": [1], "token_ids": [VOCAB]}, "text '1' is not of this model"),
-        ({"prompt_ids": [], "token_ids": [1]}, "text '1' is not of this model"),
+        ({"prompt_ids": [1], "token_ids": [VOCAB]}, "text '1' has no prompt, or a token outside"),
+        ({"prompt_ids": [], "token_ids": [1]}, "text '1' has no prompt, or a token outside"),
         ({"other": 1}, "needs a non-empty 'prompt'"),
     ],
 )

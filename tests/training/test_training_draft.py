@@ -246,7 +246,7 @@ def test_the_command_tells_what_to_expect(model, whole, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--num-layers", 9), "the model has 2 layers; its first 9 cannot be had"),
+        (("--num-layers", 9), "the model has 2 layers; it has no first 9"),
         (("--num-layers", 1, "--generate"), "--generate needs a file of prompts"),
     ],
 )

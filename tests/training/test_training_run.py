@@ -284,7 +284,7 @@ def test_an_earlier_helper_that_does_not_fit_is_one_clear_line(model, whole, tmp
 
 
 def test_a_helper_of_another_kind_is_no_start(whole):
-    with pytest.raises(BadInputError, match="is of kind medusa, not eagle"):
+    with pytest.raises(BadInputError, match="are of kind medusa, not eagle"):
         Start.of(str(whole[0]), "eagle", whole[1].base)
 
 

@@ -38,7 +38,7 @@ def bench(
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Number of prompts that run at once.")] = 1,
-    server: Annotated[str | None, typer.Option(metavar="[URL]", help="Load a server; without a URL, start one here.")] = None,
+    server: Annotated[str | None, typer.Option(metavar="[URL]", help="Measure a server under load; without a URL, start one here.")] = None,
     clients: Annotated[str | None, typer.Option(help="With --server: numbers of concurrent clients. Default: 1,4,16,64.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: seconds per number of clients. Default: 60.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON to this file; - prints them.")] = None,

@@ -23,7 +23,7 @@ def serve(
     api_key_file: Annotated[Path | None, typer.Option(help="File with one API key per line; every request then needs one.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Maximum number of requests that run at once.")] = 16,
     max_queue: Annotated[int, typer.Option(min=0, help="Maximum number of waiting requests per API key; more get status 429.")] = 64,
-    request_timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a request in seconds, with waiting.")] = 600.0,
+    request_timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a request in seconds, including waiting.")] = 600.0,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take after SIGTERM.")] = 30.0,
     default_max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a chat answer if the request sets no limit.")] = 1024,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request body, in megabytes.")] = 4.0,

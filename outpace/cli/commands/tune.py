@@ -26,7 +26,7 @@ def tune(
     prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns; use prompts like those in production.")],
     model: Model = "default",
     out: Annotated[Path | None, typer.Option(help="Write the best settings here, for --config.")] = None,
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Time limit in seconds, without loading the model.")] = 300.0,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Time limit in seconds, excluding the loading of the model.")] = 300.0,
     drafters: Annotated[str | None, typer.Option(help="Drafters to try, comma-separated. Default: those that usually do well.")] = None,
     limit: Limit = None,
     max_tokens: MaxTokens = 128,

@@ -14,7 +14,7 @@ from outpace.cli.train.shared import LearningRate, TensorBoard, TrainingOptions,
 def draft(
     options: TrainingOptions,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the texts.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step, with prompts and padding.")] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step, including prompts and padding.")] = 1024,
     learning_rate: LearningRate = 1e-3,
     num_layers: Annotated[int, typer.Option(min=1, help="Layers of the draft model: the first ones of the model.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; on a CPU a seed gives the same draft model.")] = 0,

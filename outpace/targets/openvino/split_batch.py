@@ -12,7 +12,7 @@ from outpace.targets.base import TargetOutput
 from outpace.tree.segment import Segment, TreeBatch
 
 
-def pieces(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
+def split(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
     """Split the batch into pieces of at most `limit` tokens. Chains are cut; trees are not, so a larger tree is a piece by itself.
 
     The slot of a later piece of a chain already contains the earlier pieces, whose K/V is cached by the time it runs.
@@ -34,7 +34,7 @@ def pieces(batch: TreeBatch, limit: int) -> Iterator[list[Segment]]:
     yield piece
 
 
-def joined(outputs: Iterable[TargetOutput]) -> TargetOutput:
+def join(outputs: Iterable[TargetOutput]) -> TargetOutput:
     """Join the outputs of all pieces into those of one forward pass; each is copied before the next piece overwrites it."""
     logits, hidden, prompt_hidden = [], list[Array](), list[Array]()
     for output in outputs:

@@ -30,7 +30,7 @@ from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino import graphs
 from outpace.targets.openvino.blocks import ROOT, BlockPool
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse
-from outpace.targets.openvino.split_batch import joined, pieces
+from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
@@ -38,12 +38,12 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 logger = logging.getLogger("outpace")
 
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
-MIN_ROWS = 2  # least number of tokens of a sequence in a forward pass, and of rows of the logits
-STEADY_ROWS = 64  # forward passes of up to this many tokens are padded to a steady number
+MIN_TOKENS = 2  # least number of tokens of a sequence in a forward pass, and of rows of the logits
+STEADY_TOKENS = 64  # forward passes of up to this many tokens are padded to a steady number
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where K/V is written
-WIDE = (64, 128, 256, 512)  # numbers of tokens tried at startup; the largest with the bits of a small pass is the limit (AVX2: about 90)
-ANY_WIDTH = 1 << 30  # no limit on the tokens of a forward pass
-EXACT_WIDTHS = (MIN_ROWS, 8, 16, 33)  # tried at startup: the smallest that has the bits of the largest is the minimum
+LARGE = (64, 128, 256, 512)  # numbers of tokens tried at startup; the largest with the bits of a small pass is the limit (AVX2: about 90)
+UNLIMITED = 1 << 30  # no limit on the tokens of a forward pass
+EXACT_SIZES = (MIN_TOKENS, 8, 16, 33)  # tried at startup: the smallest that has the bits of the largest is the minimum
 QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16; K/V is only copied, never read
 
@@ -78,15 +78,15 @@ class OpenVINOTarget(TargetModel):
         self.request, vector_size = self._compiled()
         self.vectors = self._create_vectors(vector_size)
         self.kv_tensors: dict[str, Any] = {}  # the inputs of the model that are K/V memory
-        self.kv_rows = self._create_cache(kv_type, kv_cache_tokens)
+        self.kv_arrays = self._create_cache(kv_type, kv_cache_tokens)
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
-        self.recent_rows: deque[int] = deque(maxlen=8)
+        self.recent_sizes: deque[int] = deque(maxlen=8)
         self.recent_slots: list[Slot] = []
-        self.min_rows, self.pass_rows = MIN_ROWS, ANY_WIDTH
+        self.min_tokens, self.pass_tokens = MIN_TOKENS, UNLIMITED
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._warm_up(memory)
-        self.min_rows = self._find_min_rows()
-        self.pass_rows = self._find_pass_rows()
+        self.min_tokens = self._find_min_tokens()
+        self.pass_tokens = self._find_pass_tokens()
 
     def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
         """(an infer request of the model, the size H of vectors in place of tokens or 0 if it takes none). Raises OutpaceError if OpenVINO
@@ -110,40 +110,40 @@ class OpenVINOTarget(TargetModel):
 
     def _warm_up(self, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final layout, then move them to huge pages."""
-        slot = self.allocate(MIN_ROWS)
+        slot = self.allocate(MIN_TOKENS)
         self.forward([Segment(slot, [0])])
         self.free(slot)
-        collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_rows])
+        collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_arrays])
 
-    def _find_min_rows(self) -> int:
+    def _find_min_tokens(self) -> int:
         """The smallest forward pass that has the bits of large ones: 2 tokens in f32. With bf16 on AMX, up to 4 tokens take another
         kernel."""
-        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_WIDTHS))]
+        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_SIZES))]
         slot = self.allocate(len(tokens))
-        *rows, widest = (self.forward([Segment(slot, tokens[:width])]).logits[:MIN_ROWS].copy() for width in EXACT_WIDTHS)
+        *rows, largest = (self.forward([Segment(slot, tokens[:size])]).logits[:MIN_TOKENS].copy() for size in EXACT_SIZES)
         self.free(slot)
-        self.recent_rows.clear()
-        found = [width for width, logits in zip(EXACT_WIDTHS, rows, strict=False) if np.array_equal(logits, widest)]
+        self.recent_sizes.clear()
+        found = [size for size, logits in zip(EXACT_SIZES, rows, strict=False) if np.array_equal(logits, largest)]
         if not found:
             logger.warning("on this CPU logits depend on the number of tokens in a forward pass: texts may differ; try --precision f32")
-        return min(found, default=MIN_ROWS)
+        return min(found, default=MIN_TOKENS)
 
-    def _find_pass_rows(self) -> int:
+    def _find_pass_tokens(self) -> int:
         """The largest forward pass that has the bits of small ones; larger batches are split."""
-        widths = [width for width in WIDE if width <= min(self.max_cached_tokens // 2, self.capabilities.max_len)]
-        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_ROWS, *widths]))]
-        slot, other = self.allocate(MIN_ROWS), self.allocate(len(tokens))
-        narrow = self.forward([Segment(slot, tokens[:MIN_ROWS])]).logits.copy()
+        sizes = [size for size in LARGE if size <= min(self.max_cached_tokens // 2, self.capabilities.max_len)]
+        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_TOKENS, *sizes]))]
+        slot, other = self.allocate(MIN_TOKENS), self.allocate(len(tokens))
+        small = self.forward([Segment(slot, tokens[:MIN_TOKENS])]).logits.copy()
 
-        def is_exact(width: int) -> bool:
-            beside = Segment(other, tokens[: width - MIN_ROWS], wants_output=False)
-            return np.array_equal(self.forward([Segment(slot, tokens[:MIN_ROWS]), beside]).logits, narrow)
+        def is_exact(size: int) -> bool:
+            beside = Segment(other, tokens[: size - MIN_TOKENS], wants_output=False)
+            return np.array_equal(self.forward([Segment(slot, tokens[:MIN_TOKENS]), beside]).logits, small)
 
-        exact = list(itertools.takewhile(is_exact, widths))
+        exact = list(itertools.takewhile(is_exact, sizes))
         self.free(slot)
         self.free(other)
-        self.recent_rows.clear()
-        return ANY_WIDTH if exact == widths else max([WIDE[0], *exact])
+        self.recent_sizes.clear()
+        return UNLIMITED if exact == sizes else max([LARGE[0], *exact])
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """Allocate K/V memory for all layers: one array [tensors, blocks, kv_heads, 32, head_dim] per distinct shape."""
@@ -156,7 +156,7 @@ class OpenVINOTarget(TargetModel):
         bytes_per_block = sum(len(names) * int(np.prod(shape)) * itemsize for shape, names in ports.items())
         num_tokens = kv_cache_tokens or max(2 * self.capabilities.max_len, KV_CACHE_BYTES // bytes_per_block * BLOCK_SIZE)
         self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE)
-        self.max_cached_tokens = self.pool.num_blocks * BLOCK_SIZE - MIN_ROWS
+        self.max_cached_tokens = self.pool.num_blocks * BLOCK_SIZE - MIN_TOKENS
         arrays = []
         for shape, names in ports.items():
             rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
@@ -171,7 +171,7 @@ class OpenVINOTarget(TargetModel):
         return 1.0 - len(self.pool.free) / self.pool.num_blocks
 
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
-        num_blocks = -(-(num_tokens + MIN_ROWS) // BLOCK_SIZE)
+        num_blocks = -(-(num_tokens + MIN_TOKENS) // BLOCK_SIZE)
         shared, identities = self.pool.find(prompt_token_ids[:-1])
         blocks = self.pool.take(shared, num_blocks - len(shared))
         index = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
@@ -179,9 +179,9 @@ class OpenVINOTarget(TargetModel):
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        if sum(map(len, batch)) <= self.pass_rows:
+        if sum(map(len, batch)) <= self.pass_tokens:
             return self._run(batch, num_tokens)
-        return joined(self._run(piece, num_tokens) for piece in pieces(batch, self.pass_rows))
+        return join(self._run(piece, num_tokens) for piece in split(batch, self.pass_tokens))
 
     def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
         """One forward pass of the model."""
@@ -213,17 +213,17 @@ class OpenVINOTarget(TargetModel):
         A forward pass with another number of tokens than the one before takes 4 to 5 ms longer, because OpenVINO prepares its buffers
         again; a further token takes only 0.5 ms.
         """
-        num_rows = sum(max(len(segment), MIN_ROWS) for segment in batch)
-        if num_rows > STEADY_ROWS:
+        size = sum(max(len(segment), MIN_TOKENS) for segment in batch)
+        if size > STEADY_TOKENS:
             return batch
         slots = [segment.slot for segment in batch]
         if slots != self.recent_slots or num_tokens:  # other requests are running: their usual number of tokens is not known yet
             self.recent_slots = slots
-            self.recent_rows.clear()
-        self.recent_rows.append(max(num_rows, num_tokens))
+            self.recent_sizes.clear()
+        self.recent_sizes.append(max(size, num_tokens))
         first = batch[0]
-        length = max(len(first), MIN_ROWS) + max(self.min_rows, *self.recent_rows) - num_rows
-        if length in (len(first), MIN_ROWS) or first.slot.num_cached + length > first.slot.capacity:
+        length = max(len(first), MIN_TOKENS) + max(self.min_tokens, *self.recent_sizes) - size
+        if length in (len(first), MIN_TOKENS) or first.slot.num_cached + length > first.slot.capacity:
             return batch
         parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
         padding = length - len(first)
@@ -245,7 +245,7 @@ class OpenVINOTarget(TargetModel):
         if moved:
             table = np.array(slot.blocks)
             source, place = (base + np.array(column) for column in zip(*moved, strict=True))
-            for rows in self.kv_rows:
+            for rows in self.kv_arrays:
                 block, offset = table[source // BLOCK_SIZE], source % BLOCK_SIZE
                 rows[:, table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = rows[:, block, :, offset]
         slot.token_ids.extend(token_ids)
@@ -311,7 +311,7 @@ def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
     longest = 0
     for segment, num_wanted in zip(batch, num_outputs, strict=True):
         alone = len(segment) == 1
-        rows = Segment(segment.slot, [*segment.token_ids] * MIN_ROWS, [-1] * MIN_ROWS) if alone else segment
+        rows = Segment(segment.slot, [*segment.token_ids] * MIN_TOKENS, [-1] * MIN_TOKENS) if alone else segment
         start, past, count = len(token_ids), rows.slot.num_cached, len(rows)
         if segment.wants_output:
             logit_rows += range(start, start + num_wanted)
@@ -326,8 +326,8 @@ def _pack(batch: TreeBatch, num_outputs: Sequence[int]) -> dict[str, Array]:
         mask_begins.append(mask_begins[-1] + count * count)
         longest = max(longest, past + count)
     past_lens = [segment.slot.num_cached for segment in batch]
-    if len(logit_rows) < MIN_ROWS:
-        logit_rows = [*logit_rows, *range(MIN_ROWS)][:MIN_ROWS]
+    if len(logit_rows) < MIN_TOKENS:
+        logit_rows = [*logit_rows, *range(MIN_TOKENS)][:MIN_TOKENS]
     return {
         "input_ids": np.array(token_ids, np.int64),
         "position_ids": np.array(positions, np.int64),
