@@ -1,8 +1,8 @@
 """A language model whose distributions are known exactly, for tests: no weights, no kernels, no rounding.
 
 It finds its context only through its cache and the tree mask, so a row that survived wrongly, a mask that shows too much or a position
-that is off by one changes its answer. Each forward pass overwrites the outputs of the one before with NaN, so that whoever still reads
-them gets caught.
+that is off by one changes its answer. Each forward pass overwrites the outputs of the one before with NaN, which exposes a reader that
+kept a view of them.
 """
 
 from __future__ import annotations

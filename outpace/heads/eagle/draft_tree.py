@@ -132,7 +132,7 @@ class _Batch:
             at = growth.cache.num_rows - len(rows)
             for row in rows:
                 call.add(text, row)
-            call.guess(text, len(rows) - 1, self.shape.temperature(1), slice(at), slice(len(rows)))
+            call.predict_from(text, len(rows) - 1, self.shape.temperature(1), slice(at), slice(len(rows)))
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, rows) in enumerate(zip(self.growths, self.waiting, strict=True)):
             self._write(text, growth.cache.num_rows - len(rows), len(rows), found)
@@ -146,7 +146,7 @@ class _Batch:
             for i, (path, _) in enumerate(chosen):
                 ancestors = [growth.rows[path[:depth]] for depth in range(1, len(path))]
                 call.add(text, growth.row(path))
-                call.guess(text, i, self.shape.temperature(len(path) + 1), slice(growth.cache.num_rows), slice(i, i + 1), ancestors)
+                call.predict_from(text, i, self.shape.temperature(len(path) + 1), slice(growth.cache.num_rows), slice(i, i + 1), ancestors)
         found = call.run(self.head, self.past_keys, self.past_values)
         for text, (growth, chosen) in enumerate(zip(self.growths, levels, strict=True)):
             at = growth.cache.num_rows + len(growth.rows)
@@ -175,32 +175,32 @@ class _Batch:
 
 
 class _Call:
-    """The arrays of one call: `width` rows of each text, `num_guessing` of which predict. Unused rows see nothing and are ignored."""
+    """The arrays of one call: `width` rows of each text, `num_queries` of which predict. Unused rows see nothing and are ignored."""
 
-    def __init__(self, num_texts: int, width: int, num_guessing: int, past_keys: Array, hidden_size: int):
+    def __init__(self, num_texts: int, width: int, num_queries: int, past_keys: Array, hidden_size: int):
         self.width, self.num_past = width, past_keys.shape[2]
-        self.counts, self.guesses = [0] * num_texts, [0] * num_texts
+        self.counts, self.num_predicting = [0] * num_texts, [0] * num_texts
         self.token_ids = np.zeros((num_texts, width), np.int64)
         self.features = np.zeros((num_texts, width, hidden_size), np.float32)
         self.positions = np.zeros((num_texts, width), np.float32)
-        self.queries = np.zeros((num_texts, num_guessing), np.int32)
-        self.visible = np.zeros((num_texts, num_guessing, self.num_past + width), bool)
-        self.temperatures = np.ones((num_texts, num_guessing), np.float32)
+        self.queries = np.zeros((num_texts, num_queries), np.int32)
+        self.visible = np.zeros((num_texts, num_queries, self.num_past + width), bool)
+        self.temperatures = np.ones((num_texts, num_queries), np.float32)
 
     def add(self, text: int, row: Row) -> None:
         place = text, self.counts[text]
         self.token_ids[place], self.features[place], self.positions[place] = row.token_id, row.feature, row.position
         self.counts[text] += 1
 
-    def guess(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
+    def predict_from(self, text: int, row: int, temperature: float, past: slice, new: slice, ancestors: Sequence[int] = ()) -> None:
         """Let one row of a text predict; it sees these past rows, these new rows, and its ancestors, which are among the past rows."""
-        place = text, self.guesses[text]
+        place = text, self.num_predicting[text]
         self.queries[place], self.temperatures[place] = text * self.width + row, temperature
         visible = self.visible[place]
         visible[: self.num_past][past] = True
         visible[self.num_past :][new] = True
         visible[list(ancestors)] = True
-        self.guesses[text] += 1
+        self.num_predicting[text] += 1
 
     def run(self, head: EagleHead, past_keys: Array, past_values: Array) -> EagleGuesses:
         rows = (self.token_ids, self.features, self.positions, self.queries)
