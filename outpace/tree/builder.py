@@ -73,7 +73,7 @@ class TreeBuilder:
         self.sources.append(source)
 
     def add_lookahead(self, parent: int, token: int, source: str = "") -> int:
-        """Add a lookahead token below `parent`, a node or another one. They follow all nodes, do not count towards the budget and are not merged."""
+        """Add a lookahead token below `parent`, a node or another one. They follow all nodes, beyond the budget, and are not merged."""
         self._append(parent, token, 0.0, source)
         self.num_lookahead += 1
         return len(self.token_ids) - 1
