@@ -91,7 +91,7 @@ class _State:
 
 
 class Cell(NamedTuple):
-    """A token of the window; a seed is none of the model's guesses, only something to start from."""
+    """A token of the window; a seed was not predicted by the model, it only fills the window at the start."""
 
     token: int
     is_seed: bool

@@ -1,4 +1,4 @@
-"""Building one draft tree, node by node: from several drafts, and best first from whoever can name successors."""
+"""Builds one draft tree node by node: out of several drafts, and best first from successors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from heapq import heappop, heappush
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
 Path = tuple[int, ...]
-Successor = tuple[int, float] | tuple[int, float, str]  # token, confidence, and who proposes it
+Successor = tuple[int, float] | tuple[int, float, str]  # token, confidence given the path, source
 Successors = Callable[[Path], Iterable[Successor]]
 
 
 class TreeBuilder:
     """A draft tree of at most `budget` nodes, in the order in which they are added. Node -1 is the root, the last known token.
 
-    `confidences[node]` is the confidence of a node given its parent. It is in the engine's hot path: what few ask for is not kept.
+    `confidences[node]` is the confidence of a node given its parent. Builders are in the hot path of every step, so paths and their
+    confidences are computed only on request.
     """
 
     def __init__(self, budget: int):
@@ -29,14 +30,6 @@ class TreeBuilder:
 
     def __len__(self) -> int:
         return len(self.token_ids)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.token_ids) >= self.budget
-
-    def has(self, parent: int, token: int) -> bool:
-        """Whether there is a node of `token` below `parent`."""
-        return (parent, token) in self._nodes
 
     def path(self, node: int) -> Path:
         """Tokens from the root to a node, () for the root."""
@@ -80,13 +73,13 @@ class TreeBuilder:
         self.sources.append(source)
 
     def add_lookahead(self, parent: int, token: int, source: str = "") -> int:
-        """A lookahead token below `parent`, which may be one too. They come after all nodes, outside the budget, and are never merged."""
+        """Add a lookahead token below `parent`, a node or another one. They follow all nodes, beyond the budget, and are not merged."""
         self._append(parent, token, 0.0, source)
         self.num_lookahead += 1
         return len(self.token_ids) - 1
 
     def add_chain(self, token_ids: Sequence[int], confidences: Sequence[float], source: str = "") -> None:
-        """A path from the root; what it shares with earlier paths is merged, and what finds no room is left out."""
+        """Add a path from the root; the part that it shares with earlier paths is merged, and what finds no room is left out."""
         parent = -1
         for token, confidence in zip(token_ids, confidences, strict=True):
             node = self.add(parent, token, confidence, source)
@@ -95,7 +88,7 @@ class TreeBuilder:
             parent = node
 
     def add_drafts(self, drafts: Sequence[Draft], sources: Sequence[str]) -> None:
-        """Several drafts, earlier ones first, each with its source; the lookahead tokens of all follow."""
+        """Add several drafts, earlier ones first, each with its source; the lookahead tokens of all follow at the end."""
         places: list[dict[int, int]] = []  # node of a draft -> node here
         for draft, source in zip(drafts, sources, strict=True):
             num_nodes, place = len(draft) - draft.num_lookahead, {-1: -1}
@@ -110,7 +103,7 @@ class TreeBuilder:
                     place[node] = self.add_lookahead(place[draft.parents[node]], draft.token_ids[node], source)
 
     def build(self) -> Draft:
-        """The tree; `sources` is None if nobody gave a source."""
+        """The tree; `sources` is None if no node has a source. The lists are handed over, not copied."""
         sources = self.sources if any(self.sources) else None
         return Draft(self.token_ids, self.parents, None, self.num_lookahead, self.confidences, sources)
 
@@ -118,9 +111,9 @@ class TreeBuilder:
 def grow_best_first(builder: TreeBuilder, successors: Successors, threshold: float = 0.0, min_expanded: float = 0.0) -> TreeBuilder:
     """Fill a tree without lookahead tokens with the likeliest nodes, wherever they hang, and return it.
 
-    `successors(path)` gives the next tokens after a path, best first, as (token, confidence) or (token, confidence, source). Nodes whose
-    path is less likely than `threshold` are left out, and new nodes whose path is less likely than `min_expanded` get no children. Of
-    equally likely nodes the one found first comes first.
+    `successors(path)` gives the next tokens after a path as (token, confidence) or (token, confidence, source), best first if there is a
+    `threshold`. Nodes whose path is less likely than `threshold` are left out, and new nodes whose path is less likely than `min_expanded`
+    get no children. Of equally likely nodes the one found first comes first.
     """
     budget, token_ids, nodes, append = builder.budget, builder.token_ids, builder._nodes, builder._append
     if len(token_ids) >= budget:
@@ -153,5 +146,5 @@ def grow_best_first(builder: TreeBuilder, successors: Successors, threshold: flo
 
 
 def by_level(levels: Sequence[Sequence[tuple[int, float]]]) -> Successors:
-    """Successors that depend on the depth alone: every path through the levels is possible."""
+    """Successors that depend on the depth alone, so that every path through the levels is possible. Each level is given best first."""
     return lambda path: levels[len(path)] if len(path) < len(levels) else ()

@@ -207,5 +207,4 @@ def test_what_a_full_tree_takes():
     builder = TreeBuilder(2)
     nodes = [builder.add(-1, 5, 0.5, "a"), builder.add(0, 6, 0.5, "a"), builder.add(0, 7, 0.5, "a"), builder.add(-1, 5, 0.5, "b")]
     assert nodes == [0, 1, None, 0]
-    assert builder.is_full
     assert builder.build() == Draft([5, 6], [-1, 0], None, 0, [0.75, 0.5], ["a+b", "a"])

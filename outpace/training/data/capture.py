@@ -89,7 +89,7 @@ def _passes(target: TargetModel, slots: Sequence[Slot], sequences: Sequence[Sequ
 def _kept(output: TargetOutput) -> Tensors:
     """Copy what is stored of a forward pass with hidden states [n, H] and logits [n, V]."""
     assert output.hidden is not None
-    scores = torch.from_numpy(output.logits)
+    scores = torch.tensor(output.logits)  # a copy: the target lends its memory read-only
     top = scores.topk(min(NUM_TOP, scores.shape[1]))
     logprobs = top.values - scores.logsumexp(1, keepdim=True)
     return {
