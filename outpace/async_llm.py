@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import itertools
 import logging
 import queue
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,7 +108,6 @@ class AsyncLLM:
         self.is_dead = False  # the engine's thread has ended by an error: only a new process helps
         self.is_closed = False
         self.handles: dict[str, RequestHandle] = {}  # open requests; belongs to the event loop
-        self._ids = itertools.count()
         self._gate = threading.Lock()  # closing and handing over exclude each other
         self._running: dict[RequestHandle, list[int]] = {}  # indices of its unfinished jobs; belongs to the engine's thread
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -185,7 +184,7 @@ class AsyncLLM:
         The events of the handle number the answers to all prompts, prompt by prompt. `on_message` is called in the event loop for each
         of them as it arrives, read or not.
         """
-        request_id = f"request-{next(self._ids)}" if request_id is None else request_id
+        request_id = uuid.uuid4().hex if request_id is None else request_id
         if not isinstance(request_id, str) or request_id in self.handles:
             raise BadInputError(f"request_id must be a string that no running request has, not {request_id!r:.80}")
         handle = RequestHandle(self, request_id, sum(job.sampling_params.n for job in jobs), on_message)
