@@ -70,7 +70,7 @@ def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
     def interrupted(*_):
         raise OSError(28, "No space left on device")
 
-    for name in ("outpace.heads.format.save_file", "outpace.heads.format._flush", "pathlib.Path.rename"):
+    for name in ("outpace.heads.format.save_file", "outpace.heads.format._flush", "pathlib.Path.replace"):
         with monkeypatch.context() as patch:
             patch.setattr(name, interrupted)
             with pytest.raises(OutpaceError, match="No space left"):

@@ -95,9 +95,9 @@ def test_killed_in_training_the_result_is_the_same(whole, tmp_path):
     source, _, expected = whole
     out = tmp_path / "killed"
     code = f"""
-from outpace.training.blanks import BlanksSettings
+from outpace.training.mask_tokens.task import BlanksSettings
 from outpace.training.loop import LoopSettings
-from outpace.training.run_blanks import train_blanks
+from outpace.training.mask_tokens.run import train_blanks
 from outpace.training.stages import Source
 {KILLED_AT_A_CHECKPOINT}
 train_blanks({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})

@@ -150,9 +150,9 @@ def heads_of(model):
 
 
 KILLED = f"""
-from outpace.training.draft import DraftSettings
+from outpace.training.draft.task import DraftSettings
 from outpace.training.loop import LoopSettings
-from outpace.training.run_draft import train_draft
+from outpace.training.draft.run import train_draft
 from outpace.training.stages import Source
 {KILLED_AT_A_CHECKPOINT}
 """

@@ -165,9 +165,9 @@ def test_decoding_accepts_what_training_said(model, whole):
 def test_killed_in_training_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
     code = f"""
-from outpace.training.eagle import EagleSettings
+from outpace.training.eagle.task import EagleSettings
 from outpace.training.loop import LoopSettings
-from outpace.training.run_eagle import train_eagle
+from outpace.training.eagle.run import train_eagle
 from outpace.training.stages import Source
 {KILLED_AT_A_CHECKPOINT}
 train_eagle({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})

@@ -67,7 +67,7 @@ def whole(model, prompts, tmp_path_factory) -> tuple[Path, DraftHeads]:
 
 KILLS = {
     "answers": """
-from outpace.training import answers
+from outpace.training.data import answers
 write, calls = answers._write, []
 def killed(file, prompt, job):
     calls.append(write(file, prompt, job))
@@ -80,7 +80,8 @@ answers._write = killed
 """,
     "capture": """
 import functools
-from outpace.training import capture, stages
+from outpace.training import stages
+from outpace.training.data import capture
 stages.capture = functools.partial(capture.capture, shard_bytes=30_000)
 add, calls = capture.add_shard, []
 def killed(folder, *arguments):
@@ -100,10 +101,10 @@ def test_killed_in_every_stage_the_result_is_the_same(model, prompts, whole, tmp
     source, out = source_of(model, prompts), tmp_path / "killed"
     for number, patch in enumerate(KILLS.values()):
         code = f"""
-from outpace.training.data import held_out  # noqa: E402
+from outpace.training.data.texts import held_out  # noqa: E402
 from outpace.training.loop import LoopSettings
-from outpace.training.medusa_heads import MedusaSettings
-from outpace.training.run_medusa import train_medusa
+from outpace.training.medusa.module import MedusaSettings
+from outpace.training.medusa.run import train_medusa
 from outpace.training.stages import Source
 {patch}
 train_medusa({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r}, resume={number > 0})
