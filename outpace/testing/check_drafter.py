@@ -13,7 +13,17 @@ from unittest.mock import patch
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import Drafter, DrafterContext, PromptObserver, ResetObserver, StepObserver, reset, wants_prompt
+from outpace.drafters.base import (
+    CostlyDrafter,
+    Drafter,
+    DrafterContext,
+    PromptObserver,
+    ResetObserver,
+    StepObserver,
+    SuccessorSource,
+    reset,
+    wants_prompt,
+)
 from outpace.engine.engine import Engine
 from outpace.params import SamplingParams
 from outpace.request import Request
@@ -118,7 +128,16 @@ def check_drafter(build: Build, target: TargetModel | None = None) -> None:
     `target` it runs on a toy model with exact trees and on one without, where part of the context may change again.
     """
     for toy in [target] if target else [ToyTarget(sharpness=3.0), InexactTarget(sharpness=3.0)]:
+        _check_mixins(type(build(DrafterContext(toy))))
         _check_text(build, toy)
+
+
+def _check_mixins(drafter: type[Drafter]) -> None:
+    """A method of a mixin is called only where the class inherits the mixin."""
+    for mixin in (PromptObserver, SuccessorSource, CostlyDrafter, ResetObserver, StepObserver):
+        for method in sorted(mixin.__abstractmethods__ - Drafter.__abstractmethods__):
+            is_lost = hasattr(drafter, method) and not issubclass(drafter, mixin)
+            require(not is_lost, f"{drafter.__name__} has {method}() but does not inherit {mixin.__name__}, so nobody calls it")
 
 
 def _check_text(build: Build, target: TargetModel) -> None:

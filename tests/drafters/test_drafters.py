@@ -320,3 +320,12 @@ def test_entry_points(plugin, monkeypatch):
     assert drafter.options[0] == 7
     with pytest.raises(BadInputError, match=r"known: none, blind, prompt_lookup.*, mine, or module:Class"):
         parse_spec("thine")
+
+
+def test_a_method_of_a_mixin_that_is_not_inherited_is_noticed():
+    class Lost(NoDrafter):
+        def successors(self, request, path):
+            return ()
+
+    with pytest.raises(AssertionError, match=r"has successors\(\) but does not inherit SuccessorSource"):
+        check_drafter(Lost)
