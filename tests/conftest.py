@@ -7,13 +7,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, and threads of tiny models wait for each other
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
-from tiny_models import tiny  # noqa: F401
+from tiny_models import tiny, tiny_home, tiny_models  # noqa: F401
 from toy_parts import toy_parts
 
+from outpace.config import EngineConfig
 from outpace.llm import LLM
+
+# A failing drafter fails its test. Tests of the guard say on_drafter_error="continue".
+STRICT = {field.name: field.default for field in fields(EngineConfig)} | {"on_drafter_error": "raise"}
+EngineConfig.__init__.__defaults__ = tuple(STRICT.values())
 
 
 @pytest.fixture(scope="session")

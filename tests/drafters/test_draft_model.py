@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import prompt, tiny_folder
+from tiny_models import prompt
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
@@ -499,19 +499,17 @@ def test_live_models_lend_their_first_layers(spec, temperature):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """(LLM over a tiny converted model, the cache folder it came from)."""
-    home = tmp_path_factory.mktemp("home")
+def loaded(tiny_models):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPACE_HOME", str(home))
-        folder = tiny_folder("llama", tmp_path_factory.mktemp("model"))
-        return LLM(str(folder), "none", target="openvino", precision="f32"), home
+        patch.setenv("OUTPACE_HOME", str(tiny_models.home))
+        return LLM(str(tiny_models["llama"]), "none", target="openvino", precision="f32")
 
 
 @pytest.fixture
-def converted_llm(tiny, monkeypatch):
-    monkeypatch.setenv("OUTPACE_HOME", str(tiny[1]))
-    return tiny[0]
+def converted_llm(loaded, tiny_models, monkeypatch):
+    """An LLM over a tiny converted model; its first layers are converted into the same cache."""
+    monkeypatch.setenv("OUTPACE_HOME", str(tiny_models.home))
+    return loaded
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -12,7 +12,6 @@ from helper_tools import random_eagle, random_medusa
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from tiny_models import tiny_folder
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 from typer.testing import CliRunner
@@ -35,9 +34,9 @@ from outpace.targets.identity import Base
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A tiny model in a folder, 64 wide with 96 tokens; nobody here changes it."""
-    return BaseModel.of(str(tiny_folder("llama", tmp_path_factory.mktemp("model"))))
+def model(tiny_models):
+    """A tiny model in a folder, 64 wide with 96 tokens."""
+    return BaseModel.of(str(tiny_models["llama"]))
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +268,8 @@ def test_an_eagle_head_that_is_not_whole_is_refused(tmp_path, model, place, chan
 # ---- draft models
 
 
-def test_a_draft_model_is_copied(tmp_path, place):
-    draft = tiny_folder("qwen3", tmp_path / "draft")
+def test_a_draft_model_is_copied(tiny_models, tmp_path, place):
+    draft = shutil.copytree(tiny_models["qwen3"], tmp_path / "draft")
     (draft / "optimizer.bin").write_bytes(b"not part of the model")
     words = shlex.split(exporter("vllm")(draft, tmp_path / "out", place))
     assert words[:4] == ["vllm", "serve", place, "--speculative-config"]
@@ -307,8 +306,8 @@ def index_with(draft, **places) -> None:
         (lambda draft: index_with(draft, gone="model-2.safetensors"), "cannot read the weights"),
     ],
 )
-def test_damaged_draft_models_are_refused(tmp_path, place, damage, message):
-    draft = tiny_folder("qwen3", tmp_path / "draft")
+def test_damaged_draft_models_are_refused(tiny_models, tmp_path, place, damage, message):
+    draft = shutil.copytree(tiny_models["qwen3"], tmp_path / "draft")
     damage(draft)
     with pytest.raises(BadInputError, match=message) as caught:
         exporter("vllm")(draft, tmp_path / "out", place)
@@ -316,9 +315,9 @@ def test_damaged_draft_models_are_refused(tmp_path, place, damage, message):
     assert [path.name for path in tmp_path.iterdir()] == ["draft"]
 
 
-def test_tgi_takes_no_draft_model(tmp_path, place):
+def test_tgi_takes_no_draft_model(tiny_models, tmp_path, place):
     with pytest.raises(BadInputError, match="no draft model"):
-        exporter("tgi")(tiny_folder("qwen3", tmp_path / "draft"), tmp_path / "out", place)
+        exporter("tgi")(tiny_models["qwen3"], tmp_path / "out", place)
 
 
 # ---- the command
