@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
+from outpace.config import EngineConfig
 from outpace.drafters.base import Drafter, DrafterContext, PromptObserver, ResetObserver, StepObserver, reset, wants_prompt
 from outpace.engine.engine import Engine
 from outpace.params import SamplingParams
@@ -18,6 +19,8 @@ from outpace.targets.toy import ToyTarget
 from outpace.testing.doubles import InexactTarget
 from outpace.testing.harness import Build, generate, make_request, require
 from outpace.tree.draft import Draft, Verdict, check
+
+CONFIG = EngineConfig(max_num_seqs=64, on_drafter_error="continue")  # _Watched remembers errors
 
 
 class _Watched(PromptObserver, ResetObserver, StepObserver):
@@ -102,7 +105,7 @@ def _check_text(build: Build, target: TargetModel) -> None:
             for count in (0, 1, 3, 8):
                 watched = [_Watched(build(DrafterContext(target)), target) for _ in range(2)]
                 for drafter in watched:
-                    got = generate(target, batch, params, drafter, num_draft_tokens=count)
+                    got = generate(target, batch, params, drafter, num_draft_tokens=count, config=CONFIG)
                     drafter.conclude()
                     where = f"{drafter.name}, temperature {temperature}, batch of {len(batch)}, num_draft_tokens {count}"
                     require(got == plain, f"{where}: {got}, but plain decoding gives {plain}")
@@ -113,7 +116,7 @@ def _check_text(build: Build, target: TargetModel) -> None:
 def _check_abort(drafter: _Watched, target: TargetModel, prompts: list[list[int]], plain: list[list[int]], params: SamplingParams) -> None:
     """The same drafter object serves a batch of which one request is aborted, then a second batch."""
     for _ in range(2):
-        engine = Engine(target)
+        engine = Engine(target, CONFIG)
         requests = [make_request(target, prompt, params, drafter, seed=i) for i, prompt in enumerate(prompts)]
         for request in requests:
             engine.add(request)

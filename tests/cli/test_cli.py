@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from outpace.drafters import DRAFTERS
 from outpace.drafters.spec import ready_drafters
 from outpace.errors import BadInputError, OutpaceError
 from outpace.params import SamplingParams
-from outpace.testing import AcceptEverythingVerifier
+from outpace.testing import AcceptEverythingVerifier, distribution_test
 
 KNOWN = ", ".join([*DRAFTERS, "auto"])
 COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "models", "serve", "export"]
@@ -138,8 +139,8 @@ def test_the_options_of_the_contract_are_there(command):
 
 def test_help_imports_nothing_heavy_and_is_quick():
     code = "import sys; from outpace.cli import app\ntry: app(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
-    seconds = []
-    for _ in range(3):
+    seconds = [10.0]
+    while min(seconds) >= 1 and len(seconds) < 4:  # the machine may be busy
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         after = os.times()
@@ -352,7 +353,8 @@ def test_how_to_guess(files, toy_llm, arguments, drafter, drafted, monkeypatch):
         assert seen[0].stats.num_draft_tokens <= 3 * seen[0].stats.num_drafts
 
 
-def test_a_config_is_one_more_drafter_of_bench_and_verify(files, toy_llm):
+def test_a_config_is_one_more_drafter_of_bench_and_verify(files, toy_llm, monkeypatch):
+    monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
     result = call("bench", "--prompts", "good.jsonl", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--json", "-")
     assert [row["drafter"] for row in json.loads(result.stdout)["results"] if row["category"] == "all"] == ["none", "good.json"]
     result = call("verify", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--limit", "1", "--json")
@@ -542,7 +544,13 @@ def test_verify_fails_with_exit_code_1(toy_llm, monkeypatch):
     assert result.stdout.splitlines()[-1] == "NOT PROVED"
 
 
-def test_a_proof_whose_control_is_not_caught_fails(toy_llm, monkeypatch):
+@pytest.fixture
+def short_proof(monkeypatch) -> None:
+    """A quarter of the seeds, enough for what is grossly wrong."""
+    monkeypatch.setattr("outpace.testing.proof.distribution_test", partial(distribution_test, num_requests=1000))
+
+
+def test_a_proof_whose_control_is_not_caught_fails(toy_llm, short_proof, monkeypatch):
     from outpace.verifiers.exact import ExactVerifier
 
     monkeypatch.setattr("outpace.testing.proof.AcceptEverythingVerifier", ExactVerifier)
@@ -557,7 +565,7 @@ def test_a_proof_whose_control_is_not_caught_fails(toy_llm, monkeypatch):
     }
 
 
-def test_a_wrong_distribution_fails(toy_llm, monkeypatch):
+def test_a_wrong_distribution_fails(toy_llm, short_proof, monkeypatch):
     from outpace.testing import proof as verify
 
     create = verify.create_verifier
@@ -681,7 +689,7 @@ def test_bench_is_identical_and_has_the_layout_of_the_contract(loaded, files):
 
 @pytest.mark.real
 def test_verify_proves_and_catches_its_negative_controls(loaded):
-    result = call("verify", "--limit", "1", "--max-tokens", "16", "--json")
+    result = call("verify", "--limit", "1", "--max-tokens", "8", "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert list(document) == ["model", "passed", "checks"]

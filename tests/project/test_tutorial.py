@@ -18,7 +18,8 @@ from outpace.cli import app
 
 PAGE = ROOT / "docs" / "train-your-own.md"
 REDUCED = {  # what the page says: what the test runs instead
-    "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 500, 1200, 24": "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 120, 160, 4",
+    "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 500, 1200, 24": "STEPS, NUM_PROMPTS, NUM_QUESTIONS = 120, 96, 4",
+    "--generate --max-tokens 128": "--generate --max-tokens 96",
     "--limit 4": "--limit 1",
     "--drafters medusa:heads,prompt_lookup\n": "--drafters medusa:heads,prompt_lookup --json bench.json\n",
     "--epochs 6": "--epochs 4 --json",

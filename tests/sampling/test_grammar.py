@@ -474,9 +474,9 @@ QUESTION = [{"role": "user", "content": "Tell me about a trip to the sea, as JSO
 @pytest.mark.real
 @pytest.mark.parametrize("schema", SCHEMAS, ids=["person", "city", "numbers", "steps"])
 def test_real_answers_fit_their_schema_with_any_drafter(llm, schema):
-    """8 seeds at temperature 0.8: all that ended are valid, and identical to plain decoding."""
+    """At temperature 0.8: all that ended are valid, and identical to plain decoding."""
     num_saved = 0
-    for seed in range(8):
+    for seed in range(3):
         params = SamplingParams(temperature=0.8, seed=seed, max_tokens=160, structured=StructuredOutput("json_schema", schema), logprobs=0)
         plain = llm.chat(QUESTION, params, speculative_config="none")[0]
         fast = llm.chat(QUESTION, params, speculative_config="suffix+recycling")[0]
@@ -524,7 +524,7 @@ def test_applying_the_grammar_is_cheap(llm):
 def test_real_tokens_on_a_path_are_judged_as_if_committed(llm):
     """Tokens of several characters: forced tokens are forced on every way to the same place, wherever the cursor has been before."""
     form = StructuredOutput("json_schema", SCHEMAS[3])
-    for seed in range(12):
+    for seed in range(6):
         rng, walked = np.random.default_rng(seed), list[int]()
         found, fresh = (llm.grammars.processor(form, llm.eos_token_ids) for _ in range(2))
         while len(walked) < 25 and (tokens := sorted(allowed(found, walked) - llm.eos_token_ids)):
