@@ -89,15 +89,6 @@ def observe_prompt(target, token_ids):
     return slot
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Models this small lose time to threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=DEVICES)
 def device(request):
     return request.param
