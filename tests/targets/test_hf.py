@@ -1,67 +1,18 @@
-"""HFTarget against plain forward passes of tiny random models, alone and through the engine."""
+"""HFTarget against plain forward passes of tiny random models: rows, slots and buffers."""
 
 from __future__ import annotations
 
-from functools import cache
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from helper_tools import random_eagle, random_medusa
 
-from outpace.config import EngineConfig
-from outpace.controller.base import FixedController
-from outpace.controller.strategy import Strategy
-from outpace.drafters.base import Drafter, DrafterContext
-from outpace.drafters.spec import create_drafter
-from outpace.engine.engine import Engine
-from outpace.errors import BadInputError
-from outpace.params import SamplingParams
-from outpace.request import Request
-from outpace.sampling.processors import build_processors
-from outpace.sampling.sampler import RequestSampler
 from outpace.targets.base import OutOfSlots
 from outpace.targets.identity import base_of
-from outpace.tree.draft import Draft
 from outpace.tree.segment import Segment
-from outpace.verifiers import create_verifier
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 hf = pytest.importorskip("outpace.targets.hf")
-
-V = 128
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-SIZES = {"vocab_size": V, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 1024}
-SHAPE = SIZES | {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.4}  # large, so that logits differ
-MLA = {"kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12, "first_k_dense_replace": 2}
-KINDS = {  # name -> (config class, its settings)
-    "llama": ("LlamaConfig", SHAPE),
-    "qwen3": ("Qwen3Config", SHAPE | {"head_dim": 24}),
-    "gpt2": ("GPT2Config", {"vocab_size": V, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "initializer_range": 0.4}),
-    "mqa": ("LlamaConfig", SHAPE | {"num_key_value_heads": 1, "attn_implementation": "eager"}),
-    "mla": ("DeepseekV3Config", SHAPE | MLA | {"num_key_value_heads": 4}),  # keys and values differ in width
-}
-ENGINE_KINDS = ("llama", "qwen3", "gpt2")
-
-
-def build(config_name: str, device: str = "cpu", **settings):
-    """A random model of this config class, the same one on every call."""
-    torch.manual_seed(0)
-    config = getattr(transformers, config_name)(**settings)
-    return transformers.AutoModelForCausalLM.from_config(config).float().eval().to(device)
-
-
-@cache
-def model_of(kind: str, device: str = "cpu"):
-    name, settings = KINDS[kind]
-    return build(name, device, **settings)
-
-
-def plain(model, token_ids):
-    """Logits [n, V] of a forward pass without cache, mask or positions."""
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False).logits[0].float().cpu().numpy()
+from hf_tools import KINDS, V, close, model_of, observe_prompt, plain, random_tokens
 
 
 def plain_tree(model, prefix, token_ids, parents):
@@ -71,32 +22,6 @@ def plain_tree(model, prefix, token_ids, parents):
         paths.append([*(paths[parent] if parent >= 0 else ()), token])
         rows.append(plain(model, [*prefix, *paths[-1]])[-1])
     return np.array(rows)
-
-
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-5)
-
-
-def random_tokens(seed: int, n: int, below: int = V):
-    return np.random.default_rng(seed).integers(0, below, n).tolist()
-
-
-def observe_prompt(target, token_ids):
-    """A slot that holds these tokens."""
-    slot = target.allocate(len(token_ids) + 64)
-    target.forward([Segment(slot, token_ids, wants_output=False)])
-    target.accept(slot, token_ids, range(len(token_ids)))
-    return slot
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    return request.param
-
-
-@pytest.fixture(params=KINDS)
-def model(request, device):
-    return model_of(request.param, device)
 
 
 # ---- rows against plain forward passes
@@ -235,191 +160,3 @@ def test_the_model_says_what_it_is_and_lends_its_head(model):
     with torch.inference_mode():
         logits = lm_head.module(torch.from_numpy(output.hidden).to(target.device)).cpu().numpy()
     close(output.logits, logits)
-
-
-# ---- through the engine
-
-
-class OracleDrafter(Drafter):
-    """Knows the plain answers and lies with probability 0.3 a token. In a tree each guess has a wrong elder brother; two probes follow."""
-
-    def __init__(self, answers: dict[str, list[int]], is_tree: bool):
-        self.answers, self.is_tree, self.rng = answers, is_tree, np.random.default_rng(12)
-
-    def propose(self, request: Request, budget: int) -> Draft:
-        known = self.answers[request.id][request.num_output_tokens :]
-        guesses = [self.lie(token) if self.rng.random() < 0.3 else token for token in known]
-        if not self.is_tree:
-            return Draft.chain(guesses[:budget])
-        tokens, parents = [], []
-        for depth, guess in enumerate(guesses[: budget // 2]):
-            tokens += [self.lie(guess), guess]
-            parents += [2 * depth - 1] * 2
-        return Draft([*tokens, 1, 2], [*parents, -1, len(tokens) - 1], num_lookahead=2)
-
-    def lie(self, token: int) -> int:
-        return (token + int(self.rng.integers(1, V))) % V
-
-
-PROMPTS = [random_tokens(13, 18, 8), random_tokens(14, 41, 8), [5]]  # few words, so that lookups find some
-MAX_TOKENS = 20
-
-
-def params_of(temperature: float) -> SamplingParams:
-    penalties = {"repetition_penalty": 1.2} if temperature else {}  # processors look at the path of each node
-    return SamplingParams(temperature=temperature, max_tokens=MAX_TOKENS, seed=77, **penalties)
-
-
-def sampler_of(params: SamplingParams, prompt: list[int]) -> RequestSampler:
-    return RequestSampler(params, params.seed, build_processors(params, prompt, frozenset(), V))
-
-
-@cache
-def answers_of(kind: str, device: str, temperature: float) -> dict[str, list[int]]:
-    """The reference: a loop over plain forward passes that knows nothing of the engine or the target."""
-    model, answers = model_of(kind, device), {}
-    for i, prompt in enumerate(PROMPTS):
-        sampler, text = sampler_of(params_of(temperature), prompt), list(prompt)
-        for _ in range(MAX_TOKENS):
-            text.append(sampler.draw(plain(model, text)[-1], [], len(text)))
-            sampler.commit(text[-1:])
-        answers[str(i)] = text[len(prompt) :]
-    return answers
-
-
-def run(target, drafter: Drafter, temperature: float, prompts: list[list[int]]) -> list[Request]:
-    """Decode prompts in one engine whose passes mix chunks of prefill with decoding."""
-    params, requests = params_of(temperature), []
-    engine = Engine(target, EngineConfig(max_num_batched_tokens=24, min_prefill_chunk=7))
-    strategy = Strategy("test", drafter, create_verifier("exact"), FixedController(6))
-    for i, prompt in enumerate(prompts):
-        requests.append(Request(str(i), list(prompt), params, sampler_of(params, prompt), strategy))
-        engine.add(requests[-1])
-    while engine.has_unfinished:
-        engine.step()
-    assert [request.finish_reason for request in requests] == ["length"] * len(prompts)
-    return requests
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
-def test_lossless(kind, temperature, device):
-    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    assert len({tuple(answer) for answer in answers.values()}) == 3
-    for spec in ("none", "blind", "prompt_lookup", "prompt_lookup:branches=3"):
-        for count in (1, 3):
-            drafter = create_drafter(spec, DrafterContext(target))
-            requests = run(target, drafter, temperature, PROMPTS[:count])
-            for request in requests:
-                assert request.output_token_ids == answers[request.id], (spec, count)
-            assert (sum(request.stats.num_draft_tokens for request in requests) > 0) == (spec != "none")
-    assert not target.used
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
-def test_lossless_with_medusa(kind, temperature, device, tmp_path):
-    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    random_medusa(target.base, own=kind == "gpt2", reduced=30 if kind == "qwen3" else None).save_pretrained(tmp_path)
-    for spec in ("medusa:{}:threshold=0.001", "prompt_lookup+medusa:{}:threshold=0.001"):
-        requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
-        assert [request.output_token_ids for request in requests] == list(answers.values())
-        assert sum(request.stats.num_draft_tokens for request in requests) > 50
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
-def test_lossless_with_eagle(kind, temperature, device, tmp_path):
-    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    random_eagle(target.base, reduced=30 if kind == "qwen3" else None).save_pretrained(tmp_path)
-    for spec in ("eagle:{}:threshold=0.001", "prompt_lookup+eagle:{}:threshold=0.001"):
-        requests = run(target, create_drafter(spec.format(tmp_path), DrafterContext(target)), temperature, PROMPTS)
-        assert [request.output_token_ids for request in requests] == list(answers.values())
-        assert sum(request.stats.num_draft_tokens for request in requests) > 50
-
-
-@pytest.mark.parametrize("is_tree", [False, True], ids=["chain", "tree"])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("kind", ENGINE_KINDS)
-def test_lossless_with_partial_acceptance(kind, temperature, is_tree, device):
-    target, answers = hf.HFTarget(model_of(kind, device)), answers_of(kind, device, temperature)
-    requests = run(target, OracleDrafter(answers, is_tree), temperature, PROMPTS)
-    assert [request.output_token_ids for request in requests] == list(answers.values())
-    num_drafted = sum(request.stats.num_draft_tokens for request in requests)
-    num_accepted = sum(request.stats.num_accepted_tokens for request in requests)
-    assert 0 < num_accepted < num_drafted / (2 if is_tree else 1)  # some guesses are right and some are wrong
-
-
-# ---- which models, how long
-
-
-ENCODER_DECODER = {"vocab_size": V, "d_model": 32, "d_ff": 32, "d_kv": 16, "num_layers": 1, "num_heads": 2}
-LOCAL = {"vocab_size": V, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
-SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: build("MambaConfig", **SMALL), "MambaForCausalLM has layers of type linear_attention, so wrong .* rolled back; use"),
-        (
-            lambda: build("RwkvConfig", **SMALL | {"num_hidden_layers": 2}),
-            "RwkvForCausalLM has a recurrent state, so wrong guesses cannot be rolled back; use",
-        ),
-        (lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**ENCODER_DECODER)), "is an encoder-decoder model; use"),
-        (lambda: build("BloomConfig", vocab_size=V, hidden_size=32, n_layer=1, n_head=2), r"takes no position ids \(ALiBi.*; use"),
-        (lambda: build("FalconConfig", alibi=True, **SMALL), r"takes no position ids \(ALiBi.*; use"),
-        (lambda: build("GPTNeoConfig", **LOCAL), "layers of type local"),
-        (lambda: build("Lfm2Config", **SMALL | {"layer_types": ["conv"]}), "layers of type conv"),
-        (lambda: transformers.LlamaModel(transformers.LlamaConfig(**SMALL)), "load it with AutoModelForCausalLM"),
-        (lambda: build("BertConfig", initializer_range=0.4, **SMALL), "ignores the mask"),  # it sees both directions
-    ],
-    ids=["mamba", "rwkv", "t5", "bloom", "falcon", "gpt_neo", "lfm2", "headless", "bert"],
-)
-def test_refusals(make, message):
-    model = make()
-    with pytest.raises(BadInputError, match=message) as caught:
-        hf.HFTarget(model)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["MistralConfig", "Gemma2Config"])
-def test_sliding_window_caps_the_length(name, caplog):
-    head = {"head_dim": 16} if name == "Gemma2Config" else {}
-    model, text = build(name, sliding_window=32, **SHAPE, **head), random_tokens(16, 32)
-    with caplog.at_level("WARNING", "outpace"):
-        target = hf.HFTarget(model)
-    assert target.capabilities.max_len == 32
-    assert [record.getMessage() for record in caplog.records] == ["texts are limited to 32 tokens by the model's sliding window"]
-    slot = observe_prompt(target, text[:27])
-    close(target.forward([Segment(slot, text[27:])]).logits, plain(model, text)[27:])
-
-
-def test_max_len():
-    longrope = {"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [2.0] * 8, "short_factor": [1.0] * 8}
-    phi = SHAPE | {"pad_token_id": 0, "eos_token_id": 1, "rope_parameters": longrope, "original_max_position_embeddings": 64}
-    assert hf.HFTarget(model_of("gpt2")).capabilities.max_len == 512
-    assert hf.HFTarget(model_of("llama"), max_len=100).capabilities.max_len == 100
-    assert hf.HFTarget(build("Qwen2Config", sliding_window=32, use_sliding_window=False, **SHAPE)).capabilities.max_len == 1024
-    assert hf.HFTarget(build("Phi3Config", **phi)).capabilities.max_len == 64
-    assert hf.HFTarget(model_of("llama"), max_len=5000).capabilities.max_len == 1024
-    unused = SimpleNamespace(max_position_embeddings=64, sliding_window=8, use_sliding_window=False)
-    assert hf._max_len(unused, None) == 64
-    with pytest.raises(BadInputError, match="pass max_len"):
-        hf._max_len(SimpleNamespace(), None)
-
-
-def test_flex_attention_is_switched_to_sdpa():
-    model = build("LlamaConfig", **SHAPE)
-    model.set_attn_implementation("flex_attention")
-    target = hf.HFTarget(model)
-    assert model.config._attn_implementation == "sdpa"
-    slot, text = observe_prompt(target, [1, 2, 3]), [1, 2, 3, 4, 5]
-    close(target.forward([Segment(slot, text[3:])]).logits, plain(model, text)[3:])
-
-
-def test_bfloat16_returns_float32(device):
-    target = hf.HFTarget(build("LlamaConfig", device, **SHAPE).to(torch.bfloat16), hidden=True)
-    output = target.forward([Segment(observe_prompt(target, [1, 2, 3]), [4, 5])])
-    assert (output.logits.dtype, output.hidden.dtype) == (np.float32, np.float32)
-    assert np.isfinite(output.logits).all()
