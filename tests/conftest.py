@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,20 @@ from outpace.llm import LLM
 # A failing drafter fails its test. Tests of the guard say on_drafter_error="continue".
 STRICT = {field.name: field.default for field in fields(EngineConfig)} | {"on_drafter_error": "raise"}
 EngineConfig.__init__.__defaults__ = tuple(STRICT.values())
+
+# Files that take longest begin first, so that the workers of pytest-xdist end together.
+SLOW = """
+cli/test_real_commands.py project/test_tutorial.py engine/test_verifiers.py drafters/test_first_layers.py engine/test_lossless.py
+training/test_training_run.py targets/test_openvino.py server/test_server_real.py sampling/test_grammar_real.py api/test_llm.py
+training/test_training_draft.py heads/test_blanks_trained.py export/test_export_draft_model.py drafters/test_drafters.py
+drafters/test_prediction.py sampling/test_grammar_drafts.py server/test_server_policy.py training/test_training_blanks.py
+project/test_docs.py models/test_conversion.py server/test_server_fuzz.py
+""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
 
 
 @pytest.fixture(scope="session")

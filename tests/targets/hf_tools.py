@@ -11,7 +11,7 @@ from outpace.tree.segment import Segment
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-hf = pytest.importorskip("outpace.targets.hf")
+hf = pytest.importorskip("outpace.targets.hf.target")
 
 
 V = 128

@@ -11,7 +11,7 @@ from outpace.tree.segment import Segment
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-hf = pytest.importorskip("outpace.targets.hf")
+hf = pytest.importorskip("outpace.targets.hf.target")
 from hf_tools import KINDS, V, close, model_of, observe_prompt, plain, random_tokens
 
 

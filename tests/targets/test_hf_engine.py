@@ -23,7 +23,7 @@ from outpace.verifiers import create_verifier
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-hf = pytest.importorskip("outpace.targets.hf")
+hf = pytest.importorskip("outpace.targets.hf.target")
 from hf_tools import V, model_of, plain, random_tokens
 
 ENGINE_KINDS = ("llama", "qwen3", "gpt2")

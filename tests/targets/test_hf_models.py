@@ -12,7 +12,7 @@ from outpace.tree.segment import Segment
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-hf = pytest.importorskip("outpace.targets.hf")
+hf = pytest.importorskip("outpace.targets.hf.target")
 from hf_tools import SHAPE, V, build, close, model_of, observe_prompt, plain, random_tokens
 
 ENCODER_DECODER = {"vocab_size": V, "d_model": 32, "d_ff": 32, "d_kv": 16, "num_layers": 1, "num_heads": 2}
