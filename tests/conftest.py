@@ -24,27 +24,27 @@ EngineConfig.__init__.__defaults__ = tuple(STRICT.values())
 
 # Files that take longest begin first, so that the workers of pytest-xdist end together.
 SLOW = [
+    "targets/test_openvino.py",
+    "api/test_llm.py",
     "cli/test_real_commands.py",
+    "drafters/test_first_layers.py",
     "project/test_tutorial.py",
     "engine/test_verifiers.py",
-    "drafters/test_first_layers.py",
     "engine/test_lossless.py",
     "training/test_training_run.py",
-    "targets/test_openvino.py",
-    "server/test_server_real.py",
     "sampling/test_grammar_real.py",
-    "api/test_llm.py",
-    "training/test_training_draft.py",
-    "heads/test_blanks_trained.py",
     "export/test_export_draft_model.py",
-    "drafters/test_drafters.py",
+    "server/test_server_real.py",
     "drafters/test_prediction.py",
-    "sampling/test_grammar_drafts.py",
+    "drafters/test_drafters.py",
+    "heads/test_eagle.py",
+    "heads/test_blanks_trained.py",
     "server/test_server_policy.py",
-    "training/test_training_blanks.py",
+    "training/test_training_draft.py",
+    "drafters/test_draft_model.py",
     "project/test_docs.py",
-    "models/test_conversion.py",
     "server/test_server_fuzz.py",
+    "heads/test_medusa.py",
 ]
 
 
