@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/ready
-# two at a time, each file as a whole: what a file has loaded or trained serves all its tests
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# two at a time, each file as a whole: what a file has loaded or trained serves all its tests; in the order of tests/conftest.py
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 

@@ -7,13 +7,50 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, and threads of tiny models wait for each other
 
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import tiny  # noqa: F401
+from tiny_models import tiny, tiny_home, tiny_models  # noqa: F401
 from toy_parts import toy_parts
 
+from outpace.config import EngineConfig
 from outpace.llm import LLM
+
+# A failing drafter fails its test. Tests of the guard say on_drafter_error="continue".
+STRICT = {field.name: field.default for field in fields(EngineConfig)} | {"on_drafter_error": "raise"}
+EngineConfig.__init__.__defaults__ = tuple(STRICT.values())
+
+# Files that take longest begin first, so that the workers of pytest-xdist end together.
+SLOW = [
+    "targets/test_openvino.py",
+    "api/test_llm.py",
+    "cli/test_real_commands.py",
+    "drafters/test_first_layers.py",
+    "project/test_tutorial.py",
+    "engine/test_verifiers.py",
+    "engine/test_lossless.py",
+    "training/test_training_run.py",
+    "sampling/test_grammar_real.py",
+    "export/test_export_draft_model.py",
+    "server/test_server_real.py",
+    "drafters/test_prediction.py",
+    "drafters/test_drafters.py",
+    "heads/test_eagle.py",
+    "heads/test_blanks_trained.py",
+    "server/test_server_policy.py",
+    "training/test_training_draft.py",
+    "drafters/test_draft_model.py",
+    "project/test_docs.py",
+    "server/test_server_fuzz.py",
+    "heads/test_medusa.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOW)))
 
 
 @pytest.fixture(scope="session")

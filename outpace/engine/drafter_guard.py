@@ -44,7 +44,7 @@ class DrafterGuard:
                 raise OutpaceError(f"propose_batch returned {len(drafts)} drafts for {len(requests)} requests")
             return drafts
         except Exception as error:
-            if len(requests) == 1:
+            if len(requests) == 1 or self.on_error == "raise":
                 self.report(requests, error)
                 return [EMPTY_DRAFT]
         return [self.call_batch([request], [budget], propose)[0] for request, budget in zip(requests, budgets, strict=True)]

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from outpace.arrays import Array
+from outpace.config import EngineConfig
 from outpace.drafters.base import (
     CostlyDrafter,
     Drafter,
@@ -33,6 +34,8 @@ from outpace.testing.doubles import InexactTarget
 from outpace.testing.harness import Build, generate, make_request, require
 from outpace.tree.draft import Draft, Verdict, check
 from outpace.tree.segment import TreeBatch
+
+CONFIG = EngineConfig(max_num_seqs=64, on_drafter_error="continue")  # _Watched remembers errors
 
 
 class _Watched(PromptObserver, ResetObserver, StepObserver):
@@ -151,7 +154,7 @@ def _check_text(build: Build, target: TargetModel) -> None:
                 watched = [_Watched(build(DrafterContext(target)), target, is_batched) for is_batched in (True, False)]
                 for drafter in watched:
                     with _views_checked(drafter, target):
-                        got = generate(target, batch, params, drafter, num_draft_tokens=count)
+                        got = generate(target, batch, params, drafter, num_draft_tokens=count, config=CONFIG)
                     drafter.conclude()
                     where = f"{drafter.name}, temperature {temperature}, batch of {len(batch)}, num_draft_tokens {count}"
                     require(got == plain, f"{where}: {got}, but plain decoding gives {plain}")
@@ -177,7 +180,7 @@ def _views_checked(drafter: _Watched, target: TargetModel) -> Iterator[None]:
 def _check_abort(drafter: _Watched, target: TargetModel, prompts: list[list[int]], plain: list[list[int]], params: SamplingParams) -> None:
     """The same drafter object serves a batch of which one request is aborted, then a second batch."""
     for _ in range(2):
-        engine = Engine(target)
+        engine = Engine(target, CONFIG)
         requests = [make_request(target, prompt, params, drafter, seed=i) for i, prompt in enumerate(prompts)]
         for request in requests:
             engine.add(request)

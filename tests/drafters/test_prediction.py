@@ -296,7 +296,7 @@ def test_editing_a_file_takes_less_than_half_of_the_steps(llm):
     (The default model edits loosely: it drops and changes lines, which makes the following harder.)
     """
     assert len(OLD_FILE.splitlines()) >= 60
-    params = SamplingParams(max_tokens=250, stop="```")
+    params = SamplingParams(max_tokens=150, stop="```")
     for num_lines in (16, 20, 11, 14, 9):  # where the model ends at once depends on the last bits, so on the CPU
         asked = edit(num_lines)
         plain = llm.generate(asked, params, speculative_config=False)[0]
@@ -314,7 +314,7 @@ def test_editing_a_file_takes_less_than_half_of_the_steps(llm):
 @pytest.mark.real
 @pytest.mark.parametrize("seed", [2, 3])
 def test_sampled_edits_are_the_plain_ones(llm, seed):
-    params = SamplingParams(max_tokens=100, temperature=0.6, seed=seed)
+    params = SamplingParams(max_tokens=60, temperature=0.6, seed=seed)
     plain = llm.generate(edit(16), params, speculative_config=False)[0]
     fast = llm.generate(edit(16), params, prediction=OLD_FILE)[0]
     assert (fast.token_ids, fast.text, fast.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import tiny_folder
 from toy_parts import toy_parts
 
 from outpace.cli import app
@@ -316,8 +315,8 @@ def outpace(*words: object):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"))
+def model(tiny_models, tiny_home) -> Path:
+    return tiny_models["llama"]
 
 
 def test_the_command_makes_a_table(model, tmp_path):

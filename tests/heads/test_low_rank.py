@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import prompt, tiny_folder
+from tiny_models import prompt
 from training_tools import decoded_length
 
 from outpace.errors import BadInputError
@@ -140,22 +140,32 @@ def test_a_file_has_both_or_none():
 # ---- trained
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("target", ["hf", "openvino"])
-def test_trained_with_a_rank_they_decode_as_training_said(tmp_path, monkeypatch, target):
+@pytest.fixture(scope="module")
+def trained(tiny_models, tiny_home, tmp_path_factory):
+    """(source, folder, heads) of a run with a rank."""
     from outpace.training.loop import LoopSettings
     from outpace.training.mask_tokens.run import train_blanks
     from outpace.training.mask_tokens.task import BlanksSettings
     from outpace.training.stages import Source
 
-    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path / "home"))
-    model, prompts, out = tiny_folder("llama", tmp_path / "tiny"), tmp_path / "prompts.jsonl", tmp_path / "run"
+    folder = tmp_path_factory.mktemp("trained")
+    prompts, out = folder / "prompts.jsonl", folder / "run"
     prompts.write_text("".join(json.dumps({"id": f"p{i}", "prompt": f"<{i}>"}) + "\n" for i in range(2, 96)))
-    source = Source(str(model), prompts, generate=True, max_tokens=28, target=target, precision="f32")
-    settings, loop = BlanksSettings(count=3, num_anchors=16, rank=4), LoopSettings(epochs=5, batch_size=8, learning_rate=3e-2)
-    helper = train_blanks(source, out, settings, loop)
-    assert {name: tensor.shape for name, tensor in helper.tensors.items()} == {"embeddings": (3, 64), "down": (2, 64, 4), "up": (2, 4, 64)}
-    assert np.abs(helper.tensors["up"]).max() > 0.01
-    llm = LLM(str(model), f"blanks:{out}", target=target, precision="f32")
+    source = Source(str(tiny_models["llama"]), prompts, generate=True, max_tokens=28, target="openvino", precision="f32")
+    settings, loop = BlanksSettings(count=3, num_anchors=8, rank=4), LoopSettings(epochs=5, batch_size=8, learning_rate=3e-2)
+    return source, out, train_blanks(source, out, settings, loop)
+
+
+def test_the_file_of_a_run_with_a_rank_has_its_weights(trained):
+    tensors = trained[2].tensors
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {"embeddings": (3, 64), "down": (2, 64, 4), "up": (2, 4, 64)}
+    assert np.abs(tensors["up"]).max() > 0.01
+
+
+@pytest.mark.parametrize("target", ["hf", "openvino"])
+def test_trained_with_a_rank_they_decode_as_training_said(trained, target):
+    """On both targets, from answers that one of them wrote."""
+    source, out, heads = trained
+    llm = LLM(source.model, f"blanks:{out}", target=target, precision="f32")
     length = decoded_length(llm, out / "answers.jsonl", source.max_tokens)
-    assert length == pytest.approx(helper.training["held_out"]["acceptance"]["root"], rel=0.05)
+    assert length == pytest.approx(heads.training["held_out"]["acceptance"]["root"], rel=0.05)

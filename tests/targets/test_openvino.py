@@ -220,7 +220,7 @@ def test_default_model_has_the_same_bits_whatever_the_width(target, context):
     for width in range(1, 17):
         got = target.forward([Segment(slot, tokens[context : context + width])]).logits
         assert np.array_equal(got, reference[:width]), f"{width} rows"
-    for chunk in (1, 7, 32, 100):
+    for chunk in (1, 7, 32, 100) if context < 200 else (7, 100):
         other = fresh(target, tokens[:context], chunk)
         assert np.array_equal(target.forward([Segment(other, tokens[context:])]).logits, reference), f"prefilled in chunks of {chunk}"
         target.free(other)
@@ -261,7 +261,7 @@ def test_default_model_gives_one_text(target, temperature):
     """Drafters, trees with every branch accepted somewhere, batches, chunks and shared prefixes: always the plain text."""
     prompts = [prompt(length, seed=length, vocab_size=40000) for length in (9, 40, 70)]
     prompts.append([*prompts[2][:64], *prompt(5, seed=5, vocab_size=40000)])
-    params = SamplingParams(max_tokens=32, temperature=temperature)
+    params = SamplingParams(max_tokens=20, temperature=temperature)
     alone = [generate(target, [one], params, seed=i)[0] for i, one in enumerate(prompts)]
     assert generate(target, prompts, params) == alone, "in a batch"
     small = EngineConfig(max_num_batched_tokens=16, min_prefill_chunk=5, enable_prefix_caching=False)

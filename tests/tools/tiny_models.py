@@ -1,9 +1,14 @@
-"""Tiny random models, saved as transformers would and converted in a moment."""
+"""Tiny random models, saved as transformers would: made and converted once per test run, for all workers."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from outpace.models.find import converted
 from outpace.targets.openvino.target import OpenVINOTarget
@@ -28,15 +33,48 @@ def tiny_folder(family: str, folder):
     return folder
 
 
+@dataclass(frozen=True)
+class TinyModels:
+    """Tiny models by family, which no test changes, and the cache that holds what is converted from them."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """A value for OUTPACE_HOME."""
+        return self.folder / "home"
+
+    def __getitem__(self, family: str) -> Path:
+        folder = self.folder / family
+        with FileLock(self.folder / f"{family}.lock"):
+            return folder if folder.exists() else tiny_folder(family, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> TinyModels:
+    """The same folder in every worker of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_models"
+    folder.mkdir(exist_ok=True)
+    return TinyModels(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny_home(tiny_models):
+    """While a module runs: the cache of the tiny models, with what others of this test run have converted and measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPACE_HOME", str(tiny_models.home))
+        yield tiny_models.home
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
-def tiny(request, tmp_path_factory):
+def tiny(request, tiny_models):
     """(family, f32 target, the same model in torch)."""
     from transformers import AutoModelForCausalLM
 
-    folder = tiny_folder(request.param, tmp_path_factory.mktemp(request.param))
-    home = tmp_path_factory.mktemp("home")
+    folder = tiny_models[request.param]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPACE_HOME", str(home))
+        patch.setenv("OUTPACE_HOME", str(tiny_models.home))
         found = converted(str(folder), "f32")
     facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
     target = OpenVINOTarget(found.folder / "model.xml", precision="f32", kv_cache_tokens=4096, **facts)

@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from outpace.llm import LLM
 from outpace.params import SamplingParams
+from outpace.training import loop, stages
+from outpace.training.data import answers, capture
 from outpace.training.data.texts import choose, held_out, read_texts
 
-KILLED_AT_A_CHECKPOINT = """
-from outpace.training import loop
-save, calls = loop.save_checkpoint, []
-def killed(folder, step, module, optimizer):
-    save(folder, step, module, optimizer)
-    calls.append(step)
-    if len(calls) == 3:
-        (folder / f'.step-{step + 1:08d}.1.tmp').mkdir()
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.save_checkpoint = killed
-"""
+FORKS = multiprocessing.get_context("forkserver")  # it imports once what takes seconds
+FORKS.set_forkserver_preload(["torch", "transformers", "openvino", "outpace.training.stages", "outpace.training.loop"])
 
 
-def run_killed(code: str) -> None:
-    """Run Python code in a process of its own, with as many threads as here; it must kill itself."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    whole = f"import os, signal\nfrom pathlib import Path, PosixPath\n{code}"
-    done = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == -9, done.stderr[-2000:]
+def kill_after(calls: int, module: Any, name: str, last_act: Callable[..., None]) -> None:
+    """Let a function of a module work so many times; then this process dies, and leaves something half done."""
+    function, done = getattr(module, name), []
+
+    def killed(*arguments: Any) -> Any:
+        done.append(function(*arguments))
+        if len(done) == calls:
+            last_act(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done[-1]
+
+    setattr(module, name, killed)
+
+
+def die_in_answers() -> None:
+    def half_a_line(file: Any, *_: Any) -> None:
+        file.write('{"id": "p')
+        file.flush()
+
+    kill_after(20, answers, "_write", half_a_line)
+
+
+def die_in_capture() -> None:
+    stages.capture = functools.partial(capture.capture, shard_bytes=30_000)
+    kill_after(2, capture, "add_shard", lambda folder, *_: (folder / "shard-00002.tmp").write_bytes(b"half"))
+
+
+def die_in_training() -> None:
+    kill_after(3, loop, "save_checkpoint", lambda folder, step, *_: (folder / f".step-{step + 1:08d}.1.tmp").mkdir())
+
+
+def _run(die: Callable[[], None], train: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    die()
+    train(*arguments)
+
+
+def run_killed(die: Callable[[], None], train: Callable[..., Any], *arguments: Any) -> None:
+    """Train in a process of its own that is prepared to die; it must do so."""
+    process = FORKS.Process(target=_run, args=(die, train, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def decoded_length(llm: LLM, answers: Path, max_tokens: int) -> float:

@@ -10,8 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import tiny_folder
-from training_tools import KILLED_AT_A_CHECKPOINT, decoded_length, run_killed
+from training_tools import decoded_length, die_in_training, run_killed
 from typer.testing import CliRunner
 
 from outpace.cli import app
@@ -26,13 +25,13 @@ from outpace.training.mask_tokens.task import BlanksSettings, BlanksTask
 from outpace.training.record import read_metrics
 from outpace.training.stages import Source
 
-SHAPE = BlanksSettings(count=3, num_anchors=16)
-LOOP = LoopSettings(epochs=15, batch_size=8, learning_rate=3e-2, checkpoint_seconds=0.1, record_steps=1)
+SHAPE = BlanksSettings(count=3, num_anchors=8)
+LOOP = LoopSettings(epochs=6, batch_size=8, learning_rate=3e-2, checkpoint_seconds=0.1, record_steps=1)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"))
+def model(tiny_models, tiny_home) -> Path:
+    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +93,7 @@ def test_blanks_learn_and_the_file_has_them(whole):
 def test_killed_in_training_the_result_is_the_same(whole, tmp_path):
     source, _, expected = whole
     out = tmp_path / "killed"
-    code = f"""
-from outpace.training.mask_tokens.task import BlanksSettings
-from outpace.training.loop import LoopSettings
-from outpace.training.mask_tokens.run import train_blanks
-from outpace.training.stages import Source
-{KILLED_AT_A_CHECKPOINT}
-train_blanks({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})
-"""
-    run_killed(code)
+    run_killed(die_in_training, train_blanks, source, out, SHAPE, LOOP)
     helper = train_blanks(source, out, SHAPE, LOOP, resume=True)
     np.testing.assert_array_equal(helper.tensors["embeddings"], expected.tensors["embeddings"])
     assert (helper.settings, helper.training["held_out"]) == (expected.settings, expected.training["held_out"])

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file
-from tiny_models import tiny_folder
-from training_tools import KILLED_AT_A_CHECKPOINT, run_killed
+from training_tools import die_in_training, run_killed
 from transformers import AutoModelForCausalLM
 
 from outpace.cli import app
@@ -44,17 +44,9 @@ LOOP = LoopSettings(epochs=8, batch_size=1, learning_rate=3e-3, checkpoint_secon
 NUM_ANSWER_TOKENS = 28
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A cache folder of our own, for measured costs and converted models."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPACE_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"))
+def model(tiny_models, tiny_home) -> Path:
+    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +112,10 @@ def test_chains_on_paper():
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_the_folder_is_an_ordinary_model(family, is_tied, tmp_path):
+def test_the_folder_is_an_ordinary_model(tiny_models, family, is_tied, tmp_path):
     """Any tool loads it, and it says what the student said."""
-    teacher = AutoModelForCausalLM.from_pretrained(tiny_folder(family, tmp_path / "teacher"))
+    shutil.copytree(tiny_models[family], tmp_path / "teacher")
+    teacher = AutoModelForCausalLM.from_pretrained(tmp_path / "teacher")
     teacher.config.tie_word_embeddings = is_tied
     teacher.tie_weights()
     teacher.save_pretrained(tmp_path / "teacher")
@@ -149,20 +142,10 @@ def heads_of(model):
 # ---- a run
 
 
-KILLED = f"""
-from outpace.training.draft.task import DraftSettings
-from outpace.training.loop import LoopSettings
-from outpace.training.draft.run import train_draft
-from outpace.training.stages import Source
-{KILLED_AT_A_CHECKPOINT}
-"""
-
-
 @pytest.mark.timeout(300)
 def test_killed_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
-    code = f"{KILLED}train_draft({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})"
-    run_killed(code)
+    run_killed(die_in_training, run_draft.train_draft, source, out, SHAPE, LOOP)
     assert not (out / "config.json").exists()
     record = run_draft.train_draft(source, out, SHAPE, LOOP, resume=True)
     mine, expected = (load_file(folder / "model.safetensors") for folder in (out, whole[0]))
@@ -257,8 +240,8 @@ def test_wrong_inputs_are_one_clear_line(model, whole, tmp_path, options, messag
     assert not (tmp_path / "out" / "run.json").exists()
 
 
-def test_rows_of_another_model_are_refused(whole, tmp_path):
-    other = tiny_folder("llama", tmp_path / "other")
+def test_rows_of_another_model_are_refused(whole, model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(other).config).save_pretrained(other)
     result = outpace("--model", other, "--data", whole[0] / "shards", "--out", tmp_path / "out", "--num-layers", 1)

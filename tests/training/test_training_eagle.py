@@ -10,8 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import tiny_folder
-from training_tools import KILLED_AT_A_CHECKPOINT, run_killed
+from training_tools import die_in_training, run_killed
 from typer.testing import CliRunner
 
 from outpace.cli import app
@@ -107,8 +106,8 @@ def test_it_begins_as_the_feature_itself_and_a_little_of_the_token():
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"))
+def model(tiny_models, tiny_home) -> Path:
+    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +124,8 @@ def source_of(model: Path, prompts: Path) -> Source:
 @pytest.fixture(scope="module")
 def whole(model, prompts, tmp_path_factory) -> tuple[Path, DraftHeads]:
     """(folder, helper) of a run that nothing interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPACE_HOME", str(tmp_path_factory.mktemp("home")))
-        out = tmp_path_factory.mktemp("runs") / "whole"
-        yield out, train_eagle(source_of(model, prompts), out, SHAPE, LOOP)
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, train_eagle(source_of(model, prompts), out, SHAPE, LOOP)
 
 
 def test_the_head_learns_and_the_file_has_it(whole):
@@ -164,15 +161,7 @@ def test_decoding_accepts_what_training_said(model, whole):
 @pytest.mark.timeout(300)
 def test_killed_in_training_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
-    code = f"""
-from outpace.training.eagle.task import EagleSettings
-from outpace.training.loop import LoopSettings
-from outpace.training.eagle.run import train_eagle
-from outpace.training.stages import Source
-{KILLED_AT_A_CHECKPOINT}
-train_eagle({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r})
-"""
-    run_killed(code)
+    run_killed(die_in_training, train_eagle, source, out, SHAPE, LOOP)
     assert not (out / "config.json").exists()
     helper = train_eagle(source, out, SHAPE, LOOP, resume=True)
     for name, tensor in whole[1].tensors.items():
@@ -189,8 +178,8 @@ def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
     assert DraftHeads.from_pretrained(tmp_path / "out").settings["num_draft_vocab"] is None
 
 
-def test_rows_of_another_model_are_refused(whole, tmp_path):
-    other = tiny_folder("qwen3", tmp_path / "other")
+def test_rows_of_another_model_are_refused(whole, tiny_models, tmp_path):
+    other = tiny_models["qwen3"]
     words = ["--model", other, "--target", "hf", "--data", whole[0] / "shards", "--out", tmp_path / "out"]
     result = CliRunner().invoke(app, ["train", "eagle", *map(str, words)])
     assert result.exit_code == 2

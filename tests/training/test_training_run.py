@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from tiny_models import tiny_folder
-from training_tools import KILLED_AT_A_CHECKPOINT, decoded_length, run_killed
+from training_tools import decoded_length, die_in_answers, die_in_capture, die_in_training, run_killed
 
 from outpace.cli import app
 from outpace.errors import BadInputError
@@ -25,6 +24,7 @@ from outpace.llm import LLM
 from outpace.training.loop import LoopSettings
 from outpace.training.medusa import run as run_medusa
 from outpace.training.medusa.module import MedusaSettings
+from outpace.training.processes import Processes
 from outpace.training.record import read_metrics
 from outpace.training.stages import Source
 from outpace.training.start import Start
@@ -33,17 +33,9 @@ SHAPE = MedusaSettings(num_heads=3, num_draft_vocab=64)
 LOOP = LoopSettings(epochs=15, batch_size=64, learning_rate=3e-3, checkpoint_seconds=0.1, record_steps=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A cache folder of our own, for measured costs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPACE_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder("llama", tmp_path_factory.mktemp("tiny"))
+def model(tiny_models, tiny_home) -> Path:
+    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -65,51 +57,11 @@ def whole(model, prompts, tmp_path_factory) -> tuple[Path, DraftHeads]:
     return out, run_medusa.train_medusa(source_of(model, prompts), out, SHAPE, LOOP)
 
 
-KILLS = {
-    "answers": """
-from outpace.training.data import answers
-write, calls = answers._write, []
-def killed(file, prompt, job):
-    calls.append(write(file, prompt, job))
-    if len(calls) == 20:
-        file.write('{"id": "p')
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return calls[-1]
-answers._write = killed
-""",
-    "capture": """
-import functools
-from outpace.training import stages
-from outpace.training.data import capture
-stages.capture = functools.partial(capture.capture, shard_bytes=30_000)
-add, calls = capture.add_shard, []
-def killed(folder, *arguments):
-    calls.append(add(folder, *arguments))
-    if len(calls) == 2:
-        (folder / 'shard-00002.tmp').write_bytes(b'half')
-        os.kill(os.getpid(), signal.SIGKILL)
-    return calls[-1]
-capture.add_shard = killed
-""",
-    "training": KILLED_AT_A_CHECKPOINT,
-}
-
-
 @pytest.mark.timeout(300)
 def test_killed_in_every_stage_the_result_is_the_same(model, prompts, whole, tmp_path):
     source, out = source_of(model, prompts), tmp_path / "killed"
-    for number, patch in enumerate(KILLS.values()):
-        code = f"""
-from outpace.training.data.texts import held_out  # noqa: E402
-from outpace.training.loop import LoopSettings
-from outpace.training.medusa.module import MedusaSettings
-from outpace.training.medusa.run import train_medusa
-from outpace.training.stages import Source
-{patch}
-train_medusa({source!r}, Path({str(out)!r}), {SHAPE!r}, {LOOP!r}, resume={number > 0})
-"""
-        run_killed(code)
+    for number, die in enumerate((die_in_answers, die_in_capture, die_in_training)):
+        run_killed(die, run_medusa.train_medusa, source, out, SHAPE, LOOP, number > 0)
     assert not (out / "config.json").exists()
     helper = run_medusa.train_medusa(source, out, SHAPE, LOOP, resume=True)
     expected = whole[1]
@@ -212,8 +164,8 @@ def test_wrong_data_is_one_clear_line(model, tmp_path, name, text, options, mess
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def test_rows_of_another_model_are_refused(whole, tmp_path):
-    other = tiny_folder("qwen3", tmp_path / "other")
+def test_rows_of_another_model_are_refused(whole, tiny_models, tmp_path):
+    other = tiny_models["qwen3"]
     result = outpace("--model", other, "--data", whole[0] / "shards", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "with fingerprint" in result.stderr.splitlines()[-1]
@@ -313,9 +265,8 @@ def test_two_processes_train_as_one_does(model, whole, tmp_path):
     assert steps[-1] == read_metrics(whole[0])[-1]["step"]
 
 
-def test_several_processes_capture_nothing(model, prompts, tmp_path):
-    done = in_two_processes(
-        "train", "medusa", "--model", model, "--data", prompts, "--generate", "--out", tmp_path / "out", "--target", "hf"
-    )
-    assert done.returncode != 0
+def test_several_processes_capture_nothing(model, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr("outpace.training.stages.processes", lambda: Processes(0, 2, torch.device("cpu")))
+    done = outpace("--model", model, "--data", prompts, "--generate", "--out", tmp_path / "out")
+    assert done.exit_code != 0
     assert "by one process" in done.stderr

@@ -1,0 +1,119 @@
+"""What commands print, on the toy model."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+
+import pytest
+from cli_tools import call, checks_of, words
+
+from outpace.drafters import DRAFTERS
+from outpace.params import SamplingParams
+
+
+def test_generate_prints_the_text_and_nothing_else(toy_llm):
+    (want,) = toy_llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=20))
+    arguments = ["--max-tokens", "20", "--drafter", "blind"]
+    for result in (call("generate", "hello", *arguments), call("generate", "-", *arguments, stdin="hello")):
+        assert (result.exit_code, result.stdout, result.stderr) == (0, want.text + "\n", "")
+    (sampled,) = toy_llm.generate("hello", SamplingParams(max_tokens=20, temperature=0.7, top_p=0.9, seed=4))
+    result = call("generate", "hello", "--raw", "--temperature", 0.7, "--top-p", 0.9, "--seed", 4, *arguments)
+    assert result.stdout == sampled.text + "\n" != want.text + "\n"
+
+
+def test_the_prompt_from_a_file(files, toy_llm):
+    (files / "prompt.txt").write_text("hello\n", "utf-8")
+    document = json.loads(call("generate", "--file", "prompt.txt", "--raw", "--json", "--max-tokens", "2").stdout)
+    assert document["prompt_tokens"] == 6  # as it is, its last line end included
+
+
+@pytest.mark.parametrize(
+    ("arguments", "drafter", "drafted"),
+    [
+        (["--drafter", "blind"], "blind", True),
+        (["--config", "good.json"], "blind", True),
+        (["--config", "good.json", "--drafter", "none"], "none", False),
+        (["--num-draft-tokens", "0"], "prompt_lookup", False),
+        ([], "prompt_lookup", True),
+    ],
+)
+def test_how_to_guess(files, toy_llm, arguments, drafter, drafted, monkeypatch):
+    seen = []
+    original = importlib.import_module("outpace.cli.commands.generate")._document
+    monkeypatch.setattr("outpace.cli.commands.generate._document", lambda output, seconds: seen.append(output) or original(output, seconds))
+    document = json.loads(call("generate", "abcabcabc", "--raw", "--json", "--max-tokens", "30", *arguments).stdout)
+    assert document["drafter"] == drafter
+    assert (seen[0].stats.num_draft_tokens > 0) == drafted
+    if "good.json" in arguments and drafted:
+        assert seen[0].stats.num_draft_tokens <= 3 * seen[0].stats.num_drafts
+
+
+def test_a_config_is_one_more_drafter_of_bench_and_verify(files, toy_llm, monkeypatch):
+    monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
+    result = call("bench", "--prompts", "good.jsonl", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--json", "-")
+    assert [row["drafter"] for row in json.loads(result.stdout)["results"] if row["category"] == "all"] == ["none", "good.json"]
+    result = call("verify", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--limit", "1", "--json")
+    assert {"good.json, temperature 0", "good.json, temperature 0.8"} <= checks_of(json.loads(result.stdout)).keys()
+
+
+def test_bench_with_so_many_guesses(files, make_toy):
+    make_toy(toy={"sharpness": 6.0, "seed": 5})
+    arguments = ["bench", "--prompts", "good.jsonl", "--drafters", "prompt_lookup", "--max-tokens", "60", "--json", "-"]
+    lengths = {}
+    for count in ("0", "16"):
+        rows = json.loads(call(*arguments, "--num-draft-tokens", count).stdout)["results"]
+        (lengths[count],) = [
+            row["tokens_per_step"] for row in rows if (row["drafter"], row["category"]) == (f"prompt_lookup, {count} guesses", "all")
+        ]
+    assert lengths["0"] == 1.0 < lengths["16"]
+    refused = call(*arguments, "--num-draft-tokens", "4", "--server", "")
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
+        2,
+        "error: --num-draft-tokens cannot be used with --server; set it in --config instead",
+    )
+
+
+def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
+    llm = make_toy("prompt_lookup", toy={"sharpness": 6.0, "seed": 5})
+    (want,) = llm.generate("abcabcabc", SamplingParams(max_tokens=60))
+    assert 0 < sum(want.from_draft) < len(want.from_draft)
+    arguments = ["generate", "abcabcabc", "--raw", "--max-tokens", "60", "--show-drafts"]
+    assert call(*arguments).stdout == want.text + "\n"  # no colours into a pipe
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = call(*arguments).stdout
+    assert re.sub(r"\x1b\[[0-9;]*m", "", out) == want.text + "\n"
+    coloured = "".join(re.findall(r"\x1b\[[1-9][0-9;]*m([^\x1b]*)\x1b\[0m", out))
+    guessed = "".join(piece for piece, flag in zip(want.pieces, want.from_draft, strict=True) if flag)
+    assert coloured.replace("\n", "") == guessed.replace("\n", "")
+
+
+def test_drafters_and_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
+    entries = json.loads(call("drafters", "--json").stdout)
+    assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
+    assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
+    assert entries[1]["options"] == {"tokens": "random", "seed": 0}
+    assert {entry["name"]: entry["usage"] for entry in entries}["draft_model"] == "draft_model:PATH"
+    text = call("drafters").stdout
+    assert "draft_model:PATH" in text
+    assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
+    assert json.loads(call("models", "--json").stdout) == {"home": str(tmp_path), "entries": []}
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    (tmp_path / "models" / "small" / "manifest.json").write_text("{}")
+    assert "models/small" in call("models").stdout
+    assert [entry["name"] for entry in json.loads(call("models", "--json").stdout)["entries"]] == ["models/small"]
+
+
+def test_drafters():
+    entries = json.loads(call("drafters", "--json").stdout)
+    assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
+    assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
+    assert entries[1]["options"] == {"tokens": "random", "seed": 0}
+    assert {entry["name"]: entry["usage"] for entry in entries}["draft_model"] == "draft_model:PATH"
+    text = call("drafters").stdout
+    assert "draft_model:PATH" in text
+    assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)

@@ -1,0 +1,141 @@
+"""`outpace chat` and `outpace demo`, on the toy model."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli_tools import call, one_error_line
+from rich.console import Console
+
+from outpace.cli import conversation, side_by_side
+from outpace.errors import BadInputError, OutpaceError
+from outpace.params import SamplingParams
+from outpace.testing import AcceptEverythingVerifier
+
+
+def test_chat_keeps_the_conversation(toy_llm):
+    result = call("chat", "--max-tokens", "6", stdin="hello\n\nagain\n/clear\nhello\n/exit\nnever\n")
+    first, second, third, *rest = result.stdout.split("\n")
+    assert result.exit_code == 0
+    (want,) = toy_llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=6))
+    assert first == third == want.text
+    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": want.text}, {"role": "user", "content": "again"}]
+    assert second == toy_llm.chat(talk, SamplingParams(max_tokens=6))[0].text
+    assert rest == [""]
+
+
+def test_chat_goes_on_after_a_line_that_is_too_long(toy_llm):
+    result = call("chat", "--max-tokens", "6", stdin="x" * 500 + "\nhello\n")
+    assert result.exit_code == 0
+    error, answer = result.stdout.splitlines()[:2]
+    assert error.startswith("error: the prompt has 500 tokens")
+    assert answer == toy_llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=6))[0].text
+
+
+class Saying:
+    """An LLM that says a given text letter by letter."""
+
+    speculative_config = SimpleNamespace(method="x")
+    tokenizer = SimpleNamespace(encode_chat=lambda messages: [1])
+
+    def __init__(self, text: str, then: Callable[[], None] = lambda: None):
+        self.text, self.then = text, then
+
+    def generate(self, *_: object) -> None: ...
+
+    def stream(self, *_: object, **__: object):
+        for letter in self.text:
+            yield SimpleNamespace(text=letter, output=None)
+        self.then()
+        yield SimpleNamespace(text="", output=self)
+
+
+def converse(monkeypatch, capsys, llm: Any, *lines: str) -> str:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    conversation.converse(llm, SamplingParams())
+    return capsys.readouterr().out
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch, capsys):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stopped = "half\n[stopped; this turn is not part of the conversation]\n"
+    assert converse(monkeypatch, capsys, Saying("half", interrupt), "one", "two") == f"{stopped}{stopped}\n"
+
+
+@pytest.mark.parametrize("text", ["[/x] [b]bold[/b]", "a" * 300, "http://x.y 'z' 12"])
+def test_chat_shows_the_text_as_it_is(monkeypatch, capsys, text):
+    assert converse(monkeypatch, capsys, Saying(text), "one").splitlines()[0] == text
+
+
+class Whole(Saying):
+    """Says it in one piece."""
+
+    def stream(self, *_: object, **__: object):
+        yield SimpleNamespace(text=self.text, output=None)
+
+
+@pytest.mark.parametrize("text", ["a :smile: b", "tab\there"])
+def test_chat_changes_no_emoji_code_and_no_tab(monkeypatch, capsys, text):
+    assert converse(monkeypatch, capsys, Whole(text), "one").splitlines()[0] == text
+
+
+def test_demo_on_a_terminal_shows_brackets_as_they_are():
+    side_by_side.run(Saying("see [/x]"), 5, Console(file=io.StringIO(), force_terminal=True, width=80))
+
+
+def test_demo(toy_llm):
+    result = call("demo", "--max-tokens", "40", "--json")
+    assert result.exit_code == 2  # the document is longer than the toy's context
+    assert one_error_line(result).startswith("the prompt has")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
+    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
+    result = call("demo", "--max-tokens", "30", *(["--json"] if as_json else []))
+    assert result.exit_code == 0
+    if as_json:
+        document = json.loads(result.stdout)
+        assert list(document) == ["text", "identical", "speedup", "plain", "speculative"]
+        assert document["identical"] is True
+        assert document["plain"]["drafter"] == "none"
+        assert document["plain"]["tokens"] == document["speculative"]["tokens"] > 0
+    else:
+        assert "identical" in result.stdout
+        assert "NOT" not in result.stdout
+
+
+def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
+    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
+    monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
+    result = call("demo", "--max-tokens", "30", "--drafter", "blind")
+    assert result.exit_code == 1
+    assert "NOT IDENTICAL" in result.stdout
+    assert "error: the two answers differ" in result.stderr
+
+
+def test_the_bundled_document():
+    text = side_by_side.document()
+    assert 600 <= len(text.split()) <= 900
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OutpaceError("the request failed: broken"), BadInputError("too complex")])
+def test_chat_never_keeps_half_an_answer(monkeypatch, capsys, error):
+    def fail() -> None:
+        if len(seen) == 2:
+            raise error
+
+    seen: list[list[str]] = []
+    llm = Saying("text", fail)
+    llm.tokenizer = SimpleNamespace(encode_chat=lambda messages: seen.append([message["content"] for message in messages]))
+    printed = converse(monkeypatch, capsys, llm, "one", "two", "three")
+    assert seen == [["one"], ["one", "text", "two"], ["one", "text", "three"]]
+    assert printed.count("[stopped; this turn is not part of the conversation]") == 1
+    assert ("error: " in printed) == isinstance(error, OutpaceError)

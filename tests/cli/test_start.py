@@ -1,0 +1,83 @@
+"""Help, version and start of the command line: examples that are right, and no heavy imports."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from cli_tools import call, words
+
+import outpace
+from outpace import cli
+
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "serve", "export"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "models"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_has_an_example_that_is_right(command, flag):
+    result = call(command, flag)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert re.search(rf"Examples?: .*outpace {command}", words(result.stdout))
+    for option in re.findall(r"--[a-z-]+", words(result.stdout).partition("Example")[2].partition("╭")[0]):
+        assert option in result.stdout.partition("╭")[2]
+
+
+def test_help_lists_every_command():
+    result = call("--help")
+    assert result.exit_code == 0
+    assert re.findall(r"^│ (\w+)  ", result.stdout.partition("Commands")[2], re.MULTILINE) == [*COMMANDS, *GROUPS]
+    assert {*COMMANDS} == {command.callback.__name__ for command in cli.app.registered_commands}
+
+
+def test_without_a_command_help_is_shown():
+    result = call()
+    assert result.exit_code in (0, 2)
+    assert "Commands" in result.output
+
+
+def test_version():
+    assert call("--version").stdout == f"{outpace.__version__}\n"
+
+
+LOADS = "config target precision threads"
+CONTRACT = {
+    "demo": f"max-tokens json {LOADS}",
+    "generate": f"file model drafter num-draft-tokens max-tokens temperature top-p seed raw show-drafts compare json {LOADS}",
+    "chat": f"model drafter {LOADS}",
+    "bench": f"prompts model drafters max-tokens limit temperature seed repeats json {LOADS}",
+    "verify": f"model drafters prompts limit json {LOADS}",
+    "tune": f"prompts model out {LOADS}",
+    "drafters": "",
+    "pull": "json",
+    "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
+    "export": "model",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_the_contract_are_there(command):
+    found = set(re.findall(r"--([a-z-]+)", call(command, "--help").stdout.partition("╭")[2]))
+    assert set(CONTRACT[command].split()) <= found
+
+
+def test_help_imports_nothing_heavy_and_is_quick():
+    code = "import sys; from outpace.cli import app\ntry: app(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    seconds = [10.0]
+    while min(seconds) >= 1 and len(seconds) < 4:  # the machine may be busy
+        before = os.times()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert "Commands" in done.stdout
+    loaded = set(done.stderr.split())
+    assert "typer" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "openvino", "numpy", "tokenizers", "huggingface_hub"})
+    assert min(seconds) < 1
+
+
+GROUPS = ["models", "train"]
