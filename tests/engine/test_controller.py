@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from outpace.config import EngineConfig
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import FixedController, Plan
 from outpace.controller.calibration import PRIOR, Calibration
@@ -287,7 +288,7 @@ def test_a_controller_that_fails_costs_speed_only(caplog):
     drafter = create_drafter("prompt_lookup", DrafterContext(target))
     broken.strategy = Strategy("x", drafter, create_verifier("exact"), Broken(4))
     run(target, [plain])
-    run(target, [broken])
+    run(target, [broken], EngineConfig(on_drafter_error="continue"))
     assert broken.output_token_ids == plain.output_token_ids
     assert "boom" in caplog.text
 

@@ -16,6 +16,8 @@ from outpace.testing import InexactTarget, OracleDrafter, generate, make_request
 from outpace.tree.draft import Draft
 from outpace.verifiers.exact import ExactVerifier
 
+CONTINUE = EngineConfig(on_drafter_error="continue")
+
 
 class FailsIn:
     """Makes a drafter class that raises in one method from the second call on."""
@@ -37,7 +39,7 @@ def test_a_drafter_that_cannot_end_a_step_costs_only_speed(caplog):
             raise RuntimeError("end_step is broken")
 
     target = ToyTarget()
-    engine, requests = start(target, [oracle(target, cls=Unsettled, lie=0), oracle(target, lie=0), oracle(target, lie=0)])
+    engine, requests = start(target, [oracle(target, cls=Unsettled, lie=0), oracle(target, lie=0), oracle(target, lie=0)], CONTINUE)
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert "end_step is broken" in caplog.text
@@ -47,7 +49,7 @@ def test_a_drafter_that_cannot_end_a_step_costs_only_speed(caplog):
 def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplog):
     target = ToyTarget()
     good, bad = oracle(target, lie=0), oracle(target, cls=FailsIn(method), lie=0)
-    engine, requests = start(target, [good, bad, good])
+    engine, requests = start(target, [good, bad, good], CONTINUE)
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert [r.finish_reason for r in requests] == ["length"] * 3
@@ -80,7 +82,7 @@ def test_a_malformed_draft_costs_only_speed(draft, caplog):
 
     target = ToyTarget()
     good = oracle(target, lie=0)
-    engine, requests = start(target, [good, Malformed(DrafterContext(target)), good])
+    engine, requests = start(target, [good, Malformed(DrafterContext(target)), good], CONTINUE)
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert requests[1].stats.num_draft_tokens == 0
@@ -121,7 +123,7 @@ def test_an_error_ends_only_its_own_request(kind, caplog):
 
     good = oracle(target, cls=Watched)
     params = SamplingParams(temperature=0.7, max_tokens=20, logits_processors=(failing_hook,) if kind == "hook" else ())
-    engine = Engine(target)
+    engine = Engine(target, CONTINUE)
     requests = [make_request(target, p, PARAMS, good, seed=i) for i, p in enumerate(PROMPTS)]
     verifier = FailingVerifier() if kind == "verifier" else "exact"
     stop = failing_stop(told) if kind == "stop check" else None
@@ -142,7 +144,7 @@ def test_an_error_ends_only_its_own_request(kind, caplog):
 def test_after_an_error_in_a_block_the_output_is_what_was_delivered():
     target = ToyTarget()
     drafter = oracle(target, lie=0)
-    engine = Engine(target)
+    engine = Engine(target, CONTINUE)
     request = make_request(target, PROMPTS[0], PARAMS, drafter, stop_check=failing_stop([]))
     engine.add(request)
     delivered = [token for output in finish(engine) for token in output.token_ids]
@@ -153,7 +155,7 @@ def test_after_an_error_in_a_block_the_output_is_what_was_delivered():
 @pytest.mark.parametrize("method", ["begin", "propose", "observe", "end"])
 def test_a_failing_drafter_is_counted_named_and_logged_once_with_its_trace(method, caplog):
     target = ToyTarget()
-    engine, requests = start(target, oracle(target, cls=FailsIn(method), lie=0))
+    engine, requests = start(target, oracle(target, cls=FailsIn(method), lie=0), CONTINUE)
     finish(engine)
     assert engine.metrics.num_drafter_errors == 3
     assert {request.stats.drafter_error for request in requests} == {f"RuntimeError: {method} is broken"}
@@ -180,7 +182,7 @@ def test_a_batch_that_fails_is_asked_again_one_by_one(caplog):
             return super().propose_batch(requests, budgets)
 
     target = ToyTarget()
-    engine, requests = start(target, oracle(target, cls=FailsForOne, lie=0))
+    engine, requests = start(target, oracle(target, cls=FailsForOne, lie=0), CONTINUE)
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert [r.stats.drafter_error is None for r in requests] == [True, False, True]
@@ -193,7 +195,7 @@ def test_a_batch_of_the_wrong_size_costs_only_speed():
             return []
 
     target = ToyTarget()
-    engine, requests = start(target, oracle(target, cls=Forgets, lie=0))
+    engine, requests = start(target, oracle(target, cls=Forgets, lie=0), CONTINUE)
     finish(engine)
     assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, PARAMS)
     assert all("propose_batch returned 0 drafts" in r.stats.drafter_error for r in requests)
@@ -214,7 +216,7 @@ def test_a_request_that_fails_keeps_what_was_verified_before_with_every_drafter_
     params = SamplingParams(temperature=0.7, max_tokens=20, logits_processors=(hook,))
     delivered = []
     for drafter in (None, oracle(target, lie=0, width=width), oracle(target, lie=0.3, width=width)):
-        engine = Engine(target)
+        engine = Engine(target, CONTINUE)
         request = make_request(target, PROMPTS[0], params, drafter)
         engine.add(request)
         outputs = finish(engine)
@@ -234,7 +236,7 @@ def test_a_processor_that_cannot_shape_a_draft_is_not_the_drafter_s_fault():
     target = ToyTarget()
     request = make_request(target, PROMPTS[0], PARAMS, oracle(target, lie=0))
     request.sampler.processors.append(Stubborn(0, frozenset()))
-    engine = Engine(target)
+    engine = Engine(target, CONTINUE)
     engine.add(request)
     finish(engine)
     assert request.output_token_ids == generate(target, PROMPTS[:1], PARAMS)[0]
