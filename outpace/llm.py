@@ -59,11 +59,10 @@ class LLM:
         verifier: str = "exact",
         engine: EngineConfig | Mapping[str, Any] | None = None,
     ):
-        self.speculative_config = SpeculativeConfig.of(speculative_config)
-        if num_draft_tokens is not None:
-            self.speculative_config = replace(self.speculative_config, num_draft_tokens=num_draft_tokens)
-        if verifier != "exact":
-            self.speculative_config = replace(self.speculative_config, verifier=verifier)
+        settings = SpeculativeConfig.of(speculative_config)
+        count = settings.num_draft_tokens if num_draft_tokens is None else num_draft_tokens
+        judge = settings.verifier if verifier == "exact" else verifier
+        self.speculative_config = replace(settings, num_draft_tokens=count, verifier=judge)
         check_specs(self.speculative_config.method)  # fails before the model loads
         config = EngineConfig.of(engine)
         loaded = load(model, tokenizer, target, precision, threads, config)

@@ -18,16 +18,16 @@ from toy_parts import toy_parts
 from outpace.config import EngineConfig
 from outpace.llm import LLM
 
-# A failing drafter fails its test. Tests of the guard say on_drafter_error="continue".
-STRICT = {field.name: field.default for field in fields(EngineConfig)} | {"on_drafter_error": "raise"}
-EngineConfig.__init__.__defaults__ = tuple(STRICT.values())
+# A failing drafter fails its test. Tests of the guard say on_drafter_error="continue", or use `real_defaults`.
+DEFAULTS = {field.name: field.default for field in fields(EngineConfig)}
+EngineConfig.__init__.__defaults__ = tuple((DEFAULTS | {"on_drafter_error": "raise"}).values())
 
 # Files that take longest begin first, so that the workers of pytest-xdist end together.
 SLOW = [
     "targets/test_openvino.py",
     "api/test_llm.py",
     "cli/test_real_commands.py",
-    "drafters/test_first_layers.py",
+    "drafters/draft_model/test_first_layers.py",
     "project/test_tutorial.py",
     "engine/test_verifiers.py",
     "engine/test_lossless.py",
@@ -41,7 +41,7 @@ SLOW = [
     "heads/test_blanks_trained.py",
     "server/test_server_policy.py",
     "training/test_training_draft.py",
-    "drafters/test_draft_model.py",
+    "drafters/draft_model/test_draft_model.py",
     "project/test_docs.py",
     "server/test_server_fuzz.py",
     "heads/test_medusa.py",
@@ -51,6 +51,12 @@ SLOW = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path, len(SLOW)))
+
+
+@pytest.fixture
+def real_defaults(monkeypatch) -> None:
+    """A failing drafter costs speed only, as for users."""
+    monkeypatch.setattr(EngineConfig.__init__, "__defaults__", tuple(DEFAULTS.values()))
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,8 @@ class Hook(Processor):
 
 def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_ids: frozenset[int], vocab_size: int) -> list[Processor]:
     """The processors that `params` asks for, in the order they are applied; an empty list if none is needed."""
+    if any(token >= vocab_size for token in params.stop_token_ids):
+        raise BadInputError(f"stop_token_ids has a token outside the vocabulary of {vocab_size}")
     found: list[Processor] = [Hook(hook, prompt) for hook in params.logits_processors]
     if params.logit_bias:
         found.append(LogitBias(params.logit_bias, vocab_size))

@@ -142,6 +142,7 @@ def test_a_streamer_is_always_told_the_end(idle):
 # ---- drafters
 
 
+@pytest.mark.usefixtures("real_defaults")
 def test_a_drafter_that_fails_costs_speed_and_is_told(make_toy):
     llm = make_toy("api_tools:Failing")
     (plain,) = llm.generate("abcabcabc", params(20), speculative_config="none")

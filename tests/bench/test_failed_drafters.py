@@ -43,6 +43,7 @@ def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_llm: Any) -> Pa
     return tmp_path
 
 
+@pytest.mark.usefixtures("real_defaults")
 def test_bench_shows_a_failed_drafter(prompts):
     words = ("bench", "--prompts", "p.jsonl", "--max-tokens", 8, "--drafters", f"{BROKEN},blind")
     result = call(*words, "--json", "out.json")
@@ -62,6 +63,7 @@ def test_bench_without_failures_succeeds(prompts):
     assert "failed" not in result.stdout
 
 
+@pytest.mark.usefixtures("real_defaults")
 def test_tune_fails_if_a_named_drafter_fails(prompts):
     words = ("tune", "--prompts", "p.jsonl", "--max-tokens", 8, "--time-limit", 2)
     result = call(*words, "--drafters", f"{BROKEN},blind", "--out", "c.json", "--json")
@@ -73,6 +75,7 @@ def test_tune_fails_if_a_named_drafter_fails(prompts):
     assert json.loads((prompts / "c.json").read_text()) == found["config"]
 
 
+@pytest.mark.usefixtures("real_defaults")
 def test_tune_drops_a_failed_drafter_that_nobody_named(prompts, monkeypatch):
     monkeypatch.setattr(candidates, "METHODS", ("blind", BROKEN))
     result = call("tune", "--prompts", "p.jsonl", "--max-tokens", 8, "--time-limit", 2, "--json")

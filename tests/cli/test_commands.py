@@ -91,23 +91,6 @@ def test_guessed_tokens_are_coloured(make_toy, monkeypatch):
     assert coloured.replace("\n", "") == guessed.replace("\n", "")
 
 
-def test_drafters_and_models(tmp_path, monkeypatch):
-    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
-    entries = json.loads(call("drafters", "--json").stdout)
-    assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]
-    assert all(entry["description"] and isinstance(entry["options"], dict) for entry in entries)
-    assert entries[1]["options"] == {"tokens": "random", "seed": 0}
-    assert {entry["name"]: entry["usage"] for entry in entries}["draft_model"] == "draft_model:PATH"
-    text = call("drafters").stdout
-    assert "draft_model:PATH" in text
-    assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
-    assert json.loads(call("models", "--json").stdout) == {"home": str(tmp_path), "entries": []}
-    (tmp_path / "models" / "small").mkdir(parents=True)
-    (tmp_path / "models" / "small" / "manifest.json").write_text("{}")
-    assert "models/small" in call("models").stdout
-    assert [entry["name"] for entry in json.loads(call("models", "--json").stdout)["entries"]] == ["models/small"]
-
-
 def test_drafters():
     entries = json.loads(call("drafters", "--json").stdout)
     assert [entry["name"] for entry in entries] == [*DRAFTERS, "auto"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cli_tools import call, one_error_line
-from rich.console import Console
+from cli_tools import call
 
-from outpace.cli import conversation, side_by_side
+from outpace.cli import conversation
 from outpace.errors import BadInputError, OutpaceError
 from outpace.params import SamplingParams
-from outpace.testing import AcceptEverythingVerifier
 
 
 def test_chat_keeps_the_conversation(toy_llm):
@@ -84,46 +81,6 @@ class Whole(Saying):
 @pytest.mark.parametrize("text", ["a :smile: b", "tab\there"])
 def test_chat_changes_no_emoji_code_and_no_tab(monkeypatch, capsys, text):
     assert converse(monkeypatch, capsys, Whole(text), "one").splitlines()[0] == text
-
-
-def test_demo_on_a_terminal_shows_brackets_as_they_are():
-    side_by_side.run(Saying("see [/x]"), 5, Console(file=io.StringIO(), force_terminal=True, width=80))
-
-
-def test_demo(toy_llm):
-    result = call("demo", "--max-tokens", "40", "--json")
-    assert result.exit_code == 2  # the document is longer than the toy's context
-    assert one_error_line(result).startswith("the prompt has")
-
-
-@pytest.mark.parametrize("as_json", [True, False])
-def test_demo_of_a_short_document(toy_llm, monkeypatch, as_json):
-    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
-    result = call("demo", "--max-tokens", "30", *(["--json"] if as_json else []))
-    assert result.exit_code == 0
-    if as_json:
-        document = json.loads(result.stdout)
-        assert list(document) == ["text", "identical", "speedup", "plain", "speculative"]
-        assert document["identical"] is True
-        assert document["plain"]["drafter"] == "none"
-        assert document["plain"]["tokens"] == document["speculative"]["tokens"] > 0
-    else:
-        assert "identical" in result.stdout
-        assert "NOT" not in result.stdout
-
-
-def test_a_demonstration_that_differs_fails(toy_llm, monkeypatch):
-    monkeypatch.setattr(side_by_side, "document", lambda: "hello hello hello")
-    monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
-    result = call("demo", "--max-tokens", "30", "--drafter", "blind")
-    assert result.exit_code == 1
-    assert "NOT IDENTICAL" in result.stdout
-    assert "error: the two answers differ" in result.stderr
-
-
-def test_the_bundled_document():
-    text = side_by_side.document()
-    assert 600 <= len(text.split()) <= 900
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OutpaceError("the request failed: broken"), BadInputError("too complex")])

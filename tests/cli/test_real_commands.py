@@ -119,7 +119,7 @@ def test_bench_is_identical_and_has_the_layout_of_the_contract(loaded, files):
     assert document["settings"]["precision"] == loaded.precision
     assert [set(entry) for entry in document["verify_cost"]] == [{"num_tokens", "milliseconds"}] * len(document["verify_cost"])
     keys = ["drafter", "category", "num_prompts", "num_tokens", "decode_seconds", "tokens_per_second"]
-    keys += ["tokens_per_step", "mean_acceptance_length", "acceptance_rate", "speedup", "num_identical"]
+    keys += ["tokens_per_step", "mean_acceptance_length", "acceptance_rate", "speedup", "num_identical", "num_failed", "error"]
     assert [list(row) for row in document["results"]] == [keys] * (3 * 4)
     assert {row["category"] for row in document["results"]} == {"all", "prompts", "chat", "qa"}
     assert {row["drafter"] for row in document["results"]} == {"none", "blind", "prompt_lookup"}

@@ -13,7 +13,8 @@ from cli_tools import call, words
 import outpace
 from outpace import cli
 
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "serve", "export"]
+GROUPS = ["models", "train"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "calibrate", "serve", "export"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models"])
@@ -54,6 +55,7 @@ CONTRACT = {
     "tune": f"prompts model out {LOADS}",
     "drafters": "",
     "pull": "json",
+    "calibrate": f"model json {LOADS.replace('config', '')}",
     "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
     "export": "model",
 }
@@ -78,6 +80,3 @@ def test_help_imports_nothing_heavy_and_is_quick():
     assert "typer" in loaded
     assert loaded.isdisjoint({"torch", "transformers", "openvino", "numpy", "tokenizers", "huggingface_hub"})
     assert min(seconds) < 1
-
-
-GROUPS = ["models", "train"]

@@ -19,6 +19,7 @@ from outpace.tree.segment import Segment
 
 PROMPTS = [[1, 2, 3, 4, 1, 2, 3], [5, 6, 5, 6], [7], [8, 9, 10, 8, 9]]
 PARAMS = SamplingParams(max_tokens=24)
+CONTINUE = EngineConfig(on_drafter_error="continue")
 
 
 def draft_model_drafter(target, model, options=""):
@@ -85,7 +86,7 @@ def test_one_request_that_fails_harms_no_other(spec):
     accepted = []
     for model in (Fussy(sharpness=3.0), ToyTarget(sharpness=3.0)):
         drafter = create_drafter(spec, DrafterContext(target, None, lambda name, num_layers, model=model: DraftModel(model)))
-        requests = run(target, [make_request(target, prompt, PARAMS, drafter) for prompt in prompts])
+        requests = run(target, [make_request(target, prompt, PARAMS, drafter) for prompt in prompts], CONTINUE)
         assert [request.output_token_ids for request in requests] == generate(target, prompts, PARAMS)
         assert model.cache == {}
         accepted.append([request.stats.num_accepted_tokens for request in requests])
@@ -144,6 +145,7 @@ def test_a_combination_asks_each_part_once_for_all_requests():
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.usefixtures("real_defaults")
 def test_a_part_that_fails_for_one_request(is_ordered):
     target = ToyTarget(sharpness=3.0)
     source = Counted()

@@ -59,7 +59,7 @@ def test_a_head_that_fails_once_is_asked_again(random, failing):
         calls, head = itertools.count(), drafter.head
         drafter.head = lambda rows, head=head, calls=calls, number=number: head(rows) if next(calls) != number else 1 / 0
         requests = [make_request(target, prompt, GREEDY, drafter) for prompt in PROMPTS]
-        run(target, requests)
+        run(target, requests, EngineConfig(on_drafter_error="continue"))
         assert [r.output_token_ids for r in requests] == generate(target, PROMPTS, GREEDY)
         stats.append([(r.stats.drafter_error, r.stats.num_draft_tokens, r.stats.num_accepted_tokens) for r in requests])
     assert stats[0] == stats[1]

@@ -14,11 +14,11 @@ import pytest
 from gguf_tools import Sizes, add_byte_tokenizer, write_model
 
 from outpace.errors import BadInputError
-from outpace.models.gguf import tokenizer as tokenizers
-from outpace.models.gguf.config import config_of
-from outpace.models.gguf.convert import convert
+from outpace.models.gguf import tokenizer_json as tokenizers
 from outpace.models.gguf.file import GGUFFile, read
+from outpace.models.gguf.model_config import config_of
 from outpace.models.gguf.support import reason_against
+from outpace.models.gguf.to_openvino import convert
 from outpace.models.tokenizer import Tokenizer
 from outpace.targets.openvino import graphs
 from outpace.targets.openvino.target import OpenVINOTarget
@@ -307,11 +307,11 @@ def test_the_default_model_is_what_transformers_reads_in_it(tmp_path):
     """Its logits and, so that the helpers that are shipped fit, its fingerprint."""
     import torch
 
-    from outpace.models.catalog import default_model
+    from outpace.models.find import locate
     from outpace.models.transformers_io import load_tokenizer
     from outpace.targets.identity import base_of
 
-    path = default_model()
+    path = locate("tiny").path
     assert reason_against(path) == ""
     model = in_transformers(path)
     theirs_tokenizer = Tokenizer.from_transformers(load_tokenizer(path))

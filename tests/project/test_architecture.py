@@ -55,6 +55,7 @@ HEAVY = {  # who may import it, at all
 LAZY = {"torch": ("heads/medusa/imports.py",), "llguidance": ("sampling/grammar.py",)}  # who may import it inside a function only
 MAX_FILE, MAX_FUNCTION, MAX_FOLDER = 350, 60, 14
 SAME_NAME = {  # file names that several rooms have, and the one thing each means
+    "__main__.py": "what `python -m` runs",
     "__init__.py": "the room's docstring, and its table if it has one",
     "base.py": "the room's interface",
     "numpy.py": "the numpy backend of heads",

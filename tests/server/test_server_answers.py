@@ -232,6 +232,7 @@ def test_metrics_have_vllms_names(server):
     assert 0 <= float(values["outpace:kv_cache_usage_perc"]) <= 1
 
 
+@pytest.mark.usefixtures("real_defaults")
 def test_a_drafter_that_failed_is_told_without_its_error(make_toy):
     with TestClient(create_app(make_toy("api_tools:Failing"))) as client:
         plain = ask(client, speculative=False).json()

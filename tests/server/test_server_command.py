@@ -41,7 +41,7 @@ def test_it_says_where(started, tmp_path):
 def test_auto_is_measured_before_it_listens(started):
     result = invoke("--drafter", "auto")
     assert result.exit_code == 0, result.stderr
-    assert 0 <= result.stderr.index("measuring the cost of a pass (once)") < result.stderr.index("outpace serves toy")
+    assert 0 <= result.stderr.index("measuring the cost of a forward pass (once)") < result.stderr.index("outpace serves toy")
     assert "(drafter auto)" in result.stderr
     server = started[0][0].state.server
     assert [config.method for config in server.llm.strategies.kept] == ["auto", "auto:prediction+suffix+recycling"]

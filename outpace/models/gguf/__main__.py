@@ -13,7 +13,7 @@ from typing import Any
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # no network, no files in the user's home
 
 from outpace.errors import OutpaceError  # noqa: E402
-from outpace.models.gguf.convert import convert  # noqa: E402
+from outpace.models.gguf.to_openvino import convert  # noqa: E402
 
 
 def say(**message: Any) -> None:

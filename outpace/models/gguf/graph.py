@@ -13,7 +13,7 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from outpace.models.gguf import nodes
-from outpace.models.gguf.config import Config
+from outpace.models.gguf.model_config import Config
 from outpace.models.gguf.names import Parameter
 from outpace.models.gguf.weights import Weight
 

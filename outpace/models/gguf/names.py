@@ -10,8 +10,8 @@ from gguf.quants import dequantize
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.models.gguf.config import Config
 from outpace.models.gguf.file import GGUFFile, Tensor
+from outpace.models.gguf.model_config import Config
 
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",

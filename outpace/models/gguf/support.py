@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from outpace.models.gguf import config, tokenizer
+from outpace.models.gguf import model_config, tokenizer_json
 from outpace.models.gguf.file import read
 from outpace.models.gguf.names import unknown_tensors
 
@@ -15,8 +15,8 @@ def reason_against(path: Path) -> str:
     Raises BadInputError for a file that is no GGUF file, or that no reader here would read right.
     """
     file = read(path)
-    reason = config.reason_against(file) or tokenizer.reason_against(file.facts)
+    reason = model_config.reason_against(file) or tokenizer_json.reason_against(file.facts)
     if reason:
         return reason
-    unknown = unknown_tensors(file, config.config_of(file))
+    unknown = unknown_tensors(file, model_config.config_of(file))
     return f"it has tensors that are not known: {', '.join(unknown[:3])}" if unknown else ""

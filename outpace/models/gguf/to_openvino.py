@@ -14,14 +14,14 @@ import numpy as np
 import openvino as ov
 
 from outpace.errors import BadInputError
-from outpace.models.gguf import config as configs
+from outpace.models.gguf import model_config as configs
 from outpace.models.gguf import weights
-from outpace.models.gguf.config import Config
 from outpace.models.gguf.file import GGUFFile, read
 from outpace.models.gguf.fingerprint import fingerprint_of
 from outpace.models.gguf.graph import Graph, Loader
+from outpace.models.gguf.model_config import Config
 from outpace.models.gguf.names import Parameter, parameters
-from outpace.models.gguf.tokenizer import end_token_ids, save_tokenizer
+from outpace.models.gguf.tokenizer_json import end_token_ids, save_tokenizer
 
 PRECISIONS = ("int4", "int8", "bf16", "f32")
 
