@@ -72,6 +72,6 @@ class StrategyFactory:
         """A draft model, with the cost of its forward pass relative to the target's. Loaded and measured once."""
         if (name, num_layers) not in self.draft_models:
             target, tokenizer = self.load(name, num_layers)
-            cost, own = (measure_verify_cost(t, (8,), 64, 5)[0].milliseconds for t in (target, self.target))
+            cost, own = (measure_verify_cost(t, (4,), 256, 9)[0].milliseconds for t in (target, self.target))
             self.draft_models[name, num_layers] = DraftModel(target, tokenizer, cost / own)
         return self.draft_models[name, num_layers]

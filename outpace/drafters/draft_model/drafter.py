@@ -1,15 +1,16 @@
 """A draft model writes ahead (2211.17192, 2302.01318): a smaller model, or the first layers of the same one.
 
 Each forward pass of the draft model adds one level to the drafts of all requests: one token to a chain, the children of the `branches`
-likeliest nodes to a tree. Its cache holds committed tokens only, and never the last one, as the engine's does. So nothing is ever rolled
-back, and nothing can be missing after full acceptance: the first forward pass of a step runs every token that the cache lacks, and each
-further one runs the nodes drafted so far again, which costs a few rows but no forward pass.
+likeliest nodes to a tree. Its cache keeps committed tokens only, and never the last one, as the engine's does. So nothing is ever rolled
+back, and nothing can be missing after full acceptance: the first forward pass of a step runs every token that the cache lacks. In a chain
+each further one runs the newest token alone, behind the K/V that the ones before it have left in the slot; in a tree it runs all nodes
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,12 +42,21 @@ class _Growth:
     num_stable: int  # tokens of the context that the cache may keep
     budget: int
     depth: int
+    is_chain: bool
     tree: TreeBuilder = field(default_factory=lambda: TreeBuilder(NO_LIMIT))  # all candidates; the best of them become the draft
-    run: list[int] = field(default_factory=list)  # nodes that have been expanded or are now: the rows behind the context's
+    run: list[int] = field(default_factory=list)  # nodes that have been expanded or are now, in this order behind the context
     frontier: list[int] = field(default_factory=lambda: [-1])  # nodes whose children come next
 
+    @property
+    def is_continued(self) -> bool:
+        """Whether the next forward pass runs the newest token of a chain alone."""
+        return self.is_chain and len(self.run) > 0
+
     def segment(self) -> Segment:
-        """The context's tokens without K/V, then the nodes in `run`."""
+        """The tokens of the next forward pass: those of the context without K/V, then the nodes in `run`; or the newest node alone."""
+        if self.is_continued:
+            *before, newest = (self.tree.token_ids[node] for node in self.run)
+            return Segment(replace(self.slot, token_ids=[*self.context, *before]), [newest])
         rest = self.context[self.slot.num_cached :]
         row = {-1: len(rest) - 1} | {node: len(rest) + i for i, node in enumerate(self.run)}
         parents = [*range(-1, len(rest) - 1), *(row[self.tree.parents[node]] for node in self.run)]
@@ -60,6 +70,8 @@ class _Growth:
 
     def rows(self) -> list[int]:
         """The rows of the segment whose logits give the frontier's children."""
+        if self.is_continued:
+            return [0]
         last = len(self.context) - self.slot.num_cached - 1
         return [last if node < 0 else last + 1 + self.run.index(node) for node in self.frontier]
 
@@ -153,7 +165,7 @@ class DraftModelDrafter(CostlyDrafter):
             return None
         committed = self.translation.to_draft(request.token_ids) if request.unconfirmed else context
         num_stable = max(0, len(committed or ()) - self.translation.num_unstable)
-        return _Growth(request, context, slot, num_stable, budget, depth)
+        return _Growth(request, context, slot, num_stable, budget, depth, self.branches == 1)
 
     def _catch_up(self, growths: Sequence[_Growth]) -> None:
         """Fill the caches of all drafts but for the last few tokens, in forward passes that they share."""
@@ -187,19 +199,25 @@ class DraftModelDrafter(CostlyDrafter):
         target, level = self.draft_model.target, 0
         growing = list(growths)
         while growing:
-            logits = target.forward([growth.segment() for growth in growing]).logits
+            segments = [growth.segment() for growth in growing]
+            logits = target.forward(segments).logits
             level, start = level + 1, 0
-            for growth in growing:
-                size = len(growth.context) - growth.slot.num_cached + len(growth.run)
-                self._expand(growth, logits[start : start + size])
-                start += size
-                if stable := growth.missing(MAX_CATCH_UP):
-                    target.accept(growth.slot, stable, range(len(stable)))
+            for growth, segment in zip(growing, segments, strict=True):
+                self._expand(growth, logits[start : start + len(segment)])
+                start += len(segment)
+                if not growth.is_chain:
+                    self._accept(growth)
                 self.num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
         for growth in growths:
+            self._accept(growth)
             paths = growth.tree.path_confidences()
             self.price.record_proposal(sum(paths[node] for node in growth.best()), self.num_passes[growth.request.id])
+
+    def _accept(self, growth: _Growth) -> None:
+        """Keep what the cache may keep. A chain does so at its end, as its tokens are run behind each other until then."""
+        if stable := growth.missing(MAX_CATCH_UP):
+            self.draft_model.target.accept(growth.slot, stable, range(len(stable)))
 
     def _expand(self, growth: _Growth, logits: Array) -> None:
         """Give the frontier its children, and choose the next frontier among them."""
