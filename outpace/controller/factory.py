@@ -8,7 +8,7 @@ from functools import cached_property
 from outpace.config import SpeculativeConfig
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import Controller, FixedController
-from outpace.controller.cost import CostTable, cost_of, keep, measure_verify_cost
+from outpace.controller.cost import CostTable, cost_of, draft_costs, keep
 from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.combined import CombinedDrafter
@@ -72,6 +72,5 @@ class StrategyFactory:
         """A draft model, with the cost of its forward pass relative to the target's. Loaded and measured once."""
         if (name, num_layers) not in self.draft_models:
             target, tokenizer = self.load(name, num_layers)
-            cost, own = (measure_verify_cost(t, (4,), 256, 9)[0].milliseconds for t in (target, self.target))
-            self.draft_models[name, num_layers] = DraftModel(target, tokenizer, cost / own)
+            self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *draft_costs(target, self.target))
         return self.draft_models[name, num_layers]

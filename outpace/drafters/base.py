@@ -24,11 +24,13 @@ class DraftModel:
     """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text); None if it shares the target's.
 
     `pass_cost`: measured time of one of its forward passes, in forward passes of the target; 0 if it has not been measured.
+    `token_cost`: what one more token adds to a forward pass of the target, as a share of it.
     """
 
     target: TargetModel
     tokenizer: Any = None
     pass_cost: float = 0.0
+    token_cost: float = 0.1
 
 
 @dataclass(frozen=True)

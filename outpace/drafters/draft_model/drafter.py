@@ -113,7 +113,7 @@ class DraftModelDrafter(CostlyDrafter):
         stop = _read_confidence(min_confidence)
         self.draft_model = _load(context, path)
         self.max_depth = max_depth
-        self.fixed_confidence, self.price = stop, DraftPrice(self.draft_model.pass_cost)
+        self.fixed_confidence, self.price = stop, DraftPrice(self.draft_model.pass_cost, self.draft_model.token_cost)
         self.num_passes: dict[str, int] = {}  # request -> forward passes of the draft model in this step
         capabilities = self.draft_model.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size

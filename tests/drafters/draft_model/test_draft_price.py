@@ -6,7 +6,7 @@ import pytest
 
 from outpace.drafters.base import CostlyDrafter, DrafterContext
 from outpace.drafters.combined import CombinedDrafter
-from outpace.drafters.draft_model.price import MAX_CONFIDENCE, TOKEN_COST, DraftPrice
+from outpace.drafters.draft_model.price import MAX_CONFIDENCE, DraftPrice
 from outpace.params import SamplingParams
 from outpace.targets.toy import ToyTarget
 from outpace.testing import OracleDrafter, generate, make_request, run
@@ -16,12 +16,12 @@ PARAMS = SamplingParams(max_tokens=30)
 
 
 def test_the_price_rises_with_the_speed_that_is_reached():
-    price = DraftPrice(0.4)
-    assert price.min_confidence == pytest.approx(0.4 + TOKEN_COST)
+    price = DraftPrice(0.4, 0.1)
+    assert price.min_confidence == pytest.approx(0.4 + 0.1)
     for _ in range(200):
         price.record_step(num_tokens=4, num_nodes=3, num_passes=3)
-    assert price.speed == pytest.approx(4 / (1 + 3 * 0.4 + 3 * TOKEN_COST), rel=0.01)
-    assert price.min_confidence == pytest.approx(price.speed * (0.4 + TOKEN_COST))
+    assert price.speed == pytest.approx(4 / (1 + 3 * 0.4 + 3 * 0.1), rel=0.01)
+    assert price.min_confidence == pytest.approx(price.speed * (0.4 + 0.1))
     assert DraftPrice(5.0).min_confidence == MAX_CONFIDENCE
     assert DraftPrice(0.0).min_confidence == 0.0  # nobody has measured it
 
