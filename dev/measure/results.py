@@ -49,20 +49,7 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "sampled": [*USUAL, ALL, "--temperature", "0.8", "--seed", "0", "--concurrency", "8"],
     "greedy-8": [*USUAL, "suffix+recycling,auto", "--concurrency", "8"],
     "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
-    "defeating-8": [
-        "--max-tokens",
-        "128",
-        "--drafters",
-        "auto",
-        "--temperature",
-        "1",
-        "--seed",
-        "0",
-        "--repeats",
-        "5",
-        "--concurrency",
-        "8",
-    ],
+    "defeating-8": [*shlex.split("--max-tokens 128 --drafters auto --temperature 1 --seed 0 --repeats 5 --concurrency 8")],
 }
 EARLIER = {"trained-first": "trained"}  # documents of heads that are no longer shipped -> the run with the same options
 BY_HAND = {  # documents of a draft model that is not shipped; docs/drafters/draft_model.md says how to train it -> options of outpace bench

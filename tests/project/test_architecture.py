@@ -215,6 +215,12 @@ def test_folders_are_small():
         assert "__pycache__" in folder.parts or len(files) <= MAX_FOLDER, f"{folder.relative_to(ROOT)} has {len(files)} files"
 
 
+@pytest.mark.parametrize("folder", ["tests", "dev"])
+def test_tests_and_scripts_are_small(folder):
+    long = {path.name for path in (ROOT / folder).rglob("*.py") if len(path.read_text("utf-8").splitlines()) > MAX_FILE}
+    assert not long, f"{sorted(long)}: split by idea"
+
+
 def test_no_two_files_of_one_name_mean_two_things():
     names = Counter(path.name for path in FILES)
     twice = {name for name, count in names.items() if count > 1} - SAME_NAME.keys()
