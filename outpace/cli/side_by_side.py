@@ -1,4 +1,4 @@
-"""The demonstration: two jobs, each decoded plainly and speculatively, side by side, with the accepted draft tokens coloured."""
+"""The demo: decodes two jobs with and without speculation and shows both answers side by side, with accepted draft tokens coloured."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from outpace.params import SamplingParams
 DRAFTED = "green"
 SUMMARY_TOKENS = 200
 LOOPS = "the text loops; its speed is not representative"
-FRAME_LINES = 4  # of a terminal: borders of a panel, the line below it, the prompt
+FRAME_LINES = 4  # terminal lines not available for text: panel borders, the line below, the shell prompt
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the model is asked, and what the answer is expected to resemble, if anything is."""
+    """One prompt. `prediction`: a text that the answer is expected to resemble, if there is one."""
 
     title: str
     prompt: str
@@ -34,7 +34,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The answers to one job: plain and speculative."""
+    """The plain and the speculative answer to one job."""
 
     title: str
     plain: RequestOutput
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def speedup(self) -> float:
-        """Ratio of tokens/s of decoding."""
+        """Decoding speed (tokens/s) of the speculative answer, divided by that of the plain one."""
         return self.fast.tokens_per_second / self.plain.tokens_per_second if self.plain.tokens_per_second else 0.0
 
     @property
@@ -65,13 +65,13 @@ def source_file() -> str:
 
 
 def jobs() -> tuple[Job, Job]:
-    """A summary, where the answer copies phrases, and an edit, where it copies nearly everything."""
+    """The two jobs: a summary, whose answer copies phrases of the prompt, and an edit, whose answer copies nearly all of it."""
     text, code = document(), source_file()
     task = (
         "Rename the function `mean` to `average`, also where it is called, "
         "and give it a parameter `digits=1` that its result is rounded to."
     )
-    asked = f"```python\n{code}```\n\n{task} Change nothing else. Answer with the whole file."  # small models forget a task in front
+    asked = f"```python\n{code}```\n\n{task} Change nothing else. Answer with the whole file."  # last, or small models forget it
     return (
         Job(f"Summary of a text of {len(text.split())} words", "Summarize the following text.\n\n" + text),
         Job(f"Edit of a file of {len(code.splitlines())} lines: rename a function, add a parameter", asked, code),
@@ -79,7 +79,7 @@ def jobs() -> tuple[Job, Job]:
 
 
 def coloured(output: RequestOutput) -> Text:
-    """The answer with every accepted draft token marked."""
+    """The text of the answer, with accepted draft tokens in colour."""
     text = Text()
     for piece, is_drafted in zip(output.pieces, output.from_draft, strict=True):
         text.append(piece, DRAFTED if is_drafted else "")
@@ -87,12 +87,12 @@ def coloured(output: RequestOutput) -> Text:
 
 
 def run(llm: LLM, job: Job, max_tokens: int | None, console: Console) -> Comparison:
-    """Plain, then speculative; on a terminal both are shown as they appear.
+    """Decode a job plainly, then speculatively. On a terminal, both texts are shown as they are generated.
 
-    `max_tokens` None is 200, and for an edit what the whole file needs. Raises BadInputError for a prompt that does not fit.
+    `max_tokens` None means 200, or enough for the whole file in an edit. Raises BadInputError if the prompt does not fit.
     """
     prompt = llm.tokenizer.encode_chat([{"role": "user", "content": job.prompt}])
-    llm.generate(prompt, SamplingParams(max_tokens=1))  # both runs find the prompt in the cache
+    llm.generate(prompt, SamplingParams(max_tokens=1))  # puts the prompt into the cache for both runs
     if max_tokens is None:
         max_tokens = SUMMARY_TOKENS if job.prediction is None else len(llm.tokenizer.encode(job.prediction)) * 5 // 4
     params = SamplingParams(max_tokens=max_tokens)
@@ -109,7 +109,7 @@ def run(llm: LLM, job: Job, max_tokens: int | None, console: Console) -> Compari
 
 
 def _tail(text: str, console: Console) -> Text:
-    """The last lines of a text that fit half of the terminal."""
+    """The last lines of a text that fit into one half of the terminal."""
     lines = Text(text).wrap(console, max(1, console.width // 2 - 2))
     return Text("\n").join(lines[-max(1, console.height - FRAME_LINES) :])
 
@@ -127,7 +127,7 @@ def _columns(left: RenderableType, right: RenderableType) -> Table:
 
 
 def render(compared: Comparison) -> Group:
-    """Both answers side by side, their figures, and the verdict."""
+    """Both answers side by side, a table of their figures, and whether they are identical."""
     plain, fast = compared.plain, compared.fast
     texts = _columns(
         _panel("plain", Text(plain.text), f"{plain.tokens_per_second:.1f} tokens/s"),
@@ -157,7 +157,7 @@ def _figures(compared: Comparison) -> Table:
 
 
 def summary(compared: Comparison) -> dict[str, Any]:
-    """The figures of a comparison; speedup compares tokens/s of decoding."""
+    """The figures of a comparison as a JSON document; `speedup` is the ratio of decoding speeds (tokens/s)."""
 
     def side(output: RequestOutput) -> dict[str, Any]:
         return {

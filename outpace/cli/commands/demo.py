@@ -31,7 +31,7 @@ def demo(
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Summarise a document and edit a source file, each with plain and with speculative decoding, side by side.
+    """Summarise a document and edit a source file, and compare plain and speculative decoding side by side.
 
     Example: `outpace demo --max-tokens 100`
     """

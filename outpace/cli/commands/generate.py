@@ -54,7 +54,7 @@ def generate(
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Answer one prompt.
+    """Generate the answer to one prompt.
 
     Examples: `outpace generate "Why is the sky blue?" --compare` or `cat report.txt | outpace generate - --max-tokens 200 --show-drafts`
     """
@@ -108,7 +108,7 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def _print_stream(llm: LLM, token_ids: list[int], params: SamplingParams, quiet: bool) -> RequestOutput:
-    """Generate and print the text as it arrives unless `quiet`."""
+    """Generate, and print the text as it arrives unless `quiet`."""
     for piece in llm.stream(token_ids, params):
         if not quiet:
             typer.echo(piece.text, nl=False)
@@ -141,7 +141,7 @@ def _document(output: RequestOutput, load_seconds: float) -> dict[str, Any]:
 
 
 def _plain(llm: LLM, token_ids: list[int], params: SamplingParams, output: RequestOutput) -> RequestOutput:
-    """The same request without a drafter, with the same seed."""
+    """Run the same request without a drafter, with the same seed."""
     (plain,) = llm.generate(token_ids, replace(params, seed=output.seed), speculative_config="none")
     if plain.error is not None:
         raise OutpaceError(f"the request failed without a drafter: {plain.error}")
@@ -149,7 +149,7 @@ def _plain(llm: LLM, token_ids: list[int], params: SamplingParams, output: Reque
 
 
 def _comparison(output: RequestOutput, plain: RequestOutput | None) -> dict[str, Any]:
-    """The key `compare` of the document, if plain decoding ran too."""
+    """The `compare` entry of the JSON document; empty if plain decoding did not run."""
     if plain is None:
         return {}
     facts = {"tokens_per_second": round(plain.tokens_per_second, 2), "speedup": round(_speedup(output, plain), 3)}
@@ -161,7 +161,7 @@ def _speedup(output: RequestOutput, plain: RequestOutput) -> float:
 
 
 def _report(output: RequestOutput, plain: RequestOutput | None) -> None:
-    """How fast it was: for a person at a terminal, or who asked for the comparison."""
+    """Print the speed on stderr, if stderr is a terminal or the comparison was requested."""
     if plain is None and not _is_terminal(sys.stderr):
         return
     from outpace.progress import note

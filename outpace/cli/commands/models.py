@@ -19,7 +19,7 @@ INDENT = " " * 12
 
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the models that have a short name, and what the cache holds.
+    """List the models of the catalog and the contents of the cache.
 
     Example: `outpace models`, then `outpace pull coder-0.5b` and `outpace models rm coder-0.5b`
     """
@@ -44,7 +44,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
 def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A short name, a hub id, or an entry of the cache.")],
 ) -> None:
-    """Remove a model from the cache: the fetched file and its converted forms.
+    """Remove a model from the cache: the downloaded file and its conversions.
 
     Example: `outpace models rm coder-0.5b`
     """
@@ -55,7 +55,7 @@ def remove(
 
 
 def size(num_bytes: int) -> str:
-    """A number of bytes for people: 98 MB, 1.1 GB."""
+    """Format a number of bytes for display: 98 MB, 1.1 GB."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 

@@ -16,7 +16,7 @@ def pull(
     model: Annotated[str, typer.Argument(metavar="NAME", help="A short name that `outpace models` lists, or a hub id such as org/name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a model into the cache, so that its first use needs no network. An interrupted download resumes.
+    """Download a model into the cache, so that later commands need no network. An interrupted download resumes.
 
     Example: `outpace pull coder-0.5b`
     """

@@ -1,10 +1,9 @@
-"""A draft model writes ahead (2211.17192, 2302.01318): a smaller model, or the first layers of the same one.
+"""Drafts with a second model (arXiv 2211.17192, 2302.01318): a smaller model, or the first layers of the target.
 
-Each forward pass of the draft model adds one level to the drafts of all requests: one token to a chain, the children of the `branches`
-likeliest nodes to a tree. Its cache keeps committed tokens only, and never the last one, as the engine's does. So nothing is ever rolled
-back, and nothing can be missing after full acceptance: the first forward pass of a step runs every token that the cache lacks. In a chain
-each further one runs the newest token alone, behind the K/V that the ones before it have left in the slot; in a tree it runs all nodes
-again.
+Each forward pass of the draft model adds one level to the drafts of all requests: one token to a chain, or the children of the `branches`
+likeliest nodes to a tree. Its cache, like the engine's, keeps only committed tokens without the last one. It therefore never needs to be
+rolled back, and no K/V are missing after full acceptance: the first forward pass of a step runs every token that the cache lacks. Each
+further forward pass runs only the newest token of a chain, on the K/V that the earlier ones have left in the slot, or all nodes of a tree.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, select
 from outpace.tree.segment import Segment, Slot
 
-PREFILL_CHUNK = 256  # most tokens of a request in a forward pass that only fills the cache
-MAX_CATCH_UP = 16  # most tokens that a drafting forward pass adds to a request's cache; more are prefilled first
-MIN_SIBLING = 0.03  # alternatives whose path is less likely than this are not worth a row of the target's forward pass
+PREFILL_CHUNK = 256  # maximum tokens per request in a forward pass that only fills the cache
+MAX_CATCH_UP = 16  # maximum tokens that a drafting forward pass adds to a request's cache; more are prefilled first
+MIN_SIBLING = 0.03  # siblings with a lower path confidence are not worth a row of the target's forward pass
 NO_LIMIT = 1 << 30
-MAX_NODES = 15  # default budget of a tree; a chain's is its depth
+MAX_NODES = 15  # default budget of a tree; that of a chain is its depth
 
 
 @dataclass
 class _Growth:
-    """One request's draft while it grows, in tokens of the draft model. Node -1 is the last token of `context`."""
+    """The draft of one request during drafting, in tokens of the draft model. Node -1 is the last token of `context`."""
 
     request: Request
     context: list[int]
@@ -43,17 +42,17 @@ class _Growth:
     budget: int
     depth: int
     is_chain: bool
-    tree: TreeBuilder = field(default_factory=lambda: TreeBuilder(NO_LIMIT))  # all candidates; the best of them become the draft
-    run: list[int] = field(default_factory=list)  # nodes that have been expanded or are now, in this order behind the context
-    frontier: list[int] = field(default_factory=lambda: [-1])  # nodes whose children come next
+    tree: TreeBuilder = field(default_factory=lambda: TreeBuilder(NO_LIMIT))  # all candidates; the best become the draft
+    run: list[int] = field(default_factory=list)  # expanded nodes, in the order in which they follow the context
+    frontier: list[int] = field(default_factory=lambda: [-1])  # nodes to expand next
 
     @property
     def is_continued(self) -> bool:
-        """Whether the next forward pass runs the newest token of a chain alone."""
+        """Whether the next forward pass runs only the newest token of a chain."""
         return self.is_chain and len(self.run) > 0
 
     def segment(self) -> Segment:
-        """The tokens of the next forward pass: those of the context without K/V, then the nodes in `run`; or the newest node alone."""
+        """Tokens of the next forward pass: the context tokens without K/V and the nodes in `run`, or only the newest node of a chain."""
         if self.is_continued:
             *before, newest = (self.tree.token_ids[node] for node in self.run)
             return Segment(replace(self.slot, token_ids=[*self.context, *before]), [newest])
@@ -65,18 +64,18 @@ class _Growth:
         return Segment(self.slot, tokens, None if is_chain else parents)
 
     def missing(self, most: int) -> list[int]:
-        """The next tokens that the cache lacks and may keep."""
+        """Up to `most` tokens that the cache lacks and may keep."""
         return self.context[self.slot.num_cached : min(self.num_stable, self.slot.num_cached + most)]
 
     def rows(self) -> list[int]:
-        """The rows of the segment whose logits give the frontier's children."""
+        """The rows of the segment whose logits predict the children of the frontier."""
         if self.is_continued:
             return [0]
         last = len(self.context) - self.slot.num_cached - 1
         return [last if node < 0 else last + 1 + self.run.index(node) for node in self.frontier]
 
     def add(self, parent: int, tokens: Array, confidences: Array) -> None:
-        """Add children of a node, given best first."""
+        """Add children to a node; `tokens` and `confidences` are sorted, likeliest first."""
         path = self.tree.path_confidences()[parent] if parent >= 0 else 1.0
         for rank, (token, confidence) in enumerate(zip(tokens.tolist(), confidences.tolist(), strict=True)):
             if rank and path * confidence < MIN_SIBLING:
@@ -84,17 +83,17 @@ class _Growth:
             self.tree.add(parent, token, confidence)
 
     def best(self) -> list[int]:
-        """The likeliest nodes that fit into the budget, parents first."""
+        """The likeliest nodes that fit into the budget, with parents before children."""
         paths = self.tree.path_confidences()
         return sorted(sorted(range(len(paths)), key=lambda node: (-paths[node], node))[: self.budget])
 
 
 class DraftModelDrafter(CostlyDrafter):
-    """path: a model (as --model takes it, or `self` for the target's own), with `:N` its first N layers only.
+    """path: the draft model, as accepted by --model, or `self` for the target itself; a suffix `:N` uses only its first N layers.
 
-    max_depth: longest chain. branches: 1 drafts a chain, more a tree. min_confidence: nodes whose path is less likely than this are not
-    expanded; auto follows the measured cost of a forward pass of the draft model and the speed of the steps so far (price.py).
-    vocab=shared: if the tokenizers differ, draft only tokens that both have, instead of converting by way of text.
+    max_depth: maximum length of a path. branches: 1 drafts a chain, more a tree. min_confidence: nodes with a lower path confidence are
+    not expanded; auto derives it from the measured cost of a forward pass of the draft model and the recent speed (price.py).
+    vocab=shared: if the tokenizers differ, draft only tokens that both contain, instead of converting through text.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class DraftModelDrafter(CostlyDrafter):
 
     @property
     def min_confidence(self) -> float:
-        """The least path confidence at which a node is expanded."""
+        """The lowest path confidence at which a node is expanded."""
         return self.price.min_confidence if self.fixed_confidence is None else self.fixed_confidence
 
     def net_gain(self) -> float:
@@ -154,7 +153,7 @@ class DraftModelDrafter(CostlyDrafter):
             self.draft_model.target.free(slot)
 
     def _start(self, request: Request, budget: int) -> _Growth | None:
-        """What the draft model is to continue; None if it cannot draft."""
+        """Prepare drafting for a request; None if the draft model cannot draft for it now."""
         context = self.translation.to_draft(request.context)
         if context is None:
             return None
@@ -168,7 +167,7 @@ class DraftModelDrafter(CostlyDrafter):
         return _Growth(request, context, slot, num_stable, budget, depth, self.branches == 1)
 
     def _catch_up(self, growths: Sequence[_Growth]) -> None:
-        """Fill the caches of all drafts but for the last few tokens, in forward passes that they share."""
+        """Prefill the caches of all drafts, except for the last few tokens, in shared forward passes."""
         target = self.draft_model.target
         while behind := [growth for growth in growths if growth.num_stable - growth.slot.num_cached > MAX_CATCH_UP]:
             parts = [growth.missing(PREFILL_CHUNK) for growth in behind]
@@ -177,7 +176,7 @@ class DraftModelDrafter(CostlyDrafter):
                 target.accept(growth.slot, part, range(len(part)))
 
     def _slot(self, request: Request, context: list[int]) -> Slot | None:
-        """The request's slot, which holds a prefix of the context; a new one if the text has changed or outgrown it; None without room."""
+        """The request's slot, which caches a prefix of the context; a new one if the text changed or outgrew it; None without room."""
         target, slot = self.draft_model.target, self.slots.get(request.id)
         room = 2 + self.max_depth * self.branches
         if slot is not None:
@@ -195,7 +194,7 @@ class DraftModelDrafter(CostlyDrafter):
         return slot
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
-        """Add level after level to all drafts together, with one forward pass per level."""
+        """Add levels to all drafts, with one shared forward pass per level."""
         target, level = self.draft_model.target, 0
         growing = list(growths)
         while growing:
@@ -215,12 +214,12 @@ class DraftModelDrafter(CostlyDrafter):
             self.price.record_proposal(sum(paths[node] for node in growth.best()), self.num_passes[growth.request.id])
 
     def _accept(self, growth: _Growth) -> None:
-        """Keep what the cache may keep. A chain does so at its end, as its tokens are run behind each other until then."""
+        """Commit the stable tokens to the cache. A chain does so at its end, because its tokens build on each other in the slot."""
         if stable := growth.missing(MAX_CATCH_UP):
             self.draft_model.target.accept(growth.slot, stable, range(len(stable)))
 
     def _expand(self, growth: _Growth, logits: Array) -> None:
-        """Give the frontier its children, and choose the next frontier among them."""
+        """Add the children of the frontier, and choose the next frontier among them."""
         old = len(growth.tree)
         for node, row in zip(growth.frontier, growth.rows(), strict=True):
             places, confidences = likeliest(logits[row][self.translation.columns], self.branches)
@@ -246,7 +245,7 @@ def likeliest(row: Array, k: int) -> tuple[Array, Array]:
 
 
 def _load(context: DrafterContext, path: str) -> DraftModel:
-    """The draft model that `path` names: a model, or with `:N` at the end its first N layers."""
+    """Load the draft model that `path` names; a suffix `:N` loads only its first N layers."""
     if context.load_draft_model is None:
         raise BadInputError("draft_model: no draft model can be loaded here")
     name, _, layers = path.rpartition(":")
@@ -256,7 +255,7 @@ def _load(context: DrafterContext, path: str) -> DraftModel:
 
 
 def _read_confidence(text: str) -> float | None:
-    """A probability, or None for auto."""
+    """Parse min_confidence: a probability, or None for auto. Raises BadInputError."""
     if text == "auto":
         return None
     try:

@@ -1,1 +1,1 @@
-"""GGUF files of the Llama family, read without torch and transformers: `convert` makes of one what models/convert.py makes of a folder."""
+"""Reader for GGUF files of the Llama family, without torch or transformers. `convert` writes the same output as models/convert.py."""

@@ -1,6 +1,6 @@
 """usage: python -m outpace.models.gguf SOURCE OUT_DIR PRECISION [NUM_LAYERS]
 
-Prints one JSON object a line on stdout, as models/convert.py does: {"stage": …} while it works, {"error": …} when it cannot go on.
+Prints one JSON object per line on stdout, as models/convert.py does: {"stage": …} for progress, {"error": …} on failure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from outpace.models.gguf.to_openvino import convert  # noqa: E402
 
 
 def say(**message: Any) -> None:
-    """One line for the parent process."""
+    """Print one line for the parent process."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def main(source: str, out: str, precision: str, num_layers: str = "") -> int:
-    """Convert; a failure is told in one line on stdout and by the exit code."""
+    """Convert a file and return the exit code. A failure is also reported in one line on stdout."""
     try:
         convert(Path(source), Path(out), precision, int(num_layers) if num_layers else None, lambda stage: say(stage=stage))
     except OutpaceError as error:

@@ -1,4 +1,7 @@
-"""What lies in a GGUF file: its facts by name, and where its tensors are. Those are read by the row: none needs to be whole in memory."""
+"""The contents of a GGUF file: its metadata by name, and the location of its tensors.
+
+Tensors are read row by row, so that none has to fit into memory as a whole.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ _MAX_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class Tensor:
-    """A matrix [rows, columns] or a vector [columns] of the file, in the file's own number format."""
+    """A matrix [rows, columns] or vector [columns] in the file, stored in the file's own number format."""
 
     path: Path
     name: str
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
-    offset: int  # of its first byte in the file
+    offset: int  # position of its first byte in the file
 
     @property
     def num_rows(self) -> int:
@@ -42,7 +45,7 @@ class Tensor:
         return int(self.shape[-1] // block * size)
 
     def raw(self, start: int = 0, end: int | None = None) -> Array:
-        """Bytes of rows start to end - 1: [rows, row_bytes] uint8."""
+        """Raw bytes of rows start to end - 1: [rows, row_bytes] uint8."""
         count = (self.num_rows if end is None else end) - start
         first = self.offset + start * self.row_bytes
         data: Array = np.fromfile(self.path, np.uint8, count * self.row_bytes, offset=first)
@@ -59,7 +62,7 @@ class Tensor:
         return cast(Array, row)
 
     def values(self, places: Array) -> Array:
-        """Single values, counted through the rows: float32. Only their blocks are read."""
+        """Values at flat, row-major indices: [places] float32. Reads only the blocks that contain them."""
         length, size = GGML_QUANT_SIZES[self.kind]
         num_bytes = self.num_rows * self.row_bytes
         blocks = np.memmap(self.path, np.uint8, "r", self.offset, (num_bytes // size, size))[places // length]
@@ -69,7 +72,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """The facts of a file by their GGUF names, and its tensors by theirs."""
+    """Metadata and tensors of a file, both by their GGUF names."""
 
     path: Path
     facts: dict[str, Any]
@@ -77,7 +80,7 @@ class GGUFFile:
 
 
 def read(path: Path) -> GGUFFile:
-    """The header of a GGUF file. Raises BadInputError for a file that is none, is cut off or has number formats that are not known."""
+    """Read the header of a GGUF file. Raises BadInputError if it is not a GGUF file, is truncated or uses unknown number formats."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -90,14 +93,14 @@ def read(path: Path) -> GGUFFile:
     found = {name: Tensor(path, name, shape, kind, start + offset) for name, shape, kind, offset in tensors}
     for tensor in found.values():
         if tensor.shape[-1] % GGML_QUANT_SIZES[tensor.kind][0]:
-            raise BadInputError(f"{path.name}: rows of {tensor.name} are no whole blocks of {tensor.kind.name}")
+            raise BadInputError(f"{path.name}: rows of {tensor.name} do not divide into blocks of {tensor.kind.name}")
         if tensor.offset + tensor.num_rows * tensor.row_bytes > size:
             raise BadInputError(f"{path.name} is cut off: {tensor.name} ends behind the end of the file")
     return GGUFFile(path, facts, found)
 
 
 class _Header:
-    """Reads values one after another. Every number is little-endian; strings are UTF-8 behind their length."""
+    """Reads the header sequentially. Numbers are little-endian; strings are UTF-8, preceded by their length."""
 
     def __init__(self, data: Any):
         self.data, self.place = data, 0
@@ -142,7 +145,7 @@ class _Header:
             yield name, self._value(self._number("I"))
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...], GGMLQuantizationType, int]]:
-        """(name, shape with the slowest dimension first, number format, offset behind the header)."""
+        """Yield (name, shape with the slowest dimension first, number format, offset from the end of the header)."""
         for _ in range(self.num_tensors):
             name, num_dimensions = self._string(), self._number("I")
             if num_dimensions > _MAX_DIMENSIONS:
@@ -151,5 +154,5 @@ class _Header:
             yield name, shape, GGMLQuantizationType(self._number("I")), self._number("Q")
 
     def aligned(self, alignment: int) -> int:
-        """Where the tensors begin."""
+        """Position of the first tensor: the end of the header, rounded up to the alignment."""
         return -(-self.place // alignment) * alignment

@@ -1,4 +1,4 @@
-"""The fingerprint of targets/identity.py for the parameters in a GGUF file: the same digits, without torch and without reading them all."""
+"""The fingerprint of targets/identity.py for a GGUF file: the same digits, without torch and without reading all parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outpace.targets.identity import NUM_SAMPLES
 
 
 def fingerprint_of(parameters: Iterable[Parameter]) -> str:
-    """16 hex digits: names, shapes and evenly spread values, rounded to bfloat16, of the parameters sorted by name."""
+    """16 hex digits, hashed from the names, the shapes and evenly spaced values (rounded to bfloat16) of the parameters, sorted by name."""
     digest = hashlib.sha256()
     for parameter in sorted(parameters, key=lambda item: item.name):
         digest.update(f"{parameter.name} {parameter.tensor.shape} ".encode())
@@ -22,7 +22,7 @@ def fingerprint_of(parameters: Iterable[Parameter]) -> str:
 
 
 def _samples(parameter: Parameter) -> Array:
-    """Every n-th value of a parameter, counted through its rows: float32."""
+    """Every n-th value of a parameter, in row-major order: float32."""
     tensor = parameter.tensor
     size = int(np.prod(tensor.shape))
     places = np.arange(0, size, -(-size // NUM_SAMPLES))
@@ -33,7 +33,7 @@ def _samples(parameter: Parameter) -> Array:
 
 
 def _bfloat16(values: Array) -> Array:
-    """float32 values rounded to bfloat16, to even where it is a tie, as float32."""
+    """Values rounded to bfloat16 (ties to even), returned as float32."""
     bits = values.astype(np.float32).view(np.uint32)
     rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)).astype(np.uint64) & 0xFFFF0000
     return rounded.astype(np.uint32).view(np.float32)

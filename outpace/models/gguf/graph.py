@@ -1,4 +1,4 @@
-"""A Llama-family decoder as an OpenVINO model: the inputs, outputs and states that the converter of transformers models gives too.
+"""A Llama-family decoder as an OpenVINO model, with the same inputs, outputs and states as models converted from transformers.
 
 Inputs input_ids, attention_mask, position_ids [B, rows] int64 and beam_idx [B] int32; output logits [B, rows, V]; K/V are states.
 """
@@ -21,7 +21,7 @@ Loader = Callable[[Parameter], Weight]
 
 
 class Graph:
-    """Builds one model. `load` turns a matrix of the file into numbers; it is called once for each, layer by layer."""
+    """Builds one model. `load` reads a matrix in the target number format; it is called once per matrix, layer by layer."""
 
     def __init__(self, config: Config, parameters: Mapping[str, Parameter], load: Loader):
         self.config, self.parameters, self.load = config, parameters, load
@@ -65,15 +65,15 @@ class Graph:
         return self._linear(joined, f"{name}.o_proj")
 
     def _heads(self, x: Any, name: str, num_heads: int) -> Any:
-        """Queries or keys [B, heads, rows, head_dim], before their rotation."""
+        """Queries or keys [B, heads, rows, head_dim], before the rotary embedding."""
         split = nodes.heads_of(self._linear(x, f"{name}_proj"), num_heads, self.config.head_dim)
         return nodes.heads_first(self._norm(split, f"{name}_norm") if f"{name}_norm.weight" in self.parameters else split)
 
     def _cached(self, new: Any, name: str) -> Any:
-        """The rows of a state with the new ones behind them, which is what the state becomes."""
+        """Append new rows to a state; returns the state's new value [B, kv_heads, rows, head_dim]."""
         config, variable = self.config, f"past_key_values.{name}present.{name}"
         shape = ops.concat([self.batch, nodes.ints(config.num_kv_heads, 0, config.head_dim)], 0)
-        empty = ops.broadcast(nodes.scalar(0.0), shape)  # without a first value the paged transformation matches nothing
+        empty = ops.broadcast(nodes.scalar(0.0), shape)  # without an initial value OpenVINO's paged attention pass matches nothing
         past = ops.read_value(empty, variable, np.float32, ov.PartialShape([-1, config.num_kv_heads, -1, config.head_dim]))
         rows = ops.concat([ops.gather(past, self.inputs["beam_idx"], ops.constant(np.int64(0))), new], -2)
         self.sinks.append(ops.assign(rows, variable))

@@ -1,4 +1,4 @@
-"""The shape of a Llama-family model, read from the facts of a GGUF file; what the reader cannot express is refused by name."""
+"""The configuration of a Llama-family model, read from GGUF metadata. Unsupported features are rejected by name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from outpace.models.gguf.file import GGUFFile
 
 logger = logging.getLogger("outpace")
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")  # as in general.architecture; Mistral's files say llama
-PERMUTED = ("llama",)  # whose rows of q and k stand in the order of llama.cpp's rotary embedding
+ARCHITECTURES = ("llama", "qwen2", "qwen3")  # values of general.architecture; Mistral's files use llama
+PERMUTED = ("llama",)  # architectures whose q and k rows are in the order of llama.cpp's rotary embedding
 _DEFAULT_THETA = 10_000.0
 
 
@@ -31,8 +31,8 @@ class Config:
     head_dim: int
     vocab_size: int
     max_len: int
-    epsilon: float  # of the norms
-    inverse_frequencies: Array  # [head_dim / 2] float32: angle of a pair of dimensions per position
+    epsilon: float  # of the RMS norms
+    inverse_frequencies: Array  # [head_dim / 2] float32: rotation per position of each pair of dimensions, in radians
     is_tied: bool  # the LM head is the embedding table
 
     @property
@@ -40,14 +40,14 @@ class Config:
         return self.model_type in PERMUTED
 
     def first_layers(self, num_layers: int) -> Config:
-        """The same model with its first layers only. Raises BadInputError when it has fewer."""
+        """The configuration of the first `num_layers` layers. Raises BadInputError if the model has fewer."""
         if not 1 <= num_layers <= self.num_layers:
             raise BadInputError(f"the model has {self.num_layers} layers; its first {num_layers} cannot be had")
         return replace(self, num_layers=num_layers)
 
 
 def reason_against(file: GGUFFile) -> str:
-    """Why this reader cannot take a file that another might: one phrase, empty when it can."""
+    """Reason why this reader does not support the file, as one phrase; empty if it does. Another reader may support it."""
     architecture = file.facts.get("general.architecture")
     if architecture not in ARCHITECTURES:
         return f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}"
@@ -59,7 +59,7 @@ def reason_against(file: GGUFFile) -> str:
 
 
 def config_of(file: GGUFFile) -> Config:
-    """The shape of the model. Raises BadInputError when facts are missing or say what cannot be expressed."""
+    """Read the configuration. Raises BadInputError if metadata is missing or describes an unsupported model."""
     architecture = file.facts["general.architecture"]
 
     def fact(name: str, default: Any = None) -> Any:
@@ -91,7 +91,7 @@ def config_of(file: GGUFFile) -> Config:
 
 
 def _context(length: int, window: int | None) -> int:
-    """A sliding window counts as the limit: below it sliding equals full attention."""
+    """Maximum context, limited to the sliding window: up to that length, sliding attention equals full attention."""
     if window and window < length:
         logger.warning("sliding window attention: the context is limited to %d tokens", window)
         return window
@@ -99,7 +99,7 @@ def _context(length: int, window: int | None) -> int:
 
 
 def _inverse_frequencies(file: GGUFFile, head_dim: int, theta: float) -> Array:
-    """[head_dim / 2] float32, scaled as the file says: a factor for all (linear) or one each (the tensor of Llama 3)."""
+    """[head_dim / 2] float32, with the file's rope scaling: one factor for all (linear) or one per frequency (Llama 3's tensor)."""
     frequencies = (1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))).astype(np.float32)
     architecture = file.facts["general.architecture"]
     kind = file.facts.get(f"{architecture}.rope.scaling.type", "none")

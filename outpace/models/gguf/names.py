@@ -1,4 +1,4 @@
-"""Parameters as Hugging Face knows them: their names, and the order of their rows, for what a GGUF file holds."""
+"""Maps the tensors of a GGUF file to Hugging Face parameters: their names and the order of their rows."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LAYER_NAMES = {
 }
 TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 IGNORED = ("rope_freqs.weight",)  # read with the config
-OPTIONAL = ("bias", "attn_q_norm", "attn_k_norm")  # parts of names that a model may lack
+OPTIONAL = ("bias", "attn_q_norm", "attn_k_norm")  # substrings of the names of tensors that a model may lack
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor of the file with its Hugging Face name. `order`: which of the file's rows is row i of the parameter; None for the same."""
+    """A tensor with its Hugging Face name. `order`[i] is the file's row of row i of the parameter; None means the order is the same."""
 
     name: str
     tensor: Tensor
@@ -53,7 +53,7 @@ class Parameter:
 
 
 def parameters(file: GGUFFile, config: Config) -> dict[str, Parameter]:
-    """All parameters of the model by name. Raises BadInputError when a tensor is missing, has another shape or is not known."""
+    """All parameters of the model by Hugging Face name. Raises BadInputError if a tensor is missing or has the wrong shape."""
     found = {}
     for gguf, name, part in _expected(config):
         tensor = file.tensors.get(gguf)
@@ -69,13 +69,13 @@ def parameters(file: GGUFFile, config: Config) -> dict[str, Parameter]:
 
 
 def unknown_tensors(file: GGUFFile, config: Config) -> list[str]:
-    """Tensors of the file that the model has no use for as it is understood here: a sign that it is another model."""
+    """Sorted names of tensors that this architecture does not use. Their presence means that the model is a different one."""
     expected = {gguf for gguf, _, _ in _expected(config)} | set(IGNORED)
     return sorted(set(file.tensors) - expected)
 
 
 def _expected(config: Config) -> Iterator[tuple[str, str, str]]:
-    """(name in the file, Hugging Face name, the part's GGUF name) of all parameters that a model may have."""
+    """Yield (GGUF name, Hugging Face name, GGUF name of the module) for every parameter that a model may have."""
     for part, name in TOP_NAMES.items():
         if part != "output" or not config.is_tied:
             yield f"{part}.weight", f"{name}.weight", part
@@ -86,17 +86,17 @@ def _expected(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def _unpermuted(num_rows: int, heads: int) -> Array:
-    """Rows of q or k: llama.cpp rotates neighbours, Hugging Face the halves of a head."""
+    """Row order of q or k in Hugging Face: llama.cpp rotates adjacent rows in pairs, Hugging Face pairs the two halves of a head."""
     return np.arange(num_rows).reshape(heads, num_rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _check(found: dict[str, Parameter], config: Config) -> None:
-    """Shapes that must agree, so that a wrong file is told by name and not by a graph that cannot be built."""
+    """Check that shapes agree, so that the error names the tensor instead of coming from the graph builder."""
     widths = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads, "v_proj": config.num_kv_heads}
     for name, parameter in found.items():
         part, kind = name.split(".")[-2:]
         shape = parameter.tensor.shape
         if kind == "weight" and part in widths and shape != (widths[part] * config.head_dim, config.hidden_size):
-            raise BadInputError(f"{parameter.tensor.name} has the shape {shape}, which does not fit its heads")
+            raise BadInputError(f"{parameter.tensor.name} has the shape {shape}, which does not match the number of heads")
         if part in ("embed_tokens", "lm_head") and shape != (config.vocab_size, config.hidden_size):
             raise BadInputError(f"{parameter.tensor.name} has the shape {shape}, not {(config.vocab_size, config.hidden_size)}")

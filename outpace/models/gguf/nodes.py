@@ -1,4 +1,4 @@
-"""Pieces of a graph, in the form in which OpenVINO recognises and fuses them: products, norms, rotary embedding, attention."""
+"""Building blocks of the graph, in the form that OpenVINO recognises and fuses: products, norms, rotary embedding, attention mask."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import openvino.opset13 as ops
 from outpace.arrays import Array
 from outpace.models.gguf.weights import Floats, Rows8, Weight
 
-_LAST = 9223372036854775807  # a slice to the end
+_LAST = 9223372036854775807  # end index of a slice to the end
 
 
 def ints(*values: int) -> Any:
-    """A constant vector int64."""
+    """A constant int64 vector."""
     return ops.constant(np.array(values, np.int64))
 
 
 def scalar(value: float) -> Any:
-    """A constant float32."""
+    """A constant float32 scalar."""
     return ops.constant(np.float32(value))
 
 
 def matrix(weight: Weight) -> Any:
-    """A weight as a node of float32: the CPU plugin multiplies by the packed numbers, not by these."""
+    """A weight as a float32 node. The CPU plugin multiplies by the packed numbers, not by these values."""
     if isinstance(weight, Floats):
         node = ops.constant(weight.values, shared_memory=True)
         return node if weight.values.dtype == np.float32 else ops.convert(node, "f32")
@@ -44,13 +44,13 @@ def _four_bits(values: Array, shape: tuple[int, ...]) -> Any:
 
 
 def product(x: Any, weight: Any, name: str, bias: Array | None = None) -> Any:
-    """x times the transposed matrix; the node is called after the module, as surgery finds it by that."""
+    """x times the transposed matrix. The node is named after its module, because graph surgery finds it by that name."""
     node = ops.matmul(x, weight, False, True, name=f"__module.{name}/aten::linear/MatMul")
     return node if bias is None else ops.add(node, ops.constant(bias.reshape(1, 1, -1)))
 
 
 def rms_norm(x: Any, scale: Array, epsilon: float) -> Any:
-    """x over the root of the mean of its squares, times `scale`, along the last axis."""
+    """RMS norm along the last axis: x divided by its root mean square, times `scale`."""
     mean = ops.reduce_mean(ops.power(x, scalar(2.0)), ints(-1), True)
     normed = ops.multiply(x, ops.divide(scalar(1.0), ops.sqrt(ops.add(mean, scalar(epsilon)))))
     return ops.multiply(ops.constant(scale), normed)
@@ -65,7 +65,7 @@ def angles(position_ids: Any, inverse_frequencies: Array) -> tuple[Any, Any]:
 
 
 def rotated(x: Any, cos: Any, sin: Any, head_dim: int) -> Any:
-    """Rotary embedding of x [B, heads, rows, head_dim], the halves of a head being its pairs."""
+    """Rotary embedding of x [B, heads, rows, head_dim]; dimension i is paired with i + head_dim / 2."""
     half, axis, step = head_dim // 2, ints(3), ints(1)
     negative = ops.multiply(ops.slice(x, ints(half), ints(_LAST), step, axis), scalar(-1.0))
     turned = ops.concat([negative, ops.slice(x, ints(0), ints(half), step, axis)], -1)
@@ -73,17 +73,17 @@ def rotated(x: Any, cos: Any, sin: Any, head_dim: int) -> Any:
 
 
 def heads_of(x: Any, num_heads: int, head_dim: int) -> Any:
-    """[B, rows, heads x head_dim] as [B, rows, heads, head_dim]."""
+    """Reshape [B, rows, heads x head_dim] to [B, rows, heads, head_dim]."""
     return ops.reshape(x, ints(0, 0, num_heads, head_dim), True)
 
 
 def heads_first(x: Any) -> Any:
-    """The second and the third axis in each other's place."""
+    """Swap the second and third axes: [B, rows, heads, head_dim] to [B, heads, rows, head_dim], and back."""
     return ops.transpose(x, ops.constant(np.array([0, 2, 1, 3], np.int32)))
 
 
 def repeated(x: Any, times: int) -> Any:
-    """K or V [B, kv_heads, rows, head_dim] with every head `times` times in a row."""
+    """Repeat every head of K or V [B, kv_heads, rows, head_dim] `times` times: [B, kv_heads x times, rows, head_dim]."""
     if times == 1:
         return x
     _, kv_heads, _, head_dim = (d.get_length() if d.is_static else -1 for d in x.get_output_partial_shape(0))
@@ -96,7 +96,7 @@ def repeated(x: Any, times: int) -> Any:
 
 
 def causal_mask(input_ids: Any, attention_mask: Any) -> Any:
-    """[B, 1, rows, all rows] float32: 0 where a row may look, the lowest number where not."""
+    """Attention mask [B, 1, rows, all rows] float32: 0 where a row may attend, the lowest float32 elsewhere."""
     zero, one, first = ops.constant(np.int64(0)), ops.constant(np.int64(1)), ops.constant(np.int64(0))
     shape = ops.shape_of(input_ids)
     num_new = ops.gather(shape, one, first)

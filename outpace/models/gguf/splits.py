@@ -1,4 +1,4 @@
-"""How byte-level tokenizers cut a text into words before they merge bytes: tokenizer.ggml.pre names the way."""
+"""Pre-tokenizers of byte-level BPE: how a text is split into words before bytes are merged, by the value of tokenizer.ggml.pre."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _TEKKEN = (
 
 @dataclass(frozen=True)
 class Split:
-    """One way to cut. `pattern` None is GPT-2's, which `tokenizers` has built in.
+    """One way to split a text. `pattern` None is GPT-2's pattern, which is built into `tokenizers`.
 
-    `adds_bos`: texts begin with the bos token where the file does not say; `ignores_merges`: a word that is a token is not merged anew.
+    `adds_bos`: default for files that do not say whether texts begin with the bos token. `ignores_merges`: a word that is a token is used
+    as it is, without applying the merges.
     """
 
     pattern: str | None = None
@@ -51,7 +52,7 @@ SPLITS = {
 
 
 def pre_tokenizer(split: Split) -> Any:
-    """The `tokenizers` pre-tokenizer of a way to cut; words come out in the byte alphabet."""
+    """The `tokenizers` pre-tokenizer of a split. Its words are in the byte-level alphabet."""
     if split.pattern is None:
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         digits = pre_tokenizers.Digits(individual_digits=True)

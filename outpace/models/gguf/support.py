@@ -1,4 +1,4 @@
-"""Which files this reader takes; decided by the header alone, before anything is made."""
+"""Decides from the header alone whether this reader supports a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from outpace.models.gguf.names import unknown_tensors
 
 
 def reason_against(path: Path) -> str:
-    """Why the file is left to the reader of transformers: one phrase, empty when this one takes it.
+    """Reason why the file must be read by transformers, as one phrase; empty if this reader supports it.
 
-    Raises BadInputError for a file that is no GGUF file, or that no reader here would read right.
+    Raises BadInputError if it is not a GGUF file, or if neither reader would read it correctly.
     """
     file = read(path)
     reason = model_config.reason_against(file) or tokenizer_json.reason_against(file.facts)

@@ -1,6 +1,6 @@
-"""A GGUF file becomes a folder that outpace runs: model.xml, tokenizer.json and config.json. Neither torch nor transformers takes part.
+"""Converts a GGUF file to a folder that outpace can run: model.xml, tokenizer.json and config.json. Needs neither torch nor transformers.
 
-Stages go to `say`, as those of models/convert.py do.
+Progress is reported through `say`, with the same stages as in models/convert.py.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PRECISIONS = ("int4", "int8", "bf16", "f32")
 
 
 def convert(path: Path, out: Path, precision: str, num_layers: int | None = None, say: Callable[[str], None] = lambda stage: None) -> None:
-    """Write the model (its first layers only, if `num_layers` is given), its tokenizer and config.json into the existing folder `out`.
+    """Write the model (only its first `num_layers` layers, if given), its tokenizer and config.json into the existing folder `out`.
 
-    Raises BadInputError for a file that is damaged or says what cannot be expressed.
+    Raises BadInputError if the file is damaged or uses unsupported features.
     """
     if precision not in PRECISIONS:
         raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
@@ -46,14 +46,14 @@ def convert(path: Path, out: Path, precision: str, num_layers: int | None = None
 
 
 def loader(precision: str) -> Loader:
-    """How a matrix is loaded for a precision."""
+    """The function that loads a matrix at this precision."""
     if precision in ("f32", "bf16"):
         return partial(weights.floats, dtype=np.float32 if precision == "f32" else np.float16)
     return weights.rows8 if precision == "int8" else _four_bits
 
 
 def _four_bits(parameter: Parameter) -> weights.Weight:
-    """4 bits but for the embedding and the LM head, and for rows that are no whole groups."""
+    """Load a matrix in 4 bits; in 8 bits if it is the embedding or LM head, or if its rows do not divide into groups."""
     is_table = parameter.name in ("model.embed_tokens.weight", "lm_head.weight")
     if is_table or parameter.tensor.shape[1] % weights.GROUP:
         return weights.rows8(parameter)
@@ -61,7 +61,7 @@ def _four_bits(parameter: Parameter) -> weights.Weight:
 
 
 def _record(file: GGUFFile, config: Config, found: dict[str, Parameter]) -> dict[str, object]:
-    """What outpace wants to know of a model without loading it."""
+    """The contents of config.json: what outpace needs to know about a model before loading it."""
     return {
         "fingerprint": fingerprint_of(found.values()),
         "vocab_size": config.vocab_size,

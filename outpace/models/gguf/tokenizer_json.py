@@ -1,4 +1,4 @@
-"""A tokenizer.json from what a GGUF file says of its vocabulary: byte-level BPE ("gpt2") and SentencePiece BPE ("llama")."""
+"""Builds tokenizer.json from the metadata of a GGUF file: byte-level BPE ("gpt2") and SentencePiece BPE ("llama")."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tokenizers.models import BPE
 from outpace.errors import BadInputError
 from outpace.models.gguf.splits import SPLITS, Split, pre_tokenizer
 
-CONTROL, USER_DEFINED = 3, 4  # of tokenizer.ggml.token_type
+CONTROL, USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
 _NAMED = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
 
 Facts = Mapping[str, Any]
 
 
 def reason_against(facts: Facts) -> str:
-    """Why the tokenizer cannot be built here: one phrase, empty when it can."""
+    """Reason why the tokenizer cannot be built here, as one phrase; empty if it can."""
     kind, split = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.pre", "default")
     if kind == "llama":
         return "" if "tokenizer.ggml.scores" in facts else "its SentencePiece vocabulary has no scores"
@@ -30,13 +30,13 @@ def reason_against(facts: Facts) -> str:
 
 
 def end_token_ids(facts: Facts) -> list[int]:
-    """Ids that end a text, or a turn of a conversation, sorted."""
+    """Sorted ids of the tokens that end a text or a turn of a conversation."""
     names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
     return sorted({int(facts[name]) for name in names if name in facts})
 
 
 def save_tokenizer(facts: Facts, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and the chat template. Raises BadInputError for a vocabulary that is damaged."""
+    """Write tokenizer.json, tokenizer_config.json and the chat template. Raises BadInputError if the vocabulary is damaged."""
     try:
         fast = build(facts)
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -51,7 +51,7 @@ def save_tokenizer(facts: Facts, folder: Path) -> None:
 
 
 def build(facts: Facts) -> Any:
-    """The `tokenizers.Tokenizer` that the facts describe."""
+    """The `tokenizers.Tokenizer` that the metadata describes."""
     tokens: list[str] = facts["tokenizer.ggml.tokens"]
     is_bytes = facts["tokenizer.ggml.model"] == "gpt2"
     split = SPLITS[facts.get("tokenizer.ggml.pre", "default")] if is_bytes else None
@@ -76,7 +76,7 @@ def _byte_level(facts: Facts, split: Split) -> Any:
 
 
 def _sentencepiece(facts: Facts) -> Any:
-    """BPE whose merges follow from the scores: the better the whole, the earlier two parts are joined."""
+    """BPE with merges derived from the scores: the higher the score of the merged token, the earlier its parts are merged."""
     tokens, scores = facts["tokenizer.ggml.tokens"], facts["tokenizer.ggml.scores"]
     unknown = facts.get("tokenizer.ggml.unknown_token_id")
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -92,8 +92,8 @@ def _sentencepiece(facts: Facts) -> Any:
 
 
 def derived_merges(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every way to make a token of two others, best tokens first; among equals longer parts,
-    then those that come first in the vocabulary."""
+    """Every pair of tokens that joins to a third one, sorted by the score of that token, highest first. Ties: longer parts first,
+    then the order in the vocabulary."""
     places = {token: index for index, token in enumerate(tokens)}
     found = []
     for token, index in places.items():
@@ -105,14 +105,14 @@ def derived_merges(tokens: Sequence[str], scores: Sequence[float]) -> list[tuple
 
 
 def _named_tokens(facts: Facts) -> dict[str, str]:
-    """The special tokens that have a name: bos, eos, unk, pad."""
+    """The texts of the named special tokens: bos, eos, unk, pad."""
     tokens = facts["tokenizer.ggml.tokens"]
     ids = {name: facts.get(f"tokenizer.ggml.{key}") for name, key in _NAMED.items()}
     return {name: tokens[index] for name, index in ids.items() if index is not None}
 
 
 def _add_first_token(fast: Any, facts: Facts, adds_bos: bool) -> None:
-    """Let texts begin, and if the file says so end, with their special tokens."""
+    """Add the bos token before and the eos token after each text, as the metadata says; without metadata, `adds_bos` and no eos."""
     tokens, ids = facts["tokenizer.ggml.tokens"], {name: facts.get(f"tokenizer.ggml.{key}") for name, key in _NAMED.items()}
     before = ids["bos"] if facts.get("tokenizer.ggml.add_bos_token", adds_bos) else None
     after = ids["eos"] if facts.get("tokenizer.ggml.add_eos_token", False) else None

@@ -1,7 +1,7 @@
-"""Matrices of a GGUF file in the number formats that OpenVINO's CPU kernels multiply by.
+"""Requantises the matrices of a GGUF file to the number formats of OpenVINO's CPU kernels.
 
-8 bits: symmetric, a scale for each row. 4 bits: asymmetric, a scale and a whole zero point for each group of columns.
-A matrix is read and requantised by pieces of its rows, on a few threads: numpy lets go of Python's lock while it works.
+8 bits: symmetric, one scale per row. 4 bits: asymmetric, one scale and one integer zero point per group of columns.
+A matrix is processed in blocks of rows on a few threads, as numpy releases the GIL while it computes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.models.gguf.names import Parameter
 
-GROUP = 64  # columns that share a scale; 32 takes 20% longer in a pass of 2 tokens
-PIECE = 1 << 20  # values requantised at once: what a core's cache holds
+GROUP = 64  # columns that share a scale; with 32, a forward pass of 2 tokens takes 20% longer
+PIECE = 1 << 20  # values requantised at once; they fit into the cache of a core
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Floats:
-    """A matrix [rows, columns] of float16 or float32."""
+    """A matrix [rows, columns], float16 or float32."""
 
     values: Array
 
 
 @dataclass(frozen=True)
 class Rows8:
-    """`numbers` [rows, columns] int8 times `scales` [rows, 1] float16."""
+    """A matrix in 8 bits: `numbers` [rows, columns] int8, times `scales` [rows, 1] float16."""
 
     numbers: Array
     scales: Array
@@ -38,8 +38,8 @@ class Rows8:
 
 @dataclass(frozen=True)
 class Groups4:
-    """(`numbers` - `zeros`) times `scales`, for each of [rows, groups, columns of a group]; numbers and zeros are 0 to 15, two a byte
-    with the first one low. scales [rows, groups, 1] float16."""
+    """A matrix in 4 bits: (`numbers` - `zeros`) times `scales`. `shape` is [rows, groups, columns per group]; `zeros` and `scales` are
+    [rows, groups, 1]. Numbers and zeros are 0 to 15, packed two per byte with the first in the low bits; scales are float16."""
 
     shape: tuple[int, int, int]
     numbers: Array
@@ -51,7 +51,7 @@ Weight = Floats | Rows8 | Groups4
 
 
 def floats(parameter: Parameter, dtype: type[np.floating]) -> Floats:
-    """The file's values, in 16 or 32 bits."""
+    """Load a matrix unquantised, in 16 or 32 bits."""
     values = np.empty(parameter.tensor.shape, dtype)
 
     def work(start: int, end: int) -> None:
@@ -62,7 +62,7 @@ def floats(parameter: Parameter, dtype: type[np.floating]) -> Floats:
 
 
 def rows8(parameter: Parameter) -> Rows8:
-    """8 bits, whatever the file has."""
+    """Load a matrix in 8 bits, from any format of the file."""
     shape = parameter.tensor.shape
     numbers, scales = np.empty(shape, np.int8), np.empty((shape[0], 1), np.float16)
 
@@ -79,7 +79,7 @@ def rows8(parameter: Parameter) -> Rows8:
 
 
 def groups4(parameter: Parameter, group: int = GROUP) -> Groups4:
-    """4 bits, whatever the file has; its columns must be whole groups."""
+    """Load a matrix in 4 bits, from any format of the file. The number of columns must be a multiple of `group`."""
     num_rows, num_columns = parameter.tensor.shape
     shape = (num_rows, num_columns // group, group)
     numbers = np.empty((num_rows, num_columns // 2), np.uint8)
@@ -87,7 +87,7 @@ def groups4(parameter: Parameter, group: int = GROUP) -> Groups4:
 
     def work(start: int, end: int) -> None:
         values = parameter.rows(start, end).reshape(-1, *shape[1:])
-        low = np.minimum(values.min(-1, keepdims=True), 0)  # the grid has a zero
+        low = np.minimum(values.min(-1, keepdims=True), 0)  # so that 0 is representable
         scale = ((np.maximum(values.max(-1, keepdims=True), 0) - low) / 15).astype(np.float16)
         inverse = _inverse(scale)
         zero = np.rint(-low * inverse).clip(0, 15)
@@ -103,7 +103,7 @@ def groups4(parameter: Parameter, group: int = GROUP) -> Groups4:
 
 
 def packed(numbers: Array) -> Array:
-    """Numbers of 4 bits, two a byte with the first one low; one more, a 0, where their count is odd."""
+    """Pack 4-bit numbers two per byte, the first in the low bits; an odd count is padded with a 0."""
     flat = numbers.reshape(-1)
     flat = np.append(flat, np.uint8(0)) if len(flat) % 2 else flat
     pairs: Array = flat[0::2] | flat[1::2] << 4
@@ -111,14 +111,14 @@ def packed(numbers: Array) -> Array:
 
 
 def _inverse(scale: Array) -> Array:
-    """1 / scale in float32; 0 where the scale is 0, as all values are then."""
+    """1 / scale in float32; 0 where the scale is 0, because all values are 0 there."""
     wide = scale.astype(np.float32)
     inverse: Array = np.divide(1, wide, out=np.zeros_like(wide), where=wide > 0)
     return inverse
 
 
 def _by_pieces(parameter: Parameter, work: Callable[[int, int], None]) -> None:
-    """Run `work(start, end)` over all rows."""
+    """Run `work(start, end)` over all rows, in blocks of about PIECE values, on THREADS threads."""
     num_rows, num_columns = parameter.tensor.shape
     step = max(1, PIECE // num_columns)
     with ThreadPoolExecutor(THREADS) as pool:

