@@ -86,15 +86,15 @@ def test_step_viewer_walks_with_the_arrow_keys(page):
     page.locator("#tree").focus()
     page.keyboard.press("Home")
     expect(page.locator("#viewer-title")).to_contain_text("Step 1 of")
-    assert page.locator("#caption").inner_text() == "5 guesses, 2 kept; corrected to “·lighthouse”. 3 tokens in 5.0 ms."
+    assert page.locator("#caption").inner_text() == "5 draft tokens, 2 accepted; corrected to “·lighthouse”. 3 tokens in 5.0 ms."
     states = [node.get_attribute("class").removeprefix("node ") for node in page.locator("#tree .node").all()]
     assert sorted(states) == ["accepted", "accepted", "own", "rejected", "rejected", "rejected", "root"]
     assert page.locator("#tree .small").all_text_contents() == ["90%", "40%", "20%", "10%", "corrected"]
-    assert page.locator("#tree title").nth(1).text_content() == '"The", accepted, guessed by prompt_lookup, chance 90%'
+    assert page.locator("#tree title").nth(1).text_content() == '"The", accepted, drafted by prompt_lookup, confidence 90%'
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#caption")).to_contain_text("2 guesses, 2 kept; bonus token")
+    expect(page.locator("#caption")).to_contain_text("2 draft tokens, 2 accepted; bonus token")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#caption")).to_contain_text("no guess; the model’s own")
+    expect(page.locator("#caption")).to_contain_text("no draft; the model’s own")
     page.keyboard.press("End")
     expect(page.locator("#next")).to_be_disabled()
     page.locator("#previous").click()
@@ -127,9 +127,9 @@ def test_traces_are_read_as_the_engine_means_them(page):
     read += "return [step, s.describe(step)]; }"
     step, words = page.evaluate(read, held)
     assert [node["state"] for node in step["nodes"]] == ["rejected", "accepted", "held"]
-    assert words == "2 guesses, 1 kept; 1 more right, held over to the next step. 1 token in 1.0 ms."
+    assert words == "2 draft tokens, 1 accepted; 1 more right, unconfirmed until the next step. 1 token in 1.0 ms."
     step, words = page.evaluate(read, again)
-    assert words == "2 guesses, 0 kept; 1 held over from the step before; bonus token “z”. 2 tokens in 1.0 ms."
+    assert words == "2 draft tokens, 0 accepted; 1 unconfirmed from the step before; bonus token “z”. 2 tokens in 1.0 ms."
     assert [token["kind"] for token in step["tokens"]] == ["again", "bonus"]
 
 

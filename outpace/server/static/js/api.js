@@ -16,7 +16,7 @@ export async function models(key) {
   return (await (await call("v1/models", key, { signal: AbortSignal.timeout(PATIENCE) })).json()).data.map((model) => model.id);
 }
 
-/** The ways of guessing: [{name, description, options}]. */
+/** The drafters: [{name, description, options}]. */
 export async function drafters(key) {
   return (await call("v1/outpace/drafters", key, { signal: AbortSignal.timeout(PATIENCE) })).json();
 }

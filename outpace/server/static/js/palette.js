@@ -2,12 +2,12 @@
 
 const NUM_COLOURS = 6;
 const MARKS = [
-  ["corrected", "corrected", "The model’s own token where it turned down the guesses"],
-  ["bonus", "bonus", "The model’s own token after guesses that were all right"],
-  ["again", "held over", "The model’s own token of the step before, checked once more in this step"],
+  ["corrected", "corrected", "The model’s own token where it rejected the draft tokens"],
+  ["bonus", "bonus", "The model’s own token after draft tokens that were all accepted"],
+  ["again", "unconfirmed", "The model’s own token of the step before, verified again in this step"],
 ];
 
-/** Colours by name of drafter, given out in order of appearance; `none` never guesses and has none. */
+/** Colours by name of drafter, given out in order of appearance; `none` never drafts and has none. */
 export class Palette {
   #places = new Map();
 
@@ -15,7 +15,7 @@ export class Palette {
     names.filter((name) => name && name !== "none").forEach((name) => this.#place(name));
   }
 
-  /** Gives the element the colours of a source: `--c`, and `--c2` where two drafters had the same guess. */
+  /** Gives the element the colours of a source: `--c`, and `--c2` where two drafters proposed the same token. */
   paint(element, source) {
     const [first, second] = source.split("+");
     element.style.setProperty("--c", this.#colour(first));
@@ -28,10 +28,10 @@ export class Palette {
     const tokens = steps.flatMap((step) => step.tokens);
     const names = new Set(tokens.flatMap((token) => (token.source ? token.source.split("+") : [])));
     const kinds = new Set(tokens.map((token) => token.kind));
-    const entries = [...names].map((name) => this.paint(entry("guess", name, `Guessed by ${name}, and right`), name));
+    const entries = [...names].map((name) => this.paint(entry("guess", name, `Drafted by ${name} and accepted`), name));
     for (const [kind, label, meaning] of MARKS) if (kinds.has(kind)) entries.push(entry(kind, label, meaning));
     const rejected = steps.some((step) => step.nodes.some((node) => node.state === "rejected"));
-    if (rejected) entries.push(entry("rejected", "rejected", "A guess the model turned down: point at a token to see them"));
+    if (rejected) entries.push(entry("rejected", "rejected", "A draft token that the model rejected: point at a token to see them"));
     element.replaceChildren(...entries);
     element.hidden = !entries.length;
   }

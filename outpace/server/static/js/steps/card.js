@@ -1,4 +1,4 @@
-// The small card beside a step of the text: what was guessed there, rejected guesses struck out.
+// The small card beside a step of the text: what was drafted there, rejected draft tokens struck out.
 import { count, rejectedBranches, visible } from "./steps.js";
 
 const MAX_BRANCHES = 5;
@@ -15,7 +15,7 @@ export class StepCard {
     lane.append(this.element);
   }
 
-  /** Shows a step's guesses beside its place in the text. */
+  /** Shows a step's draft tokens beside its place in the text. */
   show(step, index, span) {
     const head = document.createElement("p");
     head.className = "faint";

@@ -70,7 +70,7 @@ function bar(group, left, width, unit, palette) {
   for (const [source, number] of shares) {
     const height = number * unit;
     top -= height;
-    const sides = source.split("+"); // of drafters with the same guess each has a part of the width
+    const sides = source.split("+"); // drafters that proposed the same token share the width
     sides.forEach((name, i) => {
       const rect = svg("rect", { x: left + (i * width) / sides.length, y: top, width: width / sides.length, height, class: name ? "guess" : "own" });
       rects.push(name ? palette.paint(rect, name) : rect);

@@ -1,22 +1,22 @@
-// One step of the engine, read from a chunk's `trace`: which tokens came from where, which guesses failed.
+// One step of the engine, read from a chunk's `trace`: which tokens came from where, which draft tokens were rejected.
 
 /**
  * What a trace means.
  * tokens: [{text, source, kind}], kind one of
- *   guess      a drafter had guessed it
- *   corrected  the model's own token where it turned down the guesses
- *   bonus      the model's own token after guesses that were all right
+ *   guess      a drafter proposed it
+ *   corrected  the model's own token where it rejected the draft tokens
+ *   bonus      the model's own token after draft tokens that were all accepted
  *   again      the model's own token of the step before, checked again
- *   plain      the model's own token of a step without guesses
- * nodes: [{text, parent, confidence, source, isAgain, state}], state one of accepted, held (right, but not in the text with this step),
- *   rejected. isAgain: not a guess but a token the step before held, first in this draft to be checked once more.
+ *   plain      the model's own token of a step without a draft
+ * nodes: [{text, parent, confidence, source, isAgain, state}], state one of accepted, held (right, but unconfirmed in this step),
+ *   rejected. isAgain: an unconfirmed token of the step before, which leads this draft and is verified again.
  */
 export function readStep(trace) {
   const draft = trace.draft ?? { tokens: [], parents: [], confidences: [], sources: [], accepted: [] };
   const path = draft.accepted;
   const used = new Set(path.slice(0, trace.tokens.length));
   const held = new Set(path.slice(trace.tokens.length));
-  const givenBy = new Map(path.map((node, i) => [node, trace.tokens[i]?.source])); // of held tokens only the text knows who guessed them
+  const givenBy = new Map(path.map((node, i) => [node, trace.tokens[i]?.source])); // of held tokens only the text knows who proposed them
   const nodes = draft.tokens.map((text, i) => ({
     text,
     parent: draft.parents[i],
@@ -31,7 +31,7 @@ export function readStep(trace) {
   return { number: trace.step, milliseconds: trace.milliseconds, tokens, nodes, path };
 }
 
-/** Paths from the root to every leaf that hold a rejected guess: [[node, …], …]. */
+/** Paths from the root to every leaf with a rejected draft token: [[node, …], …]. */
 export function rejectedBranches(step) {
   const isParent = new Set(step.nodes.map((node) => node.parent));
   const branches = [];
@@ -51,10 +51,10 @@ export function describe(step) {
   const again = kept.filter((node) => node.isAgain).length;
   const own = step.tokens.find((token) => ["corrected", "bonus", "plain"].includes(token.kind));
   const held = step.nodes.filter((node) => node.state === "held").length;
-  const parts = [guesses ? `${count(guesses, "guess", "guesses")}, ${kept.length - again} kept` : "no guess"];
-  if (again) parts.push(`${again} held over from the step before`);
+  const parts = [guesses ? `${count(guesses, "draft token", "draft tokens")}, ${kept.length - again} accepted` : "no draft"];
+  if (again) parts.push(`${again} unconfirmed from the step before`);
   if (own) parts.push(`${{ corrected: "corrected to", bonus: "bonus token", plain: "the model’s own" }[own.kind]} “${visible(own.text)}”`);
-  if (held) parts.push(`${held} more right, held over to the next step`);
+  if (held) parts.push(`${held} more right, unconfirmed until the next step`);
   return `${parts.join("; ")}. ${count(step.tokens.length, "token", "tokens")} in ${step.milliseconds.toFixed(1)} ms.`;
 }
 

@@ -1,4 +1,4 @@
-// The draft tree of one step as a drawing: the path the text took runs along the top, guesses that failed hang below.
+// The draft tree of one step as a drawing: the path the text took runs along the top, rejected draft tokens hang below.
 import { svg } from "./svg.js";
 import { visible } from "./steps.js";
 
@@ -9,7 +9,7 @@ const ROW = 52;
 const SMALLEST = 0.8; // scale at which the drawing can still be read
 const GAP = 30; // between columns
 
-/** Draws `step` into `element`; `root` is the text of the token the guesses hang off. */
+/** Draws `step` into `element`; `root` is the text of the token that the draft follows. */
 export function drawTree(element, step, root, palette) {
   const nodes = layOut(step, root);
   const width = Math.max(...nodes.map((node) => node.x + node.width)) + 2;
@@ -77,14 +77,14 @@ function box(node, palette) {
   const group = svg("g", { class: `node ${state}`, transform: `translate(${x} ${row * ROW})` }, rect, word);
   if (source) palette.paint(group, source);
   const confidences = confidence === null || confidence === undefined ? "" : `${Math.round(100 * confidence)}%`;
-  const note = kind ?? (node.isAgain && state !== "root" ? "held over" : confidences);
+  const note = kind ?? (node.isAgain && state !== "root" ? "unconfirmed" : confidences);
   if (note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, note));
-  const about = [JSON.stringify(text), state, kind, source && `guessed by ${source}`, confidences && `confidence ${confidences}`];
+  const about = [JSON.stringify(text), state, kind, source && `drafted by ${source}`, confidences && `confidence ${confidences}`];
   group.append(svg("title", {}, about.filter(Boolean).join(", ")));
   return group;
 }
 
 function inWords(step) {
   const nodes = step.nodes.map(({ text, state, source, confidence }) => `${visible(text)} ${state}${source ? ` by ${source}` : ""}${confidence === null ? "" : ` confidence ${Math.round(100 * confidence)}%`}`);
-  return nodes.length ? `Draft tree: ${nodes.join("; ")}` : "No guesses in this step";
+  return nodes.length ? `Draft tree: ${nodes.join("; ")}` : "No draft in this step";
 }

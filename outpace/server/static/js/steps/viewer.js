@@ -43,7 +43,7 @@ export class Viewer {
   }
 }
 
-/** The step worth looking at first: the one that kept most guesses. */
+/** The step worth looking at first: the one that accepted most draft tokens. */
 export function bestStep(steps) {
   const kept = steps.map((step) => step.tokens.filter((token) => token.kind === "guess").length);
   return kept.indexOf(Math.max(...kept));
