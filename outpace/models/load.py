@@ -19,8 +19,8 @@ def load(
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
     """(name, target, tokenizer, end token ids, precision) of a model given by name or as a loaded object, or of its first `num_layers`
     layers. Raises BadInputError for options that do not fit."""
-    if threads is not None and threads < 1:
-        raise BadInputError(f"threads must be at least 1, not {threads}")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise BadInputError(f"threads must be an integer of at least 1, not {threads!r}")
     target = kind_of(model, target)
     if target == "hf":
         return _load_hf(model, tokenizer, precision, threads, config, num_layers)
