@@ -6,15 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from outpace.arrays import Array
-from outpace.errors import BadInputError
-from outpace.heads.shipped import shipped
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
-from outpace.targets.identity import Base
 from outpace.tree.builder import TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict
 
@@ -170,18 +166,6 @@ def reset(drafter: Drafter, request: Request, verdict: Verdict, output: TargetOu
 def wants_prompt(drafter: Drafter) -> bool:
     """Whether the hidden states of the prompt are needed."""
     return isinstance(drafter, PromptObserver) and drafter.wants_prompt
-
-
-def heads_folder(context: DrafterContext, kind: str, path: str) -> tuple[Path, Base]:
-    """The folder of trained heads, `path` or else the one that ships with outpace, and the model that they must fit. Raises BadInputError
-    if there are none for this model."""
-    base = context.target.base
-    if base is None:
-        raise BadInputError(f"{kind}: this target does not say which model it runs, so no heads can be known to fit")
-    folder = Path(path).expanduser() if path else shipped(kind, base)
-    if folder is None:
-        raise BadInputError(f"{kind}: no heads for {base.name} come with outpace; train some and give their folder: {kind}:PATH")
-    return folder, base
 
 
 def num_context_tokens(request: Request) -> int:

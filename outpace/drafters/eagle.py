@@ -15,7 +15,6 @@ from outpace.drafters.base import (
     PromptObserver,
     ResetObserver,
     SuccessorSource,
-    heads_folder,
     num_context_tokens,
     tail,
 )
@@ -26,6 +25,7 @@ from outpace.heads.eagle.prefix_cache import EagleMemory
 from outpace.heads.eagle.weights import eagle_weights
 from outpace.heads.format import DraftHeads
 from outpace.heads.runtime import build_eagle
+from outpace.heads.shipped import heads_folder
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.draft import Verdict
@@ -118,5 +118,5 @@ class _Text:
 
 def _load(context: DrafterContext, path: str) -> DraftHeads:
     """The head in the folder, or the one that ships with outpace. Raises BadInputError if there is none for this model."""
-    folder, base = heads_folder(context, "eagle", path)
+    folder, base = heads_folder(context.target.base, "eagle", path)
     return DraftHeads.from_pretrained(folder, base)

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import DrafterContext, SuccessorSource, heads_folder, num_context_tokens
+from outpace.drafters.base import DrafterContext, SuccessorSource, num_context_tokens
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import build_heads
+from outpace.heads.shipped import heads_folder
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.builder import TreeBuilder
@@ -113,4 +114,4 @@ def fixed(tree: Sequence[Sequence[int]], levels: Sequence[Level], budget: int) -
 
 def _load(context: DrafterContext, path: str) -> DraftHeads:
     """The heads in the folder, or those that ship with outpace. Raises BadInputError if there are none for this model."""
-    return load_medusa(*heads_folder(context, "medusa", path))
+    return load_medusa(*heads_folder(context.target.base, "medusa", path))

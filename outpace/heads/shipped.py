@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from outpace.errors import BadInputError
 from outpace.heads.format import CONFIG, read_config
 from outpace.targets.identity import Base
 
@@ -16,3 +17,14 @@ def shipped(kind: str, base: Base | None) -> Path | None:
         return None
     found = (config.parent for config in sorted(ASSETS.glob(f"{kind}-*/{CONFIG}")))
     return next((folder for folder in found if read_config(folder)["base"]["fingerprint"] == base.fingerprint), None)
+
+
+def heads_folder(base: Base | None, kind: str, path: str) -> tuple[Path, Base]:
+    """The folder of trained heads, `path` or else the one that ships with outpace, and the model that they must fit. Raises BadInputError
+    if there are none for this model."""
+    if base is None:
+        raise BadInputError(f"{kind}: this target does not say which model it runs, so no heads can be known to fit")
+    folder = Path(path).expanduser() if path else shipped(kind, base)
+    if folder is None:
+        raise BadInputError(f"{kind}: no heads for {base.name} come with outpace; train some and give their folder: {kind}:PATH")
+    return folder, base

@@ -258,3 +258,9 @@ def test_start_imports_nothing_heavy(module):
     code = f"import sys, {module}; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == []
+
+
+def test_the_engine_knows_nothing_of_trained_heads():
+    code = "import sys, outpace.engine.engine; print(*[name for name in sys.modules if name.startswith(('outpace.heads', 'safetensors'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == []
