@@ -66,6 +66,7 @@ def pass_times(target: targets.OpenVINOTarget, widths: list[int]) -> dict[int, l
 
 
 def main() -> None:
+    """Parse the arguments, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("precisions", nargs="+")

@@ -58,6 +58,7 @@ def read(folder: Path, texts: list[list[list[int]]]) -> list[tuple[float, Array,
 
 
 def main() -> None:
+    """Parse the arguments, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--text", action="append", type=Path, required=True)

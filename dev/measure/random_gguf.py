@@ -18,6 +18,7 @@ from gguf_tools import Sizes, write_model
 
 
 def main() -> None:
+    """Parse the arguments and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--kind", default="Q4_K")

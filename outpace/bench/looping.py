@@ -1,4 +1,4 @@
-"""Does a text run in circles? Such a text is drafted almost for free, so its speed says little about the drafter."""
+"""Whether a text runs in circles. Such a text is drafted almost for free, so its speed says little about the drafter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_PERIOD = 128
 
 
 def is_looping(token_ids: Sequence[int]) -> bool:
-    """Is the end of a text one short sequence of tokens over and over: at least 3 times, and over at least 40 tokens?
+    """Whether the end of a text is one short sequence of tokens over and over: at least 3 times, and over at least 40 tokens.
 
     The last token may differ: it ends a text that stopped by itself.
     """

@@ -66,7 +66,7 @@ class Converted:
 
 def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
-    if known := _catalog_model(model):
+    if known := catalog_model(model):
         return Source(known.title, fetch(known), mark=known.mark)
     try:
         path = Path(model).expanduser()
@@ -88,7 +88,7 @@ def locate(model: str = DEFAULT_MODEL) -> Source:
     return Source(model, _from_hub(model))
 
 
-def _catalog_model(model: str) -> CatalogModel | None:
+def catalog_model(model: str) -> CatalogModel | None:
     """The model of the catalog that is meant; a folder of the same name goes first, except for the name `default`."""
     known = lookup(model)
     return None if known and model != DEFAULT_MODEL and (Path(model) / "config.json").is_file() else known
@@ -145,7 +145,7 @@ def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: i
     """
     if precision not in PRECISIONS:
         raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if known := _catalog_model(model):  # a warm start needs no look at the original
+    if known := catalog_model(model):  # a warm start needs no look at the original
         source = Source(known.title, home(), num_layers, known.mark)
         if not is_whole(home() / _entry_name(source, precision)):
             source = replace(locate(model), num_layers=num_layers)

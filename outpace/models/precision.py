@@ -7,8 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from outpace.models.catalog import lookup
-from outpace.models.find import Source, locate
+from outpace.models.find import Source, catalog_model, locate
 from outpace.progress import note
 
 INT4_PARAMETERS = 300_000_000  # from here on; at 135 M, 4 bits change every fourth token, at 494 M every sixth (docs/models.md)
@@ -17,7 +16,7 @@ INT4_PARAMETERS = 300_000_000  # from here on; at 135 M, 4 bits change every fou
 def auto_precision(model: str) -> str:
     """The precision for a model given by name or path; says in one line why if it is not int8. Raises BadInputError if there is no such
     model."""
-    known = lookup(model)
+    known = catalog_model(model)
     count = known.num_parameters if known else num_parameters(locate(model))
     if count < INT4_PARAMETERS:
         return "int8"
