@@ -11,7 +11,7 @@ from collections import Counter
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.errors import BadInputError
 from outpace.request import Request
-from outpace.sampling.sampler import uniform
+from outpace.sampling.noise import uniform
 from outpace.tree.draft import Draft
 
 

@@ -16,7 +16,7 @@ from outpace.config import EngineConfig
 from outpace.drafters.base import Drafter, DrafterContext, last_position
 from outpace.errors import BadInputError
 from outpace.request import Request
-from outpace.sampling.sampler import uniform
+from outpace.sampling.noise import uniform
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.builder import Path, TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict, locate

@@ -1,8 +1,5 @@
-"""From logits to a token: the only file that warps probabilities, and the only source of randomness.
-
-The noise is a pure function of (seed, absolute position): one uniform number per position, turned into a token by the
-inverse CDF in token order. Neither the drafter, the batch nor the number of draws changes the text.
-"""
+"""From logits to a token: the only file that warps probabilities. Its randomness comes from noise.py, so neither the drafter, the batch
+nor the number of draws changes the text."""
 
 from __future__ import annotations
 
@@ -15,22 +12,11 @@ from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
+from outpace.sampling.noise import uniform, winner
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
 
-_MASK = (1 << 64) - 1
 _BLOCK = 256  # the CDF is searched by block: one sum per block, then one cumulative sum inside the block that is hit
-
-
-def uniform(seed: int, position: int, draw: int = 0) -> float:
-    """A number in [0, 1) from (seed, position, draw): splitmix64 (Steele et al. 2014), chained once per argument."""
-    x = 0
-    for part in (seed, position, draw):
-        x = (x + part + 0x9E3779B97F4A7C15) & _MASK
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-        x ^= x >> 31
-    return (x >> 11) * 2.0**-53
 
 
 def inverse_cdf(weights: Array, u: float) -> int:
@@ -116,7 +102,7 @@ class RequestSampler:
         if self.params.is_greedy:
             return _argmax(row)
         ids, weights = self._weights(row)
-        index = inverse_cdf(weights, uniform(self.seed, position))
+        index = winner(weights, self.seed, position, ids)
         return index if ids is None else int(ids[index])
 
     def probabilities(self, row: Array, path: Sequence[int]) -> Array:
@@ -138,9 +124,10 @@ class RequestSampler:
         params = self.params
         top = row.max()
         _check(float(top), math.inf)
-        row = (row - top) * np.float32(1.0 / params.temperature)
+        row = row - top
+        row *= np.float32(1.0 / params.temperature)
         if not self.is_cut:
-            return None, np.exp(row)
+            return None, np.exp(row, out=row)
         ids = _largest(row, params.top_k) if 0 < params.top_k < len(row) else np.arange(len(row))
         row = row[ids]
         if params.top_p < 1.0:

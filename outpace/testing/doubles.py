@@ -12,7 +12,8 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.request import Request
-from outpace.sampling.sampler import inverse_cdf, uniform
+from outpace.sampling.noise import uniform
+from outpace.sampling.sampler import inverse_cdf
 from outpace.targets.base import TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.testing.harness import Prompt

@@ -18,7 +18,8 @@ from outpace.engine.engine import Engine
 from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.request import StepOutput
-from outpace.sampling.sampler import logprobs_of, uniform
+from outpace.sampling.noise import arrival_times
+from outpace.sampling.sampler import logprobs_of
 from outpace.targets.toy import ToyTarget
 from outpace.testing import (
     OracleDrafter,
@@ -31,7 +32,7 @@ from outpace.tree.draft import Draft
 
 
 def loop(target: ToyTarget, prompt, params, seed=0) -> list[int]:
-    """Decode by the definition: temperature softmax, one uniform number a position, inverse CDF."""
+    """Decode by the definition: temperature softmax, one race of all tokens at each position."""
     text = list(prompt)
     while len(text) < len(prompt) + params.max_tokens and not (len(text) > len(prompt) and text[-1] in params.stop_token_ids):
         row = target.logits_after(text)
@@ -39,7 +40,7 @@ def loop(target: ToyTarget, prompt, params, seed=0) -> list[int]:
             text.append(int(np.argmax(row)))
             continue
         weights = np.exp((row - row.max()) * np.float32(1 / params.temperature)).astype(np.float64)
-        text.append(int(np.searchsorted(np.cumsum(weights), uniform(seed, len(text)) * weights.sum(), side="right")))
+        text.append(int(np.argmax(weights / arrival_times(seed, len(text), np.arange(len(weights))))))
     return text[len(prompt) :]
 
 

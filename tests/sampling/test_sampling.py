@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
-from outpace.sampling.sampler import RequestSampler, inverse_cdf, logprobs_of, uniform
+from outpace.sampling.noise import arrival_times
+from outpace.sampling.sampler import RequestSampler, inverse_cdf, logprobs_of
+from tests.tools.lossless_tools import chi_square_is_fine
 
 FEW = settings(deadline=None, derandomize=True, max_examples=80)
 
@@ -40,9 +42,9 @@ def reference_probabilities(row: np.ndarray, params: SamplingParams) -> np.ndarr
     return out / out.sum()
 
 
-def reference_draw(probabilities: np.ndarray, u: float) -> int:
-    """The first token, in token order, where the cumulative probability passes u."""
-    return int(np.argmax(np.cumsum(probabilities) / np.cumsum(probabilities)[-1] > u))
+def reference_draw(probabilities: np.ndarray, seed: int, position: int) -> int:
+    """The token that wins the race."""
+    return int(np.argmax(probabilities / arrival_times(seed, position, np.arange(len(probabilities)))))
 
 
 values = st.one_of(
@@ -75,7 +77,7 @@ def test_draw_and_probabilities_equal_the_reference(row, params, seed, position)
     got = sampler.probabilities(row, [])
     assert set(np.flatnonzero(got)) == set(np.flatnonzero(want))
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    assert sampler.draw(row, [], position) == (reference_draw(want, uniform(seed, position)) if params.temperature else row.argmax())
+    assert sampler.draw(row, [], position) == (reference_draw(want, seed, position) if params.temperature else row.argmax())
     np.testing.assert_array_equal(row, before)  # the caller's row is not written
 
 
@@ -102,7 +104,7 @@ def test_large_random_rows(vocab_size, spread):
         np.testing.assert_array_equal(np.flatnonzero(got), np.flatnonzero(want))
         np.testing.assert_allclose(got, want, rtol=1e-5)
         for position in range(5):
-            assert sampler.draw(row, [], position) == reference_draw(want, uniform(7, position)), options
+            assert sampler.draw(row, [], position) == reference_draw(want, 7, position), options
 
 
 def test_temperature_zero_takes_the_first_of_equal_maxima():
@@ -172,30 +174,6 @@ def test_inverse_cdf_with_one_possible_token_anywhere():
 
 
 # ---- noise
-
-
-@FEW
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(0, 2**41))
-def test_uniform_is_a_number_from_0_to_1(seed, position, draw):
-    assert 0 <= uniform(seed, position, draw) < 1
-    assert uniform(seed, position, draw) == uniform(seed, position, draw)
-
-
-def chi_square_is_fine(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """5 standard deviations above the mean of a chi-square variable: false alarms are rarer than 1e-5 at these sizes."""
-    freedom = len(counts) - 1
-    return float(((counts - expected) ** 2 / expected).sum()) < freedom + 5 * math.sqrt(2 * freedom) + 10
-
-
-@pytest.mark.parametrize("varied", ["seed", "position", "draw"])
-def test_uniform_is_uniform_along_every_argument(varied):
-    """Neighbouring arguments are the common case: seeds 0, 1, 2, …, positions 0, 1, 2, …; pairs must be independent, too."""
-    n, bins = 20_000, 16
-    numbers = np.array([uniform(**{"seed": 5, "position": 9, "draw": 0, varied: i}) for i in range(n)])
-    cells = (numbers * bins).astype(int)
-    assert chi_square_is_fine(np.bincount(cells, minlength=bins), np.full(bins, n / bins))
-    pairs = np.bincount(cells[:-1] * bins + cells[1:], minlength=bins * bins)
-    assert chi_square_is_fine(pairs, np.full(bins * bins, (n - 1) / bins**2))
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 6}, {"top_p": 0.8}, {"min_p": 0.1}])

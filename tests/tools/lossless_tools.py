@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
 from outpace.drafters.base import DrafterContext
@@ -55,3 +58,9 @@ def compare(params, make_stop=lambda: None, lie=0.0, width=1, period=None):
         if target.capabilities.exact_trees:  # a draft token cut off with the bonus token is not counted as accepted
             assert sum(request.from_draft) - bool(request.sources[-1]) == request.stats.num_accepted_tokens
     return fast
+
+
+def chi_square_is_fine(counts: np.ndarray, expected: np.ndarray) -> bool:
+    """5 standard deviations above the mean of a chi-square variable: false alarms are rarer than 1e-5 at these sizes."""
+    freedom = len(counts) - 1
+    return float(((counts - expected) ** 2 / expected).sum()) < freedom + 5 * math.sqrt(2 * freedom) + 10
