@@ -2,7 +2,7 @@
 
 usage: python -m outpace.models.convert SOURCE OUT_DIR PRECISION [NUM_LAYERS]     (SOURCE: a model folder or a .gguf file)
 
-Prints one JSON object per line on stdout: {"stage": …} for progress, {"error": …} on failure. The model is traced with explicit K/V
+Tells its parent what it does (`channel.py`). The model is traced with explicit K/V
 inputs, a cache layer that only concatenates and an attention function that takes the mask as given; then it is made stateful, in the form
 that OpenVINO's paged attention transformation recognizes.
 """
@@ -27,16 +27,18 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 
+from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
+from outpace.models.channel import Tell, run
+from outpace.models.refusal import reason_of, refuse_quantized
 from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
+from outpace.targets.hf.target import refuse
 from outpace.targets.identity import base_of
+from outpace.targets.openvino.target import OpenVINOTarget
+from outpace.targets.self_check import NUM_TOKENS, check_tokens, tree_error
 
+EXACT, ROUNDED = 0.01, 0.1  # most that logits may be off, as a share of their spread: weights in 32 bits, rounded to 16 bits
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-
-
-def say(**message: Any) -> None:
-    """Print one line for the parent process."""
-    print(json.dumps(message), file=sys.__stdout__, flush=True)
 
 
 class CatLayer(DynamicLayer):
@@ -156,30 +158,64 @@ def compress(path: Path, precision: str) -> Any:
     return nncf.compress_weights(model, mode=modes.INT4_ASYM, group_size=64, ratio=1.0, backup_mode=backup, advanced_parameters=advanced)
 
 
-def convert(source: Path, out: Path, precision: str, num_layers: int | None = None) -> None:
-    """Write model (only its first `num_layers` layers, if given), tokenizer and config.json to the existing folder `out`."""
-    torch.set_grad_enabled(False)
+def plain_logits(model: Any) -> Array:
+    """Logits [NUM_TOKENS, V] of the self-check's text in one forward pass without cache, by the model's own attention."""
+    model.set_attn_implementation("eager")
+    tokens = torch.tensor([check_tokens(model.config.get_text_config().vocab_size)])
+    logits: Array = model(input_ids=tokens, use_cache=False).logits[0].float().numpy()
+    model.set_attn_implementation("traced")
+    return logits
+
+
+def check(path: Path, expected: Array, tolerance: float) -> None:
+    """Raise BadInputError if the converted model cannot run, or its logits are not those that the original gave."""
+    try:
+        target = OpenVINOTarget(path, vocab_size=expected.shape[1], max_len=NUM_TOKENS, precision="f32", kv_cache_tokens=64)
+        error = tree_error(target, expected)
+    except (OutpaceError, RuntimeError) as reason:
+        raise BadInputError(f"OpenVINO cannot run the converted model: {reason_of(reason)}; use --target hf") from None
+    if not error < tolerance:
+        raise BadInputError(f"the converted model is wrong (its logits are {error:.0%} off); use --target hf")
+
+
+@torch.no_grad()
+def convert(source: Path, out: Path, precision: str, num_layers: int | None = None, tell: Tell = print) -> None:
+    """Write model (only its first `num_layers` layers, if given), tokenizer and config.json to the existing folder `out`.
+
+    Raises BadInputError for a model that cannot be converted, and for one that after it does not give what transformers gives.
+    """
+    refuse_quantized(source)
+    load_tokenizer(source).save_pretrained(out)
     AttentionInterface.register("traced", traced_attention)
     AttentionMaskInterface.register("traced", lambda *args, attention_mask=None, **kwargs: attention_mask)
-    say(stage="loading the weights")
+    tell("loading the weights")
     model = load_model(source, torch.float32, attn_implementation="traced")
+    refuse(model)
     model = first_layers(model, num_layers) if num_layers else model
-    base = base_of(model, source.stem)
-    load_tokenizer(source).save_pretrained(out)
-    say(stage="tracing the model")
+    record = _facts(model, source.stem)
+    expected = plain_logits(model)
+    tell("tracing the model")
     converted = trace(model)
-    say(stage="writing the model")
-    if precision in ("int8", "int4"):
-        wide = out / "wide.xml"
-        ov.save_model(converted, wide, compress_to_fp16=True)
-        del converted
-        say(stage=f"compressing the weights to {precision[3:]} bits")
-        ov.save_model(compress(wide, precision), out / "model.xml", compress_to_fp16=True)
-        wide.unlink()
-        wide.with_suffix(".bin").unlink()
-    else:
-        ov.save_model(converted, out / "model.xml", compress_to_fp16=precision != "f32")
-    record = {
+    del model
+    tell("writing the model")
+    is_compressed = precision in ("int8", "int4")
+    path = out / ("wide.xml" if is_compressed else "model.xml")
+    ov.save_model(converted, path, compress_to_fp16=precision != "f32")
+    del converted
+    tell("comparing it with the original")
+    check(path, expected, EXACT if precision == "f32" else ROUNDED)
+    if is_compressed:
+        tell(f"compressing the weights to {precision[3:]} bits")
+        ov.save_model(compress(path, precision), out / "model.xml", compress_to_fp16=True)
+        path.unlink()
+        path.with_suffix(".bin").unlink()
+    (out / "config.json").write_text(json.dumps(record, indent=2), "utf-8")
+
+
+def _facts(model: Any, name: str) -> dict[str, Any]:
+    """What the main process wants to know of the model."""
+    base = base_of(model, name)
+    return {
         "fingerprint": base.fingerprint,
         "vocab_size": base.vocab_size,
         "hidden_size": base.hidden_size,
@@ -187,20 +223,11 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
         "eos_token_ids": end_token_ids(model),
         "model_type": model.config.model_type,
     }
-    (out / "config.json").write_text(json.dumps(record, indent=2), "utf-8")
 
 
 def main(source: str, out: str, precision: str, num_layers: str = "") -> int:
-    """Convert; a failure is reported as one line on stdout and by the exit code."""
-    try:
-        convert(Path(source), Path(out), precision, int(num_layers) if num_layers else None)
-    except OutpaceError as error:
-        say(error=str(error))
-        return error.exit_code
-    except Exception as error:
-        say(error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}")
-        raise
-    return 0
+    """Convert, and return the exit code."""
+    return run(lambda tell: convert(Path(source), Path(out), precision, int(num_layers) if num_layers else None, tell))
 
 
 if __name__ == "__main__":

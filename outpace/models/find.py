@@ -18,7 +18,9 @@ from typing import Any
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
 from outpace.models.catalog import NAMES, CatalogModel, lookup
+from outpace.models.channel import listen
 from outpace.models.fetch import fetch
+from outpace.models.refusal import refuse_folder
 from outpace.models.store import entry, home, is_whole
 from outpace.progress import note, stages
 from outpace.targets.identity import Base
@@ -78,14 +80,15 @@ def locate(model: str = DEFAULT_MODEL) -> Source:
             raise BadInputError(f"there is no file {path}")
         return Source(path.stem, path.resolve())
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BadInputError(f"{path} has no config.json, so it is not a model folder")
+        refuse_folder(path)
         return Source(path.resolve().name, path.resolve())
     if path.exists() or path.is_absolute() or model.startswith(".") or model.count("/") != 1:
         raise BadInputError(
             f"no model {model!r}: not one of {', '.join(NAMES)}, not a folder or .gguf file, and not a hub id such as org/name"
         )
-    return Source(model, _from_hub(model))
+    folder = _from_hub(model)
+    refuse_folder(folder)
+    return Source(model, folder)
 
 
 def catalog_model(model: str) -> CatalogModel | None:
@@ -176,21 +179,18 @@ def _convert(source: Source, out: Path, precision: str) -> None:
     """Run the converter in a process of its own. Its stages are shown; its warnings are kept for the error message."""
     command = [sys.executable, "-m", _converter(source), str(source.path), str(out), precision]
     command += [str(source.num_layers)] if source.num_layers else []
-    error = ""
     part = f"the first {source.num_layers} layers of " if source.num_layers else ""
-    with stages(f"converting {part}{source.name} to {precision} (once)") as show, (out / "log").open("w+") as log:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+    with stages(f"converting {part}{source.name} to {precision} (once)") as show, (out / "log").open("w+", encoding="utf-8") as log:
+        with subprocess.Popen(command, stderr=log, encoding="utf-8", errors="replace", **pipes) as process:
             try:
-                for line in process.stdout or ():
-                    message = json.loads(line) if line.startswith("{") else {}
-                    error = message.get("error", error)
-                    if "stage" in message:
-                        show(message["stage"])
+                error = listen(process.stdout or (), show)
             except BaseException:
                 process.kill()
                 raise
         if process.returncode:
             log.seek(0)
             last = [text.strip() for text in log.read().splitlines() if text.strip()][-1:]
-            raise BadInputError(f"cannot convert {source.name}: {error or ''.join(last) or f'exit code {process.returncode}'}")
+            error = error or BadInputError("".join(last) or f"exit code {process.returncode}")
+            raise type(error)(f"cannot convert {source.name}: {error}")
     (out / "log").unlink()

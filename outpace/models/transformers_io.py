@@ -8,31 +8,51 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError
+from outpace.models.refusal import reason_of
 
 logger = logging.getLogger("outpace")
 
 
 def source_arguments(source: Path) -> tuple[str, dict[str, Any]]:
-    """(folder, extra arguments) for `from_pretrained` of a folder or a .gguf file; nothing is downloaded and no remote code runs."""
+    """(folder, extra arguments) for `from_pretrained` of a folder or a .gguf file; nothing is downloaded, and code in the folder never
+    runs: transformers neither takes it nor asks about it."""
+    local = {"local_files_only": True, "trust_remote_code": False}
     if source.suffix == ".gguf":
-        return str(source.parent), {"gguf_file": source.name, "local_files_only": True}
-    return str(source), {"local_files_only": True}
+        return str(source.parent), {"gguf_file": source.name, **local}
+    return str(source), local
 
 
 def load_model(source: Path, dtype: Any, **options: Any) -> Any:
-    """Load a transformers causal LM in evaluation mode. Raises BadInputError if transformers cannot read it."""
+    """Load a transformers causal LM in evaluation mode. Raises BadInputError if transformers cannot read it, or if some of the weights
+    are not there, which transformers would make up."""
     from transformers import AutoModelForCausalLM
 
     folder, arguments = source_arguments(source)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}  # what does not fit is refused below, by name
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise BadInputError(f"cannot load {source}: {first[:300]}") from error
+        raise BadInputError(f"cannot load {source}: {reason_of(error)}") from error
+    _refuse_made_up_weights(source, report)
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
         model.hf_quantizer = None  # otherwise the model cannot be saved
     return model.eval()
+
+
+def _refuse_made_up_weights(source: Path, report: dict[str, Any]) -> None:
+    """Raise BadInputError if transformers filled in random values for weights that the files lack or have in another shape."""
+    for name, stored, wanted in sorted(report["mismatched_keys"], key=str):
+        raise BadInputError(f"cannot load {source}: {name} is {list(stored)} in the files, and its config says {list(wanted)}")
+    missing, unknown = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    if missing:
+        others = f", and have others that the model does not: {_first(unknown)}" if unknown else ""
+        raise BadInputError(f"cannot load {source}: the files lack the weights {_first(missing)}{others}")
+
+
+def _first(names: list[str]) -> str:
+    """The first three names, and how many there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def first_layers(model: Any, num_layers: int) -> Any:
@@ -107,11 +127,17 @@ def load_for_hf(source: Path, precision: str, threads: int | None) -> Any:
 
 
 def load_tokenizer(source: Path) -> Any:
-    """The tokenizer that belongs to a source."""
+    """The fast tokenizer that belongs to a source. Raises BadInputError if there is none."""
     from transformers import AutoTokenizer
 
     folder, arguments = source_arguments(source)
-    return AutoTokenizer.from_pretrained(folder, **arguments)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
+    except Exception as error:
+        raise BadInputError(f"cannot load the tokenizer of {source}: {reason_of(error)}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise BadInputError(f"cannot load the tokenizer of {source}: it has no tokenizer.json and no form that could be made into one")
+    return tokenizer
 
 
 def precision_of(model: Any) -> str:

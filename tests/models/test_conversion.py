@@ -81,6 +81,7 @@ class Script:
         ("import sys; print('first', file=sys.stderr); print('the last line', file=sys.stderr); sys.exit(1)", "the last line"),
         ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
         ("print('noise'); raise SystemExit(7)", "exit code 7"),
+        ("import sys; print('[y/N]', repr(sys.stdin.read()), '{\"error\": \"nobody said yes\"}'); sys.exit(1)", "nobody said yes"),
     ],
 )
 def test_a_failed_conversion_says_why_and_leaves_nothing(tmp_path, cache, monkeypatch, code, message):

@@ -27,6 +27,7 @@ from outpace.targets.hf.low_rank import add_low_rank, mlps
 from outpace.targets.hf.slot_layer import Place, SlotLayer
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
+from outpace.targets.self_check import check_tokens, tree_error
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
@@ -55,7 +56,7 @@ class HFTarget(TargetModel):
         max_slots: int = 64,
         is_borrowed: bool = False,
     ):
-        _refuse(model)
+        refuse(model)
         use_masked_attention(model)
         model = (model if device is None else model.to(device)).eval()
         self._model: Callable[[], Any] = weakref.ref(model) if is_borrowed else lambda: model
@@ -235,18 +236,12 @@ class HFTarget(TargetModel):
         return torch.from_numpy(array).to(self.device)
 
     def _self_check(self) -> None:
-        """Compare a tree behind a cached prefix with a plain forward pass, because a model may accept a mask and positions and ignore
-        them. Raises BadInputError."""
-        tokens = [(7 * i + 1) % self.capabilities.vocab_size for i in range(8)]
-        slot = self.allocate(8)
-        self.forward([Segment(slot, tokens[:3], wants_output=False)])
-        self.accept(slot, tokens[:3], range(3))
-        got = self.forward([Segment(slot, [*tokens[3:4], *tokens[6:], *tokens[4:6]], [-1, 0, 1, 0, 3])]).logits[[0, 3, 4]]
-        self.free(slot)
+        """Raise BadInputError for a model whose logits in a tree are not those of a plain forward pass."""
+        tokens = check_tokens(self.capabilities.vocab_size)
         with self._no_grad():
-            expected = self.model(input_ids=self._tensor(np.array([tokens[:6]])), use_cache=False).logits[0, 3:].float().cpu().numpy()
-        error = float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
-        if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):  # ignored masks are off by about 1
+            expected = self.model(input_ids=self._tensor(np.array([tokens])), use_cache=False).logits[0].float().cpu().numpy()
+        error = tree_error(self, expected)
+        if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):
             raise BadInputError(f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model")
 
 
@@ -264,7 +259,7 @@ def _groups(batch: TreeBatch) -> list[list[int]]:
     return [sorted(group, key=lambda i: batch[i].slot.index) for group in groups]
 
 
-def _refuse(model: Any) -> None:
+def refuse(model: Any) -> None:
     """Raise BadInputError for a model whose config or signature rules out rollback or trees."""
     config, inputs = model.config.get_text_config(), inspect.signature(model.forward).parameters
     layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()

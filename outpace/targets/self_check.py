@@ -1,0 +1,34 @@
+"""A few tokens in two chunks, the second a tree, against a plain forward pass: a model may take a mask and positions and ignore them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from outpace.arrays import Array
+from outpace.targets.base import TargetModel
+from outpace.tree.segment import Segment
+
+NUM_CACHED, NUM_TOKENS, NUM_ASIDE = 3, 6, 2  # tokens of the first chunk, of the text, and of a side branch of the tree
+
+
+def check_tokens(vocab_size: int) -> list[int]:
+    """The tokens of the text, whose logits [NUM_TOKENS, V] `tree_error` wants from a plain forward pass."""
+    return _tokens(vocab_size)[:NUM_TOKENS]
+
+
+def tree_error(target: TargetModel, expected: Array) -> float:
+    """How far the target's logits are from the `expected` ones of a plain pass, as a share of their spread; about 1 if they are wrong."""
+    tokens = _tokens(target.capabilities.vocab_size)
+    slot = target.allocate(len(tokens))
+    target.forward([Segment(slot, tokens[:NUM_CACHED], wants_output=False)])
+    target.accept(slot, tokens[:NUM_CACHED], range(NUM_CACHED))
+    root, *main = tokens[NUM_CACHED:NUM_TOKENS]
+    tree = Segment(slot, [root, *tokens[NUM_TOKENS:], *main], [-1, 0, 1, 0, 3])  # the side branch stands before the main one
+    got = target.forward([tree]).logits[[0, 3, 4]]
+    target.free(slot)
+    right = expected[NUM_CACHED:NUM_TOKENS]
+    return float(np.linalg.norm(got - right) / np.linalg.norm(right - right.mean()))
+
+
+def _tokens(vocab_size: int) -> list[int]:
+    return [(7 * i + 1) % vocab_size for i in range(NUM_TOKENS + NUM_ASIDE)]
