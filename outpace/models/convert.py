@@ -178,12 +178,16 @@ def check(path: Path, expected: Array, tolerance: float) -> None:
         raise BadInputError(f"the converted model is wrong (its logits are {error:.0%} off); use --target hf")
 
 
-@torch.no_grad()
 def convert(source: Path, out: Path, precision: str, num_layers: int | None = None, tell: Tell = print) -> None:
     """Write model (only its first `num_layers` layers, if given), tokenizer and config.json to the existing folder `out`.
 
     Raises BadInputError for a model that cannot be converted, and for one that after it does not give what transformers gives.
     """
+    with torch.no_grad():
+        _convert(source, out, precision, num_layers, tell)
+
+
+def _convert(source: Path, out: Path, precision: str, num_layers: int | None, tell: Tell) -> None:
     refuse_quantized(source)
     load_tokenizer(source).save_pretrained(out)
     AttentionInterface.register("traced", traced_attention)
