@@ -31,7 +31,23 @@ def tables(document: dict[str, Any]) -> list[Table]:
             f"{row['num_identical']}/{row['num_prompts']}",
             end_section=index + 1 == len(document["results"]) or document["results"][index + 1]["category"] == "all",
         )
-    return [cost, results]
+    return [cost, results, *([_peer_table(document)] if document.get("peers") else [])]
+
+
+def _peer_table(document: dict[str, Any]) -> Table:
+    """One row per way of a peer and category, in the same turns as our rows."""
+    table = Table(
+        title="peers, in the same turns", caption="of outpace: tokens/s / those of our plain decoding; speedup, identical: own plain"
+    )
+    for heading in ("peer", "category", "prompts", "tokens", "tokens/s", "speedup", "of outpace", "identical"):
+        table.add_column(heading, justify="left" if heading in ("peer", "category") else "right")
+    rows = document["peers"]
+    for index, row in enumerate(rows):
+        figures = [str(row["num_tokens"]), f"{row['tokens_per_second']:.1f}", f"{row['speedup']:.2f}", f"{row['relative_speed']:.2f}"]
+        failed = "failed" if row["error"] else f"{row['num_identical']}/{row['num_prompts']}"
+        is_last = index + 1 == len(rows) or rows[index + 1]["category"] == "all"
+        table.add_row(row["peer"], row["category"], str(row["num_prompts"]), *figures, failed, end_section=is_last)
+    return table
 
 
 def load_table(document: dict[str, Any]) -> Table:

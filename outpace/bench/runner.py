@@ -1,4 +1,4 @@
-"""Compare drafters: interleaved prompt by prompt, with every answer compared to plain decoding."""
+"""Compare drafters: interleaved prompt by prompt, with every answer compared to plain decoding; and peers in the same turns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import outpace
+from outpace.bench.peers.side import PeerSide
+from outpace.bench.summary import Cell, answers, groups, looping_prompts, summarise, summarise_peer
 from outpace.bench.workloads import Workload
+from outpace.config import SpeculativeConfig
 from outpace.controller.cost import measure_verify_cost
-from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, median, tokens_per_step
+from outpace.controller.strategy import Strategy
+from outpace.drafters.spec import parse_specs
+from outpace.engine.metrics import median
 from outpace.llm import LLM, SpeculativeLike
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
@@ -25,36 +30,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Result:
-    """One drafter on one category ("all" is the total). `speedup` is relative to plain decoding in the same run.
-
-    `num_failed` counts the prompts on which the drafter failed, so that the engine continued without it; `error` is the first message.
-    """
-
-    drafter: str
-    category: str
-    num_prompts: int
-    num_tokens: int
-    decode_seconds: float
-    tokens_per_second: float
-    tokens_per_step: float
-    mean_acceptance_length: float
-    acceptance_rate: float
-    speedup: float
-    num_identical: int
-    num_failed: int = 0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One drafter on one prompt. `decode_seconds` is the median of the repeats; prompts that run at once share the time by their tokens.
-    `error`: the first failure of the drafter in any repeat."""
+class _Timed:
+    """An output, its seconds of decoding and its seconds in all."""
 
     output: RequestOutput
     decode_seconds: float
-    is_identical: bool
-    error: str | None = None
+    total_seconds: float
 
 
 def run(
@@ -64,106 +45,129 @@ def run(
     params: SamplingParams,
     repeats: int = 1,
     concurrency: int = 1,
+    peers: Sequence[PeerSide] = (),
 ) -> dict[str, Any]:
-    """Run every drafter (label -> settings) and plain decoding on every prompt, `concurrency` prompts at once.
+    """Run every drafter (label -> settings), plain decoding and every started peer on every prompt, `concurrency` prompts at once.
 
-    Returns one JSON-ready document. Seconds cover decoding only; if several prompts run at once, their prompts are in the prefix cache
-    beforehand. Raises BadInputError for an unknown drafter.
+    Returns one JSON-ready document. Seconds of decoding exclude prefill; if several prompts run at once, their prompts are in the prefix
+    cache beforehand. Raises BadInputError for an unknown drafter.
     """
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
         llm.strategy(setting)  # reports an unknown name before any work
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
-    cells: dict[str, list[_Cell]] = {name: [] for name in settings}
-    groups = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]
-    for index, group in enumerate(track(groups, len(groups), "prompts" if concurrency == 1 else f"groups of {concurrency} prompts")):
-        for name, found in _run_group(llm, group, settings, params, repeats, index).items():
+    cells: dict[str, list[Cell]] = {name: [] for name in settings}
+    batches = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]
+    for index, group in enumerate(track(batches, len(batches), "prompts" if concurrency == 1 else f"groups of {concurrency} prompts")):
+        for name, found in _run_group(llm, group, settings, params, repeats, index, peers).items():
             cells[name] += found
+    theirs = {side.name: _peer_cells(llm, side, peers) for side in peers}
+    categories = groups(workloads, looping_prompts({**cells, **theirs}))
     return {
         "model": llm.name,
         "machine": machine(),
         "settings": {**_settings(llm, params, len(workloads), repeats), "concurrency": concurrency},
         "verify_cost": [asdict(entry) for entry in cost],
-        "results": [asdict(result) for name in settings for result in _summarise(name, workloads, cells)],
-        "peers": [],
+        "results": [asdict(row) for name in settings for row in summarise(name, categories, cells[name], cells[BASELINE])],
+        "peers": [asdict(row) for side in peers for row in _peer_rows(side, categories, theirs, cells[BASELINE])],
+        "about_peers": {side.name: side.about for side in peers},
+        "answers": [row for name, column in {**cells, **theirs}.items() for row in answers(workloads, name, column)],
     }
 
 
 def _run_group(
-    llm: LLM, group: Sequence[Workload], settings: Mapping[str, SpeculativeLike], params: SamplingParams, repeats: int, index: int
-) -> dict[str, list[_Cell]]:
-    """Run every drafter on a group of prompts at once, in an order that rotates with group and repeat."""
+    llm: LLM,
+    group: Sequence[Workload],
+    settings: Mapping[str, SpeculativeLike],
+    params: SamplingParams,
+    repeats: int,
+    index: int,
+    peers: Sequence[PeerSide] = (),
+) -> dict[str, list[Cell]]:
+    """Run every side on a group of prompts at once, in an order that rotates with group and repeat. Peers keep their own answers."""
     messages = [workload.messages for workload in group]
     if len(group) > 1:
         llm.chat(messages, replace(params, max_tokens=1, min_tokens=0), speculative_config=BASELINE)
-    runs: dict[str, list[list[tuple[RequestOutput, float]]]] = {name: [] for name in settings}
+    runs: dict[str, list[list[_Timed]]] = {name: [] for name in settings}
+    sides = {side.name: side for side in peers}
     for repeat in range(repeats):
-        for name in rotated(list(settings), index + repeat):
+        for name in rotated([*settings, *sides], index + repeat):
+            if name in sides:
+                sides[name].answer(llm.tokenizer.encode_chat(group[0].messages), params.max_tokens, repeat)
+                continue
             started = time.perf_counter()
-            outputs = llm.chat(messages, params, speculative_config=settings[name])
+            outputs = llm.chat(messages, params, speculative_config=settings[name], prediction=_prediction(settings[name], group))
             runs[name].append(_timed(outputs, time.perf_counter() - started))
-    plain = [output.token_ids for output, _ in runs[BASELINE][0]]
+    plain = [timed.output.token_ids for timed in runs[BASELINE][0]]
     return {name: [_cell([turn[i] for turn in turns], plain[i]) for i in range(len(group))] for name, turns in runs.items()}
 
 
-def _timed(outputs: Sequence[RequestOutput], wall_seconds: float) -> list[tuple[RequestOutput, float]]:
-    """Each output with its seconds: those of decoding if it ran alone, else its share of the total time by tokens."""
+def _prediction(setting: SpeculativeLike, group: Sequence[Workload]) -> str | None:
+    """The expected answer, for settings whose drafters include `prediction` and a prompt that runs alone and has one."""
+    if len(group) > 1 or group[0].prediction is None or isinstance(setting, Strategy):
+        return None
+    names = {spec.name for spec in parse_specs(SpeculativeConfig.of(setting).method)}
+    return group[0].prediction if "prediction" in names else None
+
+
+def _timed(outputs: Sequence[RequestOutput], wall_seconds: float) -> list[_Timed]:
+    """Each output with its own seconds if it ran alone, else with its share of the total time by tokens."""
     if len(outputs) == 1:
-        return [(outputs[0], outputs[0].stats.decode_seconds)]
+        return [_Timed(outputs[0], outputs[0].stats.decode_seconds, wall_seconds)]
     total = sum(len(output.token_ids) for output in outputs)
-    return [(output, wall_seconds * len(output.token_ids) / total) for output in outputs]
+    shares = [wall_seconds * len(output.token_ids) / total for output in outputs]
+    return [_Timed(output, share, share) for output, share in zip(outputs, shares, strict=True)]
 
 
-def _cell(turns: Sequence[tuple[RequestOutput, float]], plain: Sequence[int]) -> _Cell:
-    errors = [output.stats.drafter_error for output, _ in turns if output.stats.drafter_error is not None]
-    is_identical = all(output.token_ids == plain for output, _ in turns)
-    return _Cell(turns[0][0], median([seconds for _, seconds in turns]), is_identical, errors[0] if errors else None)
+def _cell(turns: Sequence[_Timed], plain: Sequence[int]) -> Cell:
+    outputs = [turn.output for turn in turns]
+    errors = [output.stats.drafter_error for output in outputs if output.stats.drafter_error is not None]
+    return Cell(
+        token_ids=outputs[0].token_ids,
+        text=outputs[0].text,
+        num_decoded=len(outputs[0].token_ids),
+        decode_seconds=median([turn.decode_seconds for turn in turns]),
+        total_seconds=median([turn.total_seconds for turn in turns]),
+        is_identical=all(output.token_ids == plain for output in outputs),
+        stats=outputs[0].stats,
+        error=errors[0] if errors else None,
+    )
+
+
+def _peer_cells(llm: LLM, side: PeerSide, peers: Sequence[PeerSide]) -> list[Cell]:
+    """The answers of a peer, compared with those of its own plain decoding by text (a peer need not tell its tokens)."""
+    plain = next(other for other in peers if other.spec.peer == side.spec.peer and other.spec.way == "plain")
+    texts = [_text(llm, turns[0]) for turns in plain.answers]
+    cells = []
+    for index, turns in enumerate(side.answers):
+        found = [_text(llm, turn) for turn in turns]
+        cells.append(
+            Cell(
+                token_ids=turns[0].get("token_ids") or llm.tokenizer.encode(found[0], False),
+                text=found[0],
+                num_decoded=turns[0]["num_decoded"],
+                decode_seconds=median([turn["decode_seconds"] for turn in turns]),
+                total_seconds=median([turn["total_seconds"] for turn in turns]),
+                is_identical=index < len(texts) and all(text == texts[index] for text in found),
+            )
+        )
+    return cells
+
+
+def _text(llm: LLM, answer: Mapping[str, Any]) -> str:
+    return str(answer["text"]) if "text" in answer else llm.tokenizer.decode(answer["token_ids"])
+
+
+def _peer_rows(side: PeerSide, categories: Mapping[str, Sequence[int]], theirs: Mapping[str, list[Cell]], plain: Sequence[Cell]) -> Any:
+    own_plain = theirs.get(f"{side.spec.peer}:plain", [])
+    return summarise_peer(side.name, categories, theirs[side.name], own_plain, plain, side.error)
 
 
 def rotated(entries: Sequence[T], turn: int) -> list[T]:
     """The entries, starting with another one in each turn, so that drift of the machine affects all of them equally."""
     start = turn % len(entries)
     return [*entries[start:], *entries[:start]]
-
-
-def _summarise(name: str, workloads: Sequence[Workload], cells: dict[str, list[_Cell]]) -> list[Result]:
-    results = []
-    for category in ["all", *dict.fromkeys(workload.category for workload in workloads)]:
-        chosen = [i for i, workload in enumerate(workloads) if category in ("all", workload.category)]
-        mine = [cells[name][i] for i in chosen]
-        stats = [cell.output.stats for cell in mine]
-        errors = [cell.error for cell in mine if cell.error is not None]
-        num_tokens = sum(len(cell.output.token_ids) for cell in mine)
-        seconds = sum(cell.decode_seconds for cell in mine)
-        plain_tokens = sum(len(cells[BASELINE][i].output.token_ids) for i in chosen)
-        plain_seconds = sum(cells[BASELINE][i].decode_seconds for i in chosen)
-        results.append(
-            Result(
-                drafter=name,
-                category=category,
-                num_prompts=len(mine),
-                num_tokens=num_tokens,
-                decode_seconds=round(seconds, 4),
-                tokens_per_second=round(_rate(num_tokens, seconds), 2),
-                tokens_per_step=round(tokens_per_step(num_tokens, sum(s.num_steps for s in stats)), 3),
-                mean_acceptance_length=round(
-                    mean_acceptance_length(sum(s.num_accepted_tokens for s in stats), sum(s.num_drafts for s in stats)), 3
-                ),
-                acceptance_rate=round(
-                    acceptance_rate(sum(s.num_accepted_tokens for s in stats), sum(s.num_draft_tokens for s in stats)), 4
-                ),
-                speedup=round(_rate(_rate(num_tokens, seconds), _rate(plain_tokens, plain_seconds)), 3),
-                num_identical=sum(cell.is_identical for cell in mine),
-                num_failed=len(errors),
-                error=errors[0] if errors else None,
-            )
-        )
-    return results
-
-
-def _rate(amount: float, seconds: float) -> float:
-    return amount / seconds if seconds else 0.0
 
 
 def _settings(llm: LLM, params: SamplingParams, num_prompts: int, repeats: int) -> dict[str, Any]:

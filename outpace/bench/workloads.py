@@ -1,4 +1,4 @@
-"""Prompt files: JSON lines with `prompt`, `messages` or the `turns` of Spec-Bench."""
+"""Prompt files: JSON lines with `prompt`, `messages` or the `turns` of Spec-Bench, and optionally a `prediction`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ CHAT_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extrac
 
 @dataclass(frozen=True)
 class Workload:
-    """One prompt of a file, as a conversation. `part` is the category as named in the file."""
+    """One prompt of a file, as a conversation. `part` is the category as named in the file.
+
+    `prediction`: the text that the answer is expected to resemble; only the drafter `prediction` reads it.
+    """
 
     id: str
     category: str
     part: str
     messages: list[dict[str, str]]
+    prediction: str | None = None
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
@@ -58,7 +62,10 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 def _workload(row: dict[str, Any], where: str, number: int) -> Workload:
     part = str(row.get("category", "prompts"))
     category = "chat" if part in CHAT_CATEGORIES else part
-    return Workload(str(row.get("id", row.get("question_id", number))), category, part, messages_of(row, where))
+    prediction = row.get("prediction")
+    if prediction is not None and not isinstance(prediction, str):
+        raise BadInputError(f"{where}: 'prediction' is not a text")
+    return Workload(str(row.get("id", row.get("question_id", number))), category, part, messages_of(row, where), prediction)
 
 
 def messages_of(row: dict[str, Any], where: str) -> list[dict[str, str]]:

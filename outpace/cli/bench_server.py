@@ -27,9 +27,19 @@ def levels_of(text: str) -> list[int]:
     return list(dict.fromkeys(levels))
 
 
+def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool) -> None:
+    """Raise BadInputError for the first of these options that was given."""
+    if peers:
+        raise BadInputError("--peers cannot be used with --server")
+    if num_draft_tokens:
+        raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
+    if concurrency:
+        raise BadInputError("--concurrency cannot be used with --server; use --clients instead")
+
+
 def bench_server(
     server: str,
-    prompts: Path,
+    prompts: str,
     limit: int | None,
     drafters: str | None,
     config: Path | None,
@@ -44,8 +54,8 @@ def bench_server(
     with needing("bench", "bench --server"):
         from outpace.bench import report
         from outpace.bench import server_load as load
-        from outpace.bench.workloads import read_prompts
-    workloads = read_prompts(prompts, limit)
+        from outpace.bench.builtin import load_prompts
+    workloads = load_prompts(prompts, limit)
     check_writable(json_out)
     settings = drafter_settings(drafters or "none,auto", config)
     with ExitStack() as stack:

@@ -27,19 +27,27 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Random seed; a seed gives
 Target = Annotated[str, typer.Option(help="Backend that runs the model: auto, openvino or hf.")]
 Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, int4, bf16 or f32.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
+Prompts = Annotated[str, typer.Option(help="Prompts: builtin, builtin:code, or a file of JSON lines with prompt, messages or turns.")]
 Config = Annotated[Path | None, typer.Option(help="JSON file with speculative settings, as written by `outpace tune`.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of prompts to use, spread evenly over the categories.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def load(
-    model: str, drafter: str | None, target: str, precision: str, threads: int | None, config: Path | None, count: int | None = None
+    model: str,
+    drafter: str | None,
+    target: str,
+    precision: str,
+    threads: int | None,
+    config: Path | None,
+    count: int | None = None,
+    engine: dict[str, Any] | None = None,
 ) -> LLM:
     """Build the LLM from a command's options; `--drafter` takes precedence over `--config`."""
     from outpace.llm import LLM
 
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
-    return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count)
+    return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count, engine=engine)
 
 
 def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:

@@ -25,14 +25,6 @@ from outpace.verifiers import VERIFIERS, create_verifier
 SEED = 20_26
 TEMPERATURES = (0.0, 0.8)
 CHEAT = "cheating verifier"
-BUILT_IN = (
-    "Summarize: The train to Brighton leaves at 9:15. The train to Brighton stops at Gatwick. The train to Brighton arrives at 10:20.",
-    "Translate to French: Good morning, my friend. Good morning, my dear friend.",
-    "A shop sells pens at 3 dollars each. Anna buys 4 pens and Ben buys 6 pens. How much do they pay together?",
-    "Repeat this sentence three times: The quick brown fox jumps over the lazy dog.",
-    "Write a short poem about the sea.",
-    "List ten animals, one on each line, with a number before each.",
-)
 
 
 @dataclass(frozen=True)
@@ -42,11 +34,6 @@ class Check:
     name: str
     passed: bool
     detail: str
-
-
-def built_in_workloads() -> list[Workload]:
-    """Prompts for users who give none."""
-    return [Workload(str(i), "built-in", "built-in", [{"role": "user", "content": text}]) for i, text in enumerate(BUILT_IN)]
 
 
 def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int = 64) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 from bench_tools import user
 from rich.console import Console
 
-from outpace.bench import report, runner
+from outpace.bench import report, runner, summary
+from outpace.bench.summary import Cell, Result
 from outpace.bench.workloads import Workload
 from outpace.errors import BadInputError
 from outpace.llm import RequestOutput
@@ -22,8 +23,13 @@ def answer(token_ids: list[int], steps: int, drafted: int, accepted: int, second
     return RequestOutput("", token_ids, [], [], "length", [], "x", 0, stats)
 
 
-def cell(output: RequestOutput, seconds: float, is_identical: bool = True) -> runner._Cell:
-    return runner._Cell(output, seconds, is_identical)
+def cell(output: RequestOutput, seconds: float, is_identical: bool = True) -> Cell:
+    tokens = output.token_ids
+    return Cell(tokens, "", len(tokens), seconds, seconds + 1, is_identical, output.stats)
+
+
+def summarise(name: str, workloads: list[Workload], cells: dict[str, list[Cell]]) -> list[Result]:
+    return summary.summarise(name, summary.groups(workloads, set()), cells[name], cells["none"])
 
 
 WORKLOADS = [Workload("1", "chat", "math", user("a")), Workload("2", "qa", "qa", user("b")), Workload("3", "chat", "stem", user("c"))]
@@ -42,18 +48,18 @@ CELLS = {
 
 
 def test_totals_are_sums_and_not_means_of_ratios():
-    total, chat, qa = runner._summarise("fast", WORKLOADS, CELLS)
-    assert total == runner.Result("fast", "all", 3, 60, 3.0, 20.0, 3.0, 3.0, round(40 / 120, 4), 2.667, 2)
-    assert chat == runner.Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, 2.667, round(25 / 80, 4), 2.0, 1)
-    assert qa == runner.Result("fast", "qa", 1, 20, 1.0, 20.0, 4.0, 4.0, 0.375, 4.0, 1)
-    for row in runner._summarise("none", WORKLOADS, CELLS):
+    total, chat, qa = summarise("fast", WORKLOADS, CELLS)
+    assert total == Result("fast", "all", 3, 60, 3.0, 20.0, 3.0, 3.0, round(40 / 120, 4), 2.667, 2, total_seconds=6.0)
+    assert chat == Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, 2.667, round(25 / 80, 4), 2.0, 1, total_seconds=4.0)
+    assert qa == Result("fast", "qa", 1, 20, 1.0, 20.0, 4.0, 4.0, 0.375, 4.0, 1, total_seconds=2.0)
+    for row in summarise("none", WORKLOADS, CELLS):
         assert (row.speedup, row.tokens_per_step, row.acceptance_rate) == (1.0, 1.0, 0.0)
         assert row.num_identical == row.num_prompts
 
 
 def test_speedup_compares_tokens_a_second_even_when_lengths_differ():
     cells = {"none": [cell(answer([1] * 10, 10, 0, 0, 9), 1.0)], "odd": [cell(answer([1] * 40, 10, 0, 0, 9), 2.0, False)]}
-    assert runner._summarise("odd", WORKLOADS[:1], cells)[0].speedup == 2.0
+    assert summarise("odd", WORKLOADS[:1], cells)[0].speedup == 2.0
 
 
 class Spy:
@@ -62,7 +68,7 @@ class Spy:
     def __init__(self, answers):
         self.answers, self.order = answers, []
 
-    def chat(self, messages, params, speculative_config):
+    def chat(self, messages, params, speculative_config, prediction=None):
         self.order.append(speculative_config)
         tokens, seconds = self.answers(speculative_config, len(self.order))
         return [answer(tokens, len(tokens), 0, 0, seconds) for _ in messages[: 1 if isinstance(messages[0], dict) else None]]
@@ -88,7 +94,7 @@ def test_seconds_are_the_median_of_the_repeats_and_every_repeat_must_be_identica
     assert (cells["none"].decode_seconds, cells["none"].is_identical) == (2.0, True)
     assert cells["a"].decode_seconds == pytest.approx(3.0)
     assert not cells["a"].is_identical  # the last one was [1, 3]
-    assert cells["a"].output.token_ids == [1, 2]
+    assert cells["a"].token_ids == [1, 2]
 
 
 def test_prompts_that_run_at_once_share_the_time_by_their_tokens(monkeypatch):
@@ -99,7 +105,7 @@ def test_prompts_that_run_at_once_share_the_time_by_their_tokens(monkeypatch):
     assert [[cell.decode_seconds for cell in found] for found in cells.values()] == [[0.5, 0.5], [0.5, 0.5]]
 
 
-DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers"]
+DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers", "about_peers", "answers"]
 RESULT_KEYS = [
     "drafter",
     "category",
@@ -114,6 +120,7 @@ RESULT_KEYS = [
     "num_identical",
     "num_failed",
     "error",
+    "total_seconds",
 ]
 
 
@@ -133,6 +140,9 @@ def test_the_document_has_the_layout_of_the_contract(toy_llm):
         assert row["num_identical"] == row["num_prompts"] == {"all": 3, "chat": 2, "qa": 1}[row["category"]]
         assert row["num_tokens"] > 0
         assert row["decode_seconds"] > 0
+    names = ("none", "blind", "my settings")
+    assert [(row["side"], row["prompt"]) for row in document["answers"]] == [(name, w.id) for name in names for w in WORKLOADS]
+    assert all(("text" in row) == (row["side"] == "none") for row in document["answers"])
     assert toy_llm.engine.scheduler.running == []
 
 
@@ -143,7 +153,7 @@ def test_a_wrong_drafter_is_told_before_any_work(toy_llm):
 
 
 def test_tables(toy_llm):
-    rows = [r for name in CELLS for r in runner._summarise(name, WORKLOADS, CELLS)]
+    rows = [r for name in CELLS for r in summarise(name, WORKLOADS, CELLS)]
     document = {
         "model": "toy",
         "settings": {"precision": "f32", "num_prompts": 3, "temperature": 0.5},

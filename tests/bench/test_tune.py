@@ -94,7 +94,7 @@ def test_tables_and_verdict_for_people(prompts, toy_llm):
         (["--prompts", "p.jsonl", "--config", "missing.json"], "cannot read missing.json"),
         (["--prompts", "p.jsonl", "--time-limit", "0"], "time-limit"),
         (["--prompts", "p.jsonl", "--limit", "0"], "limit"),
-        ([], "--prompts"),
+        (["--prompts", "builtin:nonsense"], "known: builtin, builtin:code"),
     ],
 )
 def test_bad_input_is_told_before_the_model_loads(prompts, monkeypatch, arguments, message):

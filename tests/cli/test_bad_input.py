@@ -98,7 +98,10 @@ WRONG_VALUES = [
     ["generate", "hi", "--nonsense"],
     ["bench", "--prompts", "good.jsonl", "--limit", "0"],
     ["bench", "--prompts", "good.jsonl", "--repeats", "0"],
-    ["bench"],
+    ["bench", "--prompts", "builtin:nonsense"],
+    ["bench", "--peers", "nonsense"],
+    ["bench", "--peers", "llama.cpp", "--temperature", "1"],
+    ["bench", "--peers", "llama.cpp", "--server"],
     ["verify", "--max-tokens", "0"],
     ["nonsense"],
 ]

@@ -54,7 +54,9 @@ def test_a_config_is_one_more_drafter_of_bench_and_verify(files, toy_llm, monkey
     monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
     result = call("bench", "--prompts", "good.jsonl", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--json", "-")
     assert [row["drafter"] for row in json.loads(result.stdout)["results"] if row["category"] == "all"] == ["none", "good.json"]
-    result = call("verify", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--limit", "1", "--json")
+    result = call(
+        "verify", "--prompts", "good.jsonl", "--drafters", "none", "--config", "good.json", "--max-tokens", "6", "--limit", "1", "--json"
+    )
     assert {"good.json, temperature 0", "good.json, temperature 0.8"} <= checks_of(json.loads(result.stdout)).keys()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outpace.cli.bench_server import bench_server, levels_of
+from outpace.cli.bench_server import bench_server, levels_of, refuse_with_server
 from outpace.cli.options import (
     Config,
     Limit,
@@ -15,6 +17,7 @@ from outpace.cli.options import (
     Model,
     NumDraftTokens,
     Precision,
+    Prompts,
     Seed,
     Target,
     Temperature,
@@ -27,9 +30,12 @@ from outpace.cli.options import (
 from outpace.errors import BadInputError, OutpaceError
 from outpace.files import check_writable
 
+if TYPE_CHECKING:
+    from outpace.bench.peers.side import PeerSide
+
 
 def bench(
-    prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns.")],
+    prompts: Prompts = "builtin",
     model: Model = "default",
     drafters: Annotated[str | None, typer.Option(help="Drafters to measure, comma-separated. Default: all.")] = None,
     max_tokens: MaxTokens = 128,
@@ -37,6 +43,10 @@ def bench(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Other engines to run in the same turns, such as llama.cpp, or PEER:WAY (docs/measuring/peers.md)."),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Number of prompts that run at once.")] = 1,
     server: Annotated[str | None, typer.Option(metavar="[URL]", help="Measure a server under load; without a URL, start one here.")] = None,
     clients: Annotated[str | None, typer.Option(help="With --server: numbers of concurrent clients. Default: 1,4,16,64.")] = None,
@@ -57,26 +67,50 @@ def bench(
     if server is None and (clients, seconds) != (None, None):
         raise BadInputError("--clients and --seconds need --server")
     if server is not None:
-        if num_draft_tokens is not None:
-            raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
-        if concurrency != 1:
-            raise BadInputError("--concurrency cannot be used with --server; use --clients instead")
+        refuse_with_server(peers=peers is not None, num_draft_tokens=num_draft_tokens is not None, concurrency=concurrency != 1)
         sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed or 0}
         llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
         levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
         bench_server(server, prompts, limit, drafters, config, sampling, llm_options, levels, duration, repeats, json_out)
         return
     from outpace.bench import report, runner
-    from outpace.bench.workloads import read_prompts
+    from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
 
-    workloads = read_prompts(prompts, limit)
+    sides = _sides(peers, temperature, concurrency)
+    workloads = load_prompts(prompts, limit)
     check_writable(json_out)
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    llm = load(model, "none", target, precision, threads, None)
+    engine = {"enable_prefix_caching": not sides}  # peers run every prompt anew
+    llm = load(model, "none", target, precision, threads, None, None, engine)
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
-    document = runner.run(llm, workloads, settings, params, repeats, concurrency)
+    with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
+        document = runner.run(llm, workloads, settings, params, repeats, concurrency, sides)
+    document["settings"] |= {"prompts": prompts, "limit": limit}
     show_document(document, report.tables(document), json_out)
     for row in document["results"]:
-        if row["category"] == "all" and row["num_failed"]:
+        if row["num_failed"]:
             raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")
+
+
+def _sides(peers: str | None, temperature: float, concurrency: int) -> list[PeerSide]:
+    """The peers of --peers, not started yet. Raises BadInputError for settings that they do not share."""
+    from outpace.bench.peers.side import PeerSide, parse_peers
+
+    if peers is None:
+        return []
+    if temperature > 0 or concurrency != 1:
+        raise BadInputError("--peers compares greedy answers, one prompt at a time: leave --temperature and --concurrency as they are")
+    return [PeerSide(spec) for spec in parse_peers(peers)]
+
+
+@contextmanager
+def _started(sides: Sequence[PeerSide], model: str, precision: str, threads: int | None, prompt: list[int]) -> Iterator[None]:
+    """Start the peers, and end their processes in any case. Those that cannot start are noted."""
+    from outpace.bench.peers.side import close_all, start_all
+
+    try:
+        start_all(sides, model, precision, threads, prompt)
+        yield
+    finally:
+        close_all(sides)

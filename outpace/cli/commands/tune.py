@@ -13,6 +13,7 @@ from outpace.cli.options import (
     MaxTokens,
     Model,
     Precision,
+    Prompts,
     Seed,
     Target,
     Temperature,
@@ -23,7 +24,7 @@ from outpace.files import check_writable, read_json
 
 
 def tune(
-    prompts: Annotated[Path, typer.Option(help="JSON lines with prompt, messages or turns; use prompts like those in production.")],
+    prompts: Prompts = "builtin",
     model: Model = "default",
     out: Annotated[Path | None, typer.Option(help="Write the best settings here, for --config.")] = None,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Time limit in seconds, excluding the loading of the model.")] = 300.0,
@@ -40,14 +41,16 @@ def tune(
 ) -> None:
     """Find the fastest drafter for your prompts on this machine, with a confidence interval. Exit code 1 if a named drafter fails.
 
+    Give prompts like those of your production: what repeats in a text decides which drafter is fastest.
+
     Example: `outpace tune --prompts questions.jsonl --time-limit 120 --out tuned.json`, then `outpace chat --config tuned.json`
     """
-    from outpace.bench.workloads import read_prompts
+    from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
     from outpace.tune import session
     from outpace.tune.candidates import default_methods, named_methods
 
-    workloads = read_prompts(prompts, limit)
+    workloads = load_prompts(prompts, limit)
     check_writable(out)
     named = named_methods(drafters, None if config is None else read_json(config))
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)

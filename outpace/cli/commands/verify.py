@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from outpace.cli.options import (
     MaxTokens,
     Model,
     Precision,
+    Prompts,
     Target,
     Threads,
     drafter_settings,
@@ -25,8 +25,8 @@ from outpace.cli.options import (
 def verify(
     model: Model = "default",
     drafters: Annotated[str | None, typer.Option(help="Drafters to verify, comma-separated. Default: all.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="JSON lines with prompts. Default: a few built-in prompts.")] = None,
-    limit: Limit = None,
+    prompts: Prompts = "builtin",
+    limit: Limit = 6,
     max_tokens: MaxTokens = 64,
     as_json: AsJson = False,
     target: Target = "auto",
@@ -40,11 +40,10 @@ def verify(
     """
     from rich.console import Console
 
-    from outpace.bench.workloads import read_prompts, spread
+    from outpace.bench.builtin import load_prompts
     from outpace.testing import proof
 
-    workloads = read_prompts(prompts, limit) if prompts else proof.built_in_workloads()
-    workloads = workloads if prompts or limit is None else spread(workloads, limit)
+    workloads = load_prompts(prompts, limit)
     llm = load(model, "none", target, precision, threads, None)
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
     document = proof.verify(llm, workloads, settings, max_tokens)
