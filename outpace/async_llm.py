@@ -59,9 +59,9 @@ class RequestHandle:
             message = await self.inbox.get()
             if isinstance(message, Exception):
                 raise message
-            assert message is not None
-            num_done += message.piece.output is not None
-            yield message
+            if message is not None:
+                num_done += message.piece.output is not None
+                yield message
 
     def deliver(self, message: Message) -> None:
         """In the event loop: the next thing that happened to the request."""
@@ -178,11 +178,12 @@ class AsyncLLM:
         cache_salt: str = "",
         request_id: str | None = None,
         on_message: OnMessage | None = None,
+        waits: bool = True,
     ) -> RequestHandle:
         """Hand over the prompts of one request; returns when the engine has accepted them. Raises the error if they are rejected.
 
         The events of the handle number the answers to all prompts, prompt by prompt. `on_message` is called in the event loop for each
-        of them as it arrives, read or not.
+        of them as it arrives, read or not. Without `waits` it returns at once, and a rejection ends the events.
         """
         request_id = uuid.uuid4().hex if request_id is None else request_id
         if not isinstance(request_id, str) or request_id in self.handles:
@@ -194,7 +195,7 @@ class AsyncLLM:
                 self.check_health()
                 self._start()
                 self._commands.put(partial(self._accept, handle, jobs, cache_salt))
-            answer = await handle.inbox.get()
+            answer = await handle.inbox.get() if waits else None
             if isinstance(answer, Exception):
                 raise answer
         except BaseException:

@@ -8,6 +8,7 @@ class OutpaceError(Exception):
 
 
 class BadInputError(OutpaceError, ValueError):
-    """The caller asked for something impossible or misspelt (exit code 2)."""
+    """The caller asked for something impossible or misspelt (exit code 2). `field` is the setting that is wrong, where that is known."""
 
     exit_code = 2
+    field: str | None = None

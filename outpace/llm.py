@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from outpace.config import EngineConfig, SpeculativeConfig
-from outpace.controller.factory import StrategyFactory
+from outpace.controller.factory import StrategyFactory, with_prediction
 from outpace.controller.strategy import Strategy
-from outpace.drafters.spec import check_specs, parse_specs, prefixed
+from outpace.drafters.spec import check_specs
 from outpace.engine.engine import Engine
 from outpace.engine.turn import Turn
 from outpace.errors import BadInputError, OutpaceError
@@ -263,9 +263,7 @@ class LLM:
         if isinstance(speculative_config, Strategy):
             return speculative_config
         config = self.speculative_config if speculative_config is None else SpeculativeConfig.of(speculative_config)
-        if has_prediction and not {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
-            config = replace(config, method=prefixed("prediction", config.method))
-        return self.strategies.of(config)
+        return self.strategies.of(with_prediction(config) if has_prediction else config)
 
     def _load_draft_model(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
         """A further model on the same kind of target; "self" is this model (live ones share their weights)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 from outpace.config import SpeculativeConfig
@@ -12,7 +13,8 @@ from outpace.controller.cost import CostTable, cost_of, draft_costs, keep
 from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.combined import CombinedDrafter
-from outpace.drafters.spec import create_drafter, is_adaptive
+from outpace.drafters.spec import create_drafter, is_adaptive, parse_specs, prefixed
+from outpace.errors import BadInputError
 from outpace.models.store import home
 from outpace.models.tokenizer import Tokenizer
 from outpace.targets.base import TargetModel
@@ -33,11 +35,19 @@ class StrategyFactory:
 
     def of(self, config: SpeculativeConfig) -> Strategy:
         """The strategy for these settings; the latest MAX_KEPT are kept. Raises BadInputError for wrong settings."""
-        found = self.kept.pop(config, None) or self._build(config)
+        try:
+            found = self.kept.pop(config, None) or self._build(config)
+        except BadInputError as error:
+            error.field = "speculative_config"
+            raise
         self.kept[config] = found  # the latest is last
         if len(self.kept) > MAX_KEPT:
             del self.kept[next(iter(self.kept))]
         return found
+
+    def is_built(self, config: SpeculativeConfig) -> bool:
+        """Whether `of` returns at once. Any thread may ask."""
+        return config in self.kept
 
     @property
     def is_measured(self) -> bool:
@@ -74,3 +84,10 @@ class StrategyFactory:
             target, tokenizer = self.load(name, num_layers)
             self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *draft_costs(target, self.target))
         return self.draft_models[name, num_layers]
+
+
+def with_prediction(config: SpeculativeConfig) -> SpeculativeConfig:
+    """These settings for a request with a prediction: the drafter `prediction` comes first, unless there is no drafter at all."""
+    if {spec.name for spec in parse_specs(config.method)} & {"none", "prediction"}:
+        return config
+    return replace(config, method=prefixed("prediction", config.method))

@@ -60,15 +60,18 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises BadInputError when it can never run."""
-        if not request.token_ids:
+        self.check(request.token_ids, request.sampling_params.max_tokens)
+        self.scheduler.waiting.append(request)
+
+    def check(self, prompt: Sequence[int], max_tokens: int) -> None:
+        """Raises BadInputError when such a request can never run. Any thread may call this."""
+        if not prompt:
             raise BadInputError("the prompt is empty")
         vocab_size = self.target.capabilities.vocab_size
-        if not 0 <= min(request.token_ids) <= max(request.token_ids) < vocab_size:
+        if not 0 <= min(prompt) <= max(prompt) < vocab_size:
             raise BadInputError(f"the prompt has a token outside the vocabulary of {vocab_size}")
-        if request.num_prompt_tokens + request.sampling_params.max_tokens > self.max_len:
-            needed = f"{request.num_prompt_tokens} prompt tokens and {request.sampling_params.max_tokens} new ones"
-            raise BadInputError(f"{needed} do not fit into {self.max_len}")
-        self.scheduler.waiting.append(request)
+        if len(prompt) + max_tokens > self.max_len:
+            raise BadInputError(f"{len(prompt)} prompt tokens and {max_tokens} new ones do not fit into {self.max_len}")
 
     def abort(self, request: Request) -> None:
         """Stop a request at once; its slot is free when this returns."""

@@ -26,6 +26,7 @@ from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
 
 SOURCE = "grammar"  # the source of forced tokens
 MAX_CACHED = 64  # compiled grammars kept
+ENDLESS = ("NoExtensionBias", "ff_tokens")  # llguidance's words for a grammar without a finite text
 MAX_EXPANDED = 10_000  # characters of a regular expression with its counts written out: a long forced run is computed in one piece
 LIMITS = {  # llguidance's units; a mask stops within milliseconds where a grammar costs more
     "initial_lexer_fuel": 500_000,
@@ -87,11 +88,14 @@ class GrammarCompiler:
             matcher = llguidance.LLMatcher(self._tokens, grammar, log_level=0, limits=llguidance.LLParserLimits(**LIMITS))
             first = matcher.deep_copy()
             if not first.is_error():
-                first.compute_bitmask()  # a grammar that fails at the first token is refused now
+                _take_one(first)  # a grammar that fails at the first token is refused now
         except ValueError as error:
             raise BadInputError(f"cannot use this {structured.kind}: {_first_line(str(error))}") from error
         if first.is_error():
-            raise BadInputError(f"cannot use this {structured.kind}: {_first_line(first.get_error())}")
+            reason = _first_line(first.get_error())
+            if any(words in reason for words in ENDLESS):
+                reason = "no answer fits it; it may refer to itself without an end"
+            raise BadInputError(f"cannot use this {structured.kind}: {reason}")
         return matcher
 
     def _read_tokens(self, llguidance: Any) -> Any:
@@ -102,6 +106,14 @@ class GrammarCompiler:
             return llguidance.LLTokenizer(self.fast.to_str(), n_vocab=self.vocab_size, eos_token=sorted(self.eos_token_ids))
         except ValueError as error:
             raise BadInputError(f"structured output cannot use this model's tokenizer: {_first_line(str(error))}") from error
+
+
+def _take_one(matcher: Any) -> None:
+    """Consume a token that the grammar allows, if there is one."""
+    places = np.flatnonzero(bits := np.frombuffer(matcher.compute_bitmask(), np.uint8))
+    if len(places):
+        lowest = int(bits[places[0]])
+        matcher.try_consume_tokens([int(places[0]) * 8 + (lowest & -lowest).bit_length() - 1])
 
 
 def _grammar(llguidance: Any, structured: StructuredOutput) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
@@ -19,8 +19,9 @@ from outpace.server import api_errors as errors
 from outpace.server.api import chat_completions as chat
 from outpace.server.api import completions, info
 from outpace.server.api.generation import Server
-from outpace.server.auth import AuthMiddleware, Keys
-from outpace.server.limits import BodyLimitMiddleware
+from outpace.server.auth import AuthMiddleware, HostMiddleware, Keys
+from outpace.server.limits import BodyMiddleware
+from outpace.server.middleware import EXPOSED_HEADERS, AnswerMiddleware, FaultMiddleware
 from outpace.server.policy import Policy
 from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
@@ -31,8 +32,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "A field is wrong, or asks for something that is not supported.",
         401: "No valid API key.",
+        403: "The request names another host than this server.",
         404: "There is no such model.",
+        408: "The body did not arrive in time.",
         413: "The body is too large.",
+        415: "The body is compressed with something other than gzip.",
         422: "Not used: wrong fields get 400.",
         429: "The queue is full; Retry-After says when to try again.",
         500: "The request failed inside the server.",
@@ -66,7 +70,7 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     llm.strategy(None, has_prediction=True)  # built before the first request waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
-    policy = Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base)
+    policy = Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base, settings.client_choice)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,12 +81,34 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     app.state.server = Server(llm, settings, worker, metrics, policy)
     app.state.started_at = int(time.time())
     errors.install(app)
-    for part in (chat, completions, info):
-        app.include_router(part.router, responses=REFUSALS)
+    generating = [Depends(worker.check_room_for_one)]
+    for part in (chat, completions):
+        app.include_router(part.router, responses=REFUSALS, dependencies=generating)
+    app.include_router(info.router, responses=REFUSALS)
     app.mount("/static", _RevalidatedFiles(directory=info.STATIC), name="static")
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetrics) -> None:
+    """From the inside out."""
+    app.add_middleware(FaultMiddleware)
+    app.add_middleware(
+        BodyMiddleware,
+        max_bytes=settings.max_body_bytes,
+        stall_timeout=settings.stall_timeout,
+        body_timeout=max(settings.stall_timeout, settings.request_timeout),
+    )
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))
+    if settings.allowed_hosts is not None:
+        app.add_middleware(HostMiddleware, names=settings.allowed_hosts)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
-    return app
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(AnswerMiddleware, metrics=metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -10,9 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outpace.errors import OutpaceError
 from outpace.server.api_errors import ApiError
@@ -43,6 +46,39 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Connection(H11Protocol):
+    """Closes the connection when the head of a request does not arrive within `stall_timeout` seconds. (An idle connection between two
+    requests is closed by uvicorn, a stalled body by `BodyMiddleware`.)"""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.stall_timeout: float = self.config.app.state.server.settings.stall_timeout  # type: ignore[union-attr]
+        self.stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _watch_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_timer()
+        elif self.stall_timer is None:
+            self.stall_timer = self.loop.call_later(self.stall_timeout, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self.stall_timer is not None:
+            self.stall_timer.cancel()
+            self.stall_timer = None
+
+
 class _Server(uvicorn.Server):
     """On the first SIGTERM or Ctrl-C new requests get 503 and running ones may finish; the second ends the process at once."""
 
@@ -55,6 +91,21 @@ class _Server(uvicorn.Server):
         if self.worker.is_draining:
             self.should_exit = self.force_exit = True
         self.worker.is_draining = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        hang_up = asyncio.get_running_loop().call_later(LINGER, self._hang_up)
+        await super().shutdown(sockets)
+        hang_up.cancel()
+        if self.force_exit:
+            self._hang_up()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=1)
+            await self.lifespan.shutdown()
+
+    def _hang_up(self) -> None:
+        """Close all connections, so that their requests end as they do for clients that disconnect, instead of with a traceback."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
 
     async def on_tick(self, counter: int) -> bool:
         if self.worker.is_dead:
@@ -77,18 +128,22 @@ def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: 
     worker: Worker = app.state.server.worker
     if access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    config = uvicorn.Config(app, log_config=None, access_log=access_log, timeout_graceful_shutdown=LINGER, server_header=False)
-    server = _Server(config, worker, patience)
+    server = _Server(_config(app, access_log), worker, patience)
     server.run(sockets=[bound])
     if worker.is_dead:
         raise OutpaceError("the engine has stopped; the log says why")
+
+
+def _config(app: FastAPI, access_log: bool = False) -> uvicorn.Config:
+    options: dict[str, Any] = {"access_log": access_log, "log_config": None, "server_header": False}
+    return uvicorn.Config(app, http=_Connection, timeout_graceful_shutdown=LINGER + 1, **options)
 
 
 @contextmanager
 def in_thread(app: FastAPI) -> Iterator[str]:
     """Serve from a thread of this process on a free local port; gives the address."""
     with bind("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LINGER))
+        server = uvicorn.Server(_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="outpace-server", daemon=True)
         bound.listen(BACKLOG)
         thread.start()

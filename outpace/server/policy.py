@@ -17,7 +17,7 @@ from outpace.drafters.spec import catalogue, check_specs, is_adaptive, parse_spe
 from outpace.server.api.protocol import SpeculativeRequest
 from outpace.server.api_errors import ApiError
 from outpace.targets.identity import Base
-from outpace.verifiers import VERIFIERS
+from outpace.verifiers import VERIFIERS, create_verifier
 
 MAX_PARTS = 4
 OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a client may set: numbers up to this one, or one of these words
@@ -46,15 +46,25 @@ class SpeculationRequest:
 
 class Policy:
     """Reads the field. `default` is what the server was started with; its specs and those in `allowed` are accepted as they are. `base`
-    is the model that is served: the trained heads for it that come with outpace may be named, too."""
+    is the model that is served: the trained heads for it that come with outpace may be named, too. `choice` limits all of this, see
+    `ServerSettings.client_choice`."""
 
-    def __init__(self, default: SpeculativeConfig, allowed: Sequence[str] = (), has_auto: bool = True, base: Base | None = None):
+    def __init__(
+        self,
+        default: SpeculativeConfig,
+        allowed: Sequence[str] = (),
+        has_auto: bool = True,
+        base: Base | None = None,
+        choice: str = "all",
+    ):
         for spec in allowed:
             check_specs(spec)  # fails at the start for a wrong spec
-        self.default = default
-        self.names = [name for name in ready_drafters(base) if has_auto or name != AUTO]
-        self.allowed = {text for spec in (default.method, *allowed) for text in (spec, *(part.text for part in parse_specs(spec)))}
-        self.verifiers = {*VERIFIERS, default.verifier}
+        self.default, self.choice = default, choice
+        self.specs = tuple(dict.fromkeys((default.method, *allowed)))  # the operator's
+        self.allowed = {text for spec in self.specs for text in (spec, *(part.text for part in parse_specs(spec)))}
+        ready = [name for name in ready_drafters(base) if has_auto or name != AUTO]
+        self.names = [name for name in ready if choice != "allowed" or name == "none"]
+        self.verifiers = {name for name in VERIFIERS if choice == "all" or create_verifier(name).lossless} | {default.verifier}
 
     def read(self, value: bool | str | SpeculativeRequest | None) -> SpeculationRequest:
         """The request behind the field's value. Raises ApiError (400) for anything that is not allowed."""
@@ -69,25 +79,38 @@ class Policy:
             self._check(value.method)
             changes = {"method": value.method, "num_draft_tokens": None}
         if value.num_draft_tokens is not None:
+            if self.choice == "allowed":
+                raise _rejected("this server chooses the number of draft tokens itself")
             changes["num_draft_tokens"] = value.num_draft_tokens
         if value.verifier is not None:
             if value.verifier not in self.verifiers:
-                raise _rejected(f"unknown verifier {value.verifier!r}; known: {', '.join(sorted(self.verifiers))}")
+                what = "this server does not allow the" if value.verifier in VERIFIERS else "unknown"
+                raise _rejected(f"{what} verifier {value.verifier!r}; it allows {', '.join(sorted(self.verifiers))}")
             changes["verifier"] = value.verifier
         return SpeculationRequest(replace(self.default, **changes), value.trace, value.sources)
 
     def listing(self) -> list[dict[str, Any]]:
-        """Name, usage, description and options (with defaults) of every drafter that a request may name."""
-        return [
+        """Name, usage, description and options (with defaults) of every drafter that a request may name; `default` marks the server's own.
+
+        The operator's specs are listed too, except for those with paths of this machine.
+        """
+        known = [
             {
                 "name": name,
                 "usage": usage(name),
                 "description": text,
                 "options": {key: value for key, value in options.items() if key in OPTIONS.get(name, {})},
+                "default": name == self.default.method,
             }
             for name, text, options in catalogue()
             if name in self.names
         ]
+        own = [
+            {"name": spec, "usage": spec, "description": "Offered by this server.", "options": {}, "default": spec == self.default.method}
+            for spec in self.specs
+            if spec not in self.names and shown(spec) == spec
+        ]
+        return known + own
 
     def _check(self, method: str) -> None:
         if method in self.allowed:

@@ -55,7 +55,8 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(engine))
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens.")
-        self.requests = self._counter("request_success", "Finished requests, by reason.", ["finished_reason"])
+        self.requests = self._counter("request_success", "Ended answers, by reason.", ["finished_reason"])
+        self.errors = self._counter("http_errors", "Answers with an error status, refused requests among them.", ["status"])
         self.first_token = self._histogram("time_to_first_token_seconds", "From arrival to the first token.", SECONDS)
         self.per_token = self._histogram(
             "time_per_output_token_seconds", "Time of each token after the first, not of each chunk.", TOKEN_SECONDS

@@ -52,6 +52,21 @@ def test_an_open_server_is_warned_about(started):
     assert "warning" not in invoke("--host", "localhost").stderr
 
 
+def test_names_of_the_server_are_checked_where_a_browser_could_be_tricked(started, tmp_path):
+    """On this machine only, and without keys: there a web page of another name could reach the server (DNS rebinding)."""
+    keys = tmp_path / "keys"
+    keys.write_text("one", "utf-8")
+    for arguments, hosts in (
+        ([], ()),
+        (["--host", "localhost", "--allow-host", "a.lan", "--allow-host", "b.lan"], ("a.lan", "b.lan")),
+        (["--api-key-file", str(keys)], None),
+        (["--host", "0.0.0.0"], None),
+        (["--host", "0.0.0.0", "--allow-host", "a.lan"], ("a.lan",)),
+    ):
+        assert invoke(*arguments).exit_code == 0
+        assert started.pop()[0].state.server.settings.allowed_hosts == hosts
+
+
 def test_what_is_refused_in_one_line(started, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = invoke("--port", str(taken.getsockname()[1]))
@@ -62,6 +77,7 @@ def test_what_is_refused_in_one_line(started, tmp_path):
         (["--drafter", "magic"], "unknown drafter 'magic'"),
         (["--config", str(tmp_path / "none.json")], "cannot read"),
         (["--allow-drafter", "magic"], "unknown drafter 'magic'"),
+        (["--client-choice", "some"], "client_choice must be one of all, lossless, allowed"),
         (["--max-num-seqs", "0"], "max-num-seqs"),
         (["--request-timeout", "nan"], "request-timeout"),
     ):

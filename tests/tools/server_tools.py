@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import uvicorn
 from fastapi import FastAPI
 from tokenizers import Tokenizer as FastTokenizer
@@ -79,6 +81,24 @@ def byte_llm(monkeypatch: Any, drafter: str = "prompt_lookup", **options: Any) -
     tokenizer = Tokenizer(fast, TOOL_TEMPLATE, special={"eos_token": "<end>"})
     monkeypatch.setattr("outpace.llm.load", lambda *_: ("toy", target, tokenizer, frozenset({len(letters)}), "f32"))
     return LLM("toy", drafter)
+
+
+def start_toy_server(seconds_a_pass: float, patience: float) -> tuple[subprocess.Popen[str], str]:
+    """A process and its address: a toy whose forward pass takes this long, which has `patience` seconds for its shutdown."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "tests" / "tools" / "server_tools.py"), str(port), str(seconds_a_pass), str(patience)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{port}"
+
+    def is_up() -> bool:
+        try:
+            return httpx.get(address + "/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(is_up, 30)
+    return process, address
 
 
 def is_empty(llm: Any) -> bool:

@@ -20,6 +20,13 @@ def serve(
     drafter: Drafter = None,
     num_draft_tokens: NumDraftTokens = None,
     allow_drafter: Annotated[list[str] | None, typer.Option(help="Drafter that requests may use although it loads files or code.")] = None,
+    client_choice: Annotated[
+        str,
+        typer.Option(
+            help="What requests may choose: all; lossless (no verifier that changes the distribution); allowed (plain decoding and the "
+            "drafters of --drafter and --allow-drafter only)."
+        ),
+    ] = "all",
     api_key_file: Annotated[Path | None, typer.Option(help="File with one API key per line; every request then needs one.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Maximum number of requests that run at once.")] = 16,
     max_queue: Annotated[int, typer.Option(min=0, help="Maximum number of waiting requests per API key; more get status 429.")] = 64,
@@ -28,6 +35,9 @@ def serve(
     default_max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a chat answer if the request sets no limit.")] = 1024,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request body, in megabytes.")] = 4.0,
     cors: Annotated[list[str] | None, typer.Option(help="Origin of web pages that may send requests; * allows any.")] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Host name that requests may use, besides localhost and addresses; may be repeated.")
+    ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log every prompt.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log the path and status of every request.")] = False,
     target: Target = "auto",
@@ -48,6 +58,8 @@ def serve(
     settings = ServerSettings(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_drafters=tuple(allow_drafter or ()),
+        client_choice=client_choice,
+        allowed_hosts=tuple(allow_host or ()) if allow_host or (is_loopback(host) and not api_key_file) else None,
         cors_origins=tuple(cors or ()),
         max_queue=max_queue,
         request_timeout=request_timeout,
