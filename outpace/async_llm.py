@@ -134,7 +134,7 @@ class AsyncLLM:
 
         With `n` answers it gives the pieces of all of them, marked by `index`; the last piece of each has its whole `output`.
         Cancelling the iteration, or closing the iterator, aborts the request. `request_id` is a name for `abort`.
-        Drafters learn nothing across requests of different `cache_salt`, and such requests take turns at being admitted.
+        Requests of different `cache_salt` share no K/V, drafters learn nothing across them, and they take turns at being admitted.
         Raises OutpaceError when the request fails, or the BadInputError that ended it.
         """
         params = SamplingParams.of(sampling_params)

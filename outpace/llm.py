@@ -20,7 +20,7 @@ from outpace.engine.turn import Turn
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models.find import DEFAULT_MODEL, PRECISIONS
 from outpace.models.load import kind_of, load
-from outpace.models.tokenizer import Messages, TextBuilder, Tokenizer
+from outpace.models.tokenizer import ChatTokens, Messages, TextBuilder, Tokenizer
 from outpace.outputs import Job, RequestOutput, StreamPiece, failure
 from outpace.params import Prompt, SamplingParams, conversations_of, prompts_of, sampling_params_of, token_ids_of
 from outpace.request import Request
@@ -193,7 +193,7 @@ class LLM:
     ) -> list[Job]:
         """Queue one prompt for `step` to work on: a job for each of its `n` answers. End every job with `abort`.
 
-        Drafters learn nothing across requests of different `cache_salt`, and such requests take turns at being admitted.
+        Requests of different `cache_salt` share no K/V, drafters learn nothing across them, and they take turns at being admitted.
         """
         self.check_usable()
         params = SamplingParams.of(sampling_params)
@@ -209,6 +209,9 @@ class LLM:
             strategy = self._strategy(speculative_config, bool(expected))
             shared = {"strategy": strategy, "prediction": expected, "cache_salt": cache_salt}
             jobs = [self._job(token_ids, params, seed + index, index, shared) for index in range(params.n)]
+            if not isinstance(prompt, ChatTokens):
+                for job in jobs:
+                    job.builder.follow(token_ids)
             self._start(jobs[0])
             jobs[0].siblings = jobs[1:]
             self._jobs |= {job.request.id: job for job in jobs}

@@ -74,7 +74,7 @@ class Request:
 
     `unconfirmed` are tokens that were predicted but have to be verified again: they lead the next draft. Drafters draft what follows
     `context`. `strategy` says how this request drafts and verifies; requests of one batch may differ.
-    `cache_salt`: what drafters learn from this request may only serve requests of the same scope (a tenant, an API key).
+    `cache_salt`: its K/V and what drafters learn from it may only serve requests of the same scope (a tenant, an API key).
     `prediction`: tokens the caller expects in the answer; drafters may look there, the model never sees them.
     `stop_check(token_id)` is told every committed token and answers whether a stop string is now complete.
     """

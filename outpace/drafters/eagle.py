@@ -54,12 +54,12 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
         self.memory = EagleMemory()
 
     def num_reusable_prefix(self, request: Request) -> int:
-        return self.memory.num_reusable_prefix(request.token_ids)
+        return self.memory.num_reusable_prefix(request.token_ids, request.cache_salt)
 
     def begin(self, request: Request) -> None:
         cache = EagleCache(self.weights)
         if request.slot is not None:
-            self.memory.recall(request.token_ids, request.slot.num_cached, cache)
+            self.memory.recall(request.token_ids, request.slot.num_cached, cache, request.cache_salt)
         self.texts[request.id] = _Text(cache)
 
     def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
@@ -94,7 +94,7 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
     def end(self, request: Request) -> None:
         text = self.texts.pop(request.id, None)
         if text is not None:
-            self.memory.keep(request.token_ids, text.cache)
+            self.memory.keep(request.token_ids, text.cache, request.cache_salt)
 
     def _add(self, text: _Text, start: int, token_ids: Sequence[int], features: Array) -> None:
         text.cache.add(start, token_ids, features)

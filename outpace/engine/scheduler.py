@@ -34,7 +34,7 @@ class Scheduler:
             request = min(self.waiting, key=lambda waiting: running[waiting.cache_salt])
             prompt = request.token_ids[: self.num_reusable_prefix(request) + 1] if self.config.enable_prefix_caching else []
             try:
-                request.slot = self.target.allocate(self.num_cache_tokens(request), prompt)
+                request.slot = self.target.allocate(self.num_cache_tokens(request), prompt, request.cache_salt)
             except OutOfSlots:
                 if not self.running:
                     raise

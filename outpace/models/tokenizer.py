@@ -21,7 +21,12 @@ from outpace.byte_letters import byte_letters
 from outpace.errors import BadInputError
 
 Messages = Sequence[Mapping[str, Any]]
+TAILS = (6, 12, 24)  # numbers of tokens of a prompt that the text after it may be decoded with; the first that begin with a character
 LONG_TEXT = 20_000  # characters above which a text is encoded as a batch of one, which releases Python's lock
+
+
+class ChatTokens(list[int]):
+    """Token ids of a conversation: what follows them is a text of its own, not the continuation of theirs."""
 
 
 class Tokenizer:
@@ -87,7 +92,7 @@ class Tokenizer:
             return bytes([int(byte[1], 16)])
         return token.replace("\u2581", " ").encode()
 
-    def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
+    def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> ChatTokens:
         """Token ids of a conversation in the model's chat format, up to the start of the assistant's answer.
 
         `tools` are function descriptions in OpenAI's format, for templates that use them (`has_tools`). A model without a chat template
@@ -101,7 +106,7 @@ class Tokenizer:
         if not messages:
             raise BadInputError("the conversation is empty")
         if self.chat_template is None:
-            return self.encode("\n\n".join(message["content"] for message in messages))
+            return ChatTokens(self.encode("\n\n".join(message["content"] for message in messages)))
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag])
         environment.filters["tojson"] = _tojson
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
@@ -110,7 +115,7 @@ class Tokenizer:
             text = environment.from_string(self.chat_template).render(values)
         except Exception as error:  # a template is a small program that may raise anything
             raise BadInputError(f"the chat template cannot render these messages: {error}") from error
-        return self.encode(text, add_special_tokens=False)
+        return ChatTokens(self.encode(text, add_special_tokens=False))
 
 
 class GenerationTag(Extension):
@@ -152,11 +157,22 @@ class TextBuilder:
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), min_tokens: int = 0):
         self.tokenizer, self.stop, self.min_tokens = tokenizer, list(stop), min_tokens
-        self.stream = DecodeStream(skip_special_tokens=True)
+        self.before: list[int] = []  # tokens that the text continues
+        self.stream = self._stream()
         self.token_ids: list[int] = []
         self.text = ""
         self.ends: list[int] = []  # length of the text after each token
         self.is_stopped = False
+
+    def follow(self, token_ids: Sequence[int]) -> None:
+        """Let the text continue a prompt, so that a space at its beginning stays; vocabularies of words drop it where a text begins."""
+        tails = (list(token_ids[-count:]) for count in TAILS)
+        self.before = next((tail for tail in tails if "\ufffd" not in self.tokenizer.decode(tail)), [])
+        self.stream = self._stream()
+
+    def _stream(self) -> Any:
+        """A decoder that has decoded the tokens before the text."""
+        return DecodeStream(self.before, skip_special_tokens=True)
 
     def feed(self, token_id: int) -> bool:
         """Add a token. Returns True if a stop string is now complete; the text ends before it."""
@@ -172,7 +188,7 @@ class TextBuilder:
         try:
             return self.stream.step(self.tokenizer.fast, token_id) or ""
         except Exception:  # bytes that can never become a character are dropped
-            self.stream = DecodeStream(skip_special_tokens=True)
+            self.stream = self._stream()
             return self.stream.step(self.tokenizer.fast, token_id) or ""
 
     def _find_stop(self, old: int) -> None:
@@ -185,10 +201,15 @@ class TextBuilder:
     def finish(self) -> str:
         """The whole text; the decoder decides how bytes of an incomplete character look."""
         if not self.is_stopped:
-            whole = self.tokenizer.decode(self.token_ids)
+            whole = self._whole()
             if whole.startswith(self.text) and self.ends:
                 self.text, self.ends[-1] = whole, len(whole)
         return self.text
+
+    def _whole(self) -> str:
+        """The text of all tokens, decoded at once."""
+        before, whole = self.tokenizer.decode(self.before), self.tokenizer.decode([*self.before, *self.token_ids])
+        return whole.removeprefix(before) if whole.startswith(before) else self.tokenizer.decode(self.token_ids)
 
     @property
     def pieces(self) -> list[str]:

@@ -89,9 +89,9 @@ class TargetModel(ABC):
         return 0.0
 
     @abstractmethod
-    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         """Reserve a slot with room for `num_tokens` tokens. Its `num_cached` is above 0 if the K/V of a prefix of the prompt is already
-        stored; the last prompt token is always run. Raises OutOfSlots."""
+        stored by a slot of the same `cache_salt`; the last prompt token is always run. Raises OutOfSlots."""
 
     @abstractmethod
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:

@@ -64,7 +64,7 @@ class ToyTarget(TargetModel):
         before = context[-2] if len(context) > 1 else 0
         return np.asarray(self.table[before, context[-1]] + self.detail[code])
 
-    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         free = [i for i in range(self.max_slots) if i not in self.cache]
         if not free:
             raise OutOfSlots

@@ -162,3 +162,6 @@ class _Bench:
             (rows,) = self.run(Segment(slot, self.prompt[-1:]))
             self.same(rows[0], want, f"a reused slot with {start} tokens found in the cache against a fresh one")
             self.target.free(slot)
+        slot = self.target.allocate(len(self.prompt) + ROOM, self.prompt, "another salt")
+        require(not slot.num_cached, f"allocate() found {slot.num_cached} tokens that a slot of another cache_salt stored")
+        self.target.free(slot)

@@ -30,7 +30,7 @@ class ReplayTarget(TargetModel):
         self.capabilities, self.base = real.capabilities, real.base
         self.tokens, self.hidden = list(tokens), hidden
 
-    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         return Slot(0, num_tokens, [], [])
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:

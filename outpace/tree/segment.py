@@ -14,12 +14,16 @@ from outpace.tree.draft import Draft, depths
 
 @dataclass(eq=False)
 class Slot:
-    """One sequence's place in a target's K/V cache: `token_ids` are the tokens whose K/V is stored, in order."""
+    """One sequence's place in a target's K/V cache: `token_ids` are the tokens whose K/V is stored, in order.
+
+    What is stored may only be reused by slots of the same `cache_salt`.
+    """
 
     index: int
     capacity: int  # tokens it may hold, drafts included
     token_ids: list[int]
     blocks: list[int]
+    cache_salt: str = ""
 
     @property
     def num_cached(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from api_tools import DRAFTERS, facts, params
+from tokenizers import decoders
 
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.errors import BadInputError
@@ -192,3 +193,16 @@ def test_an_answer_is_clipped_at_the_context(make_toy):
     assert len(output.token_ids) == 1
     with pytest.raises(BadInputError, match="the prompt has 20 tokens; with one new token at most 20 fit"):
         llm.generate("a" * 20)
+
+
+def test_a_completion_keeps_the_space_it_begins_with_and_an_answer_does_not(toy_llm):
+    """With a tokenizer that drops the space at the beginning of a text, as those of Llama 2 and Mistral do."""
+    fast = toy_llm.tokenizer.fast
+    fast.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    spaces = {"max_tokens": 2, "logit_bias": {fast.token_to_id(" "): 100}}
+    assert toy_llm.generate("ab", spaces)[0].text == "  "
+    assert toy_llm.generate(toy_llm.tokenizer.encode("ab"), spaces)[0].pieces == [" ", " "]
+    assert "".join(piece.text for piece in toy_llm.stream("ab", spaces)) == "  "
+    assert toy_llm.chat([{"role": "user", "content": "ab"}], spaces)[0].text == " "
+    conversation = toy_llm.tokenizer.encode_chat([{"role": "user", "content": "ab"}])
+    assert "".join(piece.text for piece in toy_llm.stream(conversation, spaces)) == " "

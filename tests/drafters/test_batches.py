@@ -68,7 +68,7 @@ class Fussy(ToyTarget):
         super().__init__(**options)
         self.bad = set()
 
-    def allocate(self, num_tokens, prompt_token_ids=()):
+    def allocate(self, num_tokens, prompt_token_ids=(), cache_salt=""):
         slot = super().allocate(num_tokens, prompt_token_ids)
         self.bad = (self.bad - {slot.index}) | ({slot.index} if prompt_token_ids[0] == 11 else set())
         return slot

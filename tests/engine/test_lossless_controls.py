@@ -71,7 +71,7 @@ class SharesSlots(ToyTarget):
 
     old: tuple = ()
 
-    def allocate(self, num_tokens, prompt_token_ids=()):
+    def allocate(self, num_tokens, prompt_token_ids=(), cache_salt=""):
         slot = super().allocate(num_tokens, prompt_token_ids)
         self.cache[slot.index] = list(self.old)
         return Slot(slot.index, slot.capacity, [token for token, _ in self.old][: max(0, len(prompt_token_ids) - 1)], [])
@@ -79,6 +79,27 @@ class SharesSlots(ToyTarget):
     def free(self, slot):
         self.old = tuple(self.cache[slot.index][: slot.num_cached])
         super().free(slot)
+
+
+class SharesPrefixes(ToyTarget):
+    """Finds what it has run again, whatever the cache salt."""
+
+    old: tuple = ()
+
+    def allocate(self, num_tokens, prompt_token_ids=(), cache_salt=""):
+        slot, prompt = super().allocate(num_tokens), list(prompt_token_ids)
+        found = next((text for text in self.old if 0 < len(text) < len(prompt) and prompt[: len(text)] == text), [])
+        self.cache[slot.index] = list(zip(found, range(len(found)), strict=True))
+        return Slot(slot.index, slot.capacity, list(found), [])
+
+    def free(self, slot):
+        self.old = (*self.old, list(slot.token_ids))
+        super().free(slot)
+
+
+def test_check_target_catches_shared_prefixes():
+    with pytest.raises(AssertionError, match="9 tokens that a slot of another cache_salt stored"):
+        check_target(SharesPrefixes(sharpness=3.0), PROMPTS[2])
 
 
 @pytest.mark.parametrize("broken", [ForgetsToMove, KeepsAll, SeesSiblings, SharesSlots])

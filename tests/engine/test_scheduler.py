@@ -69,7 +69,7 @@ def test_prefill_fills_the_pass_and_never_starves(batched, chunk):
 class Remembers(ToyTarget):
     """Finds the first 4 tokens of every prompt in a cache, as a target with prefix caching does."""
 
-    def allocate(self, num_tokens, prompt_token_ids=()):
+    def allocate(self, num_tokens, prompt_token_ids=(), cache_salt=""):
         slot = super().allocate(num_tokens)
         found = list(prompt_token_ids[:-1][:4])
         self.cache[slot.index] = list(zip(found, range(len(found)), strict=True))

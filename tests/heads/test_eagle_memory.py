@@ -85,7 +85,7 @@ class Remembering(ToyTarget):
         super().__init__(**options)
         self.texts = []
 
-    def allocate(self, num_tokens, prompt_token_ids=()):
+    def allocate(self, num_tokens, prompt_token_ids=(), cache_salt=""):
         slot, prompt = super().allocate(num_tokens), list(prompt_token_ids[:-1])
         known = max((num_alike(text, prompt) for text in self.texts), default=0)
         slot.token_ids.extend(prompt[:known])
@@ -151,6 +151,21 @@ def test_a_memory_knows_what_it_was_given(random, kept, asked, wanted):
     for row in found.positions:
         assert (found.keys[:, row] == asked[row] * 2 + asked[row + 1]).all()
         assert (found.values[:, row] == row).all()
+
+
+def test_a_memory_serves_texts_of_the_same_salt_only(random):
+    weights, memory = eagle_weights(DraftHeads.from_pretrained(random)), EagleMemory()
+    cache = EagleCache(weights)
+    cache.positions = [0, 1]
+    cache.reserve(2)
+    memory.keep([1, 2, 3], cache, "one")
+    memory.keep([1, 2, 3], cache, "two")
+    assert [memory.num_reusable_prefix([1, 2, 3, 4], salt) for salt in ("", "one", "two")] == [0, 2, 2]
+    found = EagleCache(weights)
+    memory.recall([1, 2, 3, 4], 2, found)
+    assert found.num_rows == 0
+    memory.keep([1, 2, 3, 4], cache, "one")  # takes the place of its beginning, but not of the other's text
+    assert [memory.num_reusable_prefix([1, 2, 3, 4], salt) for salt in ("", "one", "two")] == [0, 2, 2]
 
 
 def test_a_memory_has_bounds(random, monkeypatch):

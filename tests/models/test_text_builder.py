@@ -119,3 +119,50 @@ def test_single_bytes_that_are_no_utf8_end_no_request(spelled):
     text = "".join(stream(builder, [*(1 + byte for byte in spelled), word, word]))
     assert text == builder.text
     assert text.endswith("bb")
+
+
+# ---- a text that continues a prompt
+
+
+WORDS = ["▁", "▁a", "b", "a", "▁the", "é"]
+
+
+def words(indices) -> list[int]:
+    return [byte_fallback().fast.token_to_id(WORDS[i]) for i in indices]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=20))
+def test_prompt_and_answer_join_to_their_text(prompt, answer):
+    """The decoder drops the space at the beginning of a text, and an answer is no beginning."""
+    builder, tokenizer = TextBuilder(byte_fallback()), byte_fallback()
+    builder.follow(words(prompt))
+    text = "".join(stream(builder, words(answer)))
+    assert text == builder.text == "".join(builder.pieces)
+    if set(prompt) != {0}:  # of spaces alone the decoder drops one wherever it stands
+        assert tokenizer.decode(words(prompt)) + text == tokenizer.decode(words([*prompt, *answer]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("a", " the"),
+        ("", "the"),
+        (b"x\xc3", "the"),  # a prompt that ends inside a character has no text that could be continued
+        (b"\xf0\x9f\x98\x80" * 2, " the"),  # six tokens would begin inside a character
+    ],
+)
+def test_what_comes_before_the_answer(prompt, text):
+    tokens = words([WORDS.index(prompt)]) if prompt == "a" else [1 + byte for byte in (prompt or b"")]
+    builder = TextBuilder(byte_fallback())
+    builder.follow(tokens)
+    assert "".join(stream(builder, words([4]))) == text
+    assert builder.pieces == [text]
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.lists(st.integers(0, 262), max_size=20), st.lists(st.integers(0, 262), max_size=20))
+def test_any_prompt_and_any_tokens_end_no_request(prompt, answer):
+    builder = TextBuilder(byte_fallback())
+    builder.follow(prompt)
+    assert "".join(stream(builder, answer)) == builder.text == "".join(builder.pieces)

@@ -6,23 +6,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from outpace.targets.base import OutOfSlots
-from outpace.targets.openvino.blocks import ROOT, BlockPool
+from outpace.targets.openvino.blocks import BlockPool
 
 SIZE, NUM_BLOCKS = 2, 8
+salts = st.sampled_from(["", "a"])
 
 
 class Owner:
     """A sequence in the cache, used like the OpenVINO target does it: rows are written in order, full blocks are remembered."""
 
-    def __init__(self, pool: BlockPool, text: list[int], room: int):
-        shared, self.identities = pool.find(text[:-1])
+    def __init__(self, pool: BlockPool, text: list[int], room: int, salt: str = ""):
+        shared, self.identities = pool.find(text[:-1], salt)
+        self.salt = salt
         self.blocks = pool.take(shared, room - len(shared))
         self.num_shared = len(shared)
         self.text = text[: len(shared) * SIZE]
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """`content` is the truth: which tokens, from the start of the text on, each block's rows were computed from."""
+    """`content` is the truth: of which salt, and from which tokens from the start of the text on, each block's rows were computed."""
 
     owners = Bundle("owners")
 
@@ -30,14 +32,14 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = BlockPool(NUM_BLOCKS, SIZE)
         self.alive: list[Owner] = []
-        self.content: dict[int, tuple[int, ...]] = {}
+        self.content: dict[int, tuple[str, tuple[int, ...]]] = {}
 
-    @rule(target=owners, text=st.lists(st.integers(0, 1), min_size=1, max_size=9), extra=st.integers(0, 3))
-    def allocate(self, text, extra):
+    @rule(target=owners, text=st.lists(st.integers(0, 1), min_size=1, max_size=9), extra=st.integers(0, 3), salt=salts)
+    def allocate(self, text, extra, salt):
         room = -(-len(text) // SIZE) + extra
         before = (dict(self.pool.free), list(self.pool.references), dict(self.pool.by_content))
         try:
-            owner = Owner(self.pool, text, room)
+            owner = Owner(self.pool, text, room, salt)
         except OutOfSlots:
             assert before == (self.pool.free, self.pool.references, self.pool.by_content)  # nothing was reserved
             assert list(before[0]) == list(self.pool.free)
@@ -45,7 +47,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(owner.blocks) == room
         assert len(set(owner.blocks)) == room
         for i, block in enumerate(owner.blocks[: owner.num_shared]):
-            assert self.content[block] == tuple(text[: (i + 1) * SIZE])  # only equal starts are shared
+            assert self.content[block] == (salt, tuple(text[: (i + 1) * SIZE]))  # only equal starts of the same salt are shared
         others = {block for other in self.alive for block in other.blocks}
         for block in owner.blocks[owner.num_shared :]:
             assert block not in others
@@ -59,8 +61,8 @@ class PoolMachine(RuleBasedStateMachine):
         owner.text += tokens[: len(owner.blocks) * SIZE - len(owner.text)]
         while (len(owner.identities) + 1) * SIZE <= len(owner.text):
             at = len(owner.identities)
-            block, before = owner.blocks[at], owner.identities[-1] if owner.identities else ROOT
-            self.content[block] = tuple(owner.text[: (at + 1) * SIZE])
+            block, before = owner.blocks[at], owner.identities[-1] if owner.identities else owner.salt
+            self.content[block] = (owner.salt, tuple(owner.text[: (at + 1) * SIZE]))
             owner.identities.append(self.pool.remember(block, before, owner.text[at * SIZE : (at + 1) * SIZE]))
 
     @rule(owner=consumes(owners))
@@ -68,12 +70,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.alive.remove(owner)
         self.pool.release(owner.blocks)
 
-    @rule(text=st.lists(st.integers(0, 1), max_size=12))
-    def find(self, text):
-        blocks, identities = self.pool.find(text)
+    @rule(text=st.lists(st.integers(0, 1), max_size=12), salt=salts)
+    def find(self, text, salt):
+        blocks, identities = self.pool.find(text, salt)
         assert len(blocks) == len(identities) <= len(text) // SIZE
         for i, block in enumerate(blocks):
-            assert self.content[block] == tuple(text[: (i + 1) * SIZE])
+            assert self.content[block] == (salt, tuple(text[: (i + 1) * SIZE]))
 
     @invariant()
     def references_count_the_owners(self):
@@ -99,11 +101,11 @@ PoolMachine.TestCase.settings = settings(deadline=None, derandomize=True, max_ex
 TestPool = PoolMachine.TestCase
 
 
-def stored(pool: BlockPool, text: list[int]) -> list[int]:
+def stored(pool: BlockPool, text: list[int], salt: str = "") -> list[int]:
     """Store a text and release it; returns its blocks."""
-    owner = Owner(pool, text, len(text) // SIZE)
+    owner = Owner(pool, text, len(text) // SIZE, salt)
     for i in range(len(owner.identities), len(text) // SIZE):
-        before = owner.identities[-1] if owner.identities else ROOT
+        before = owner.identities[-1] if owner.identities else owner.salt
         owner.identities.append(pool.remember(owner.blocks[i], before, text[i * SIZE : (i + 1) * SIZE]))
     pool.release(owner.blocks)
     return owner.blocks
@@ -148,3 +150,11 @@ def test_a_block_is_found_only_behind_the_same_start():
     assert len(pool.find([1, 1, 9, 9])[0]) == 1
     assert len(pool.find([2, 2])[0]) == 0
     assert pool.find([1])[0] == []
+
+
+def test_salts_share_nothing():
+    pool = BlockPool(8, SIZE)
+    stored(pool, [1, 1, 2, 2], "one")
+    assert [len(pool.find([1, 1, 2, 2], salt)[0]) for salt in ("one", "two", "")] == [2, 0, 0]
+    stored(pool, [1, 1, 2, 2], "two")
+    assert not set(pool.find([1, 1, 2, 2], "one")[0]) & set(pool.find([1, 1, 2, 2], "two")[0])

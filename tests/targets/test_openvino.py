@@ -16,7 +16,7 @@ from outpace.params import SamplingParams
 from outpace.targets.identity import base_of
 from outpace.targets.openvino.split_batch import split
 from outpace.targets.openvino.target import OpenVINOTarget
-from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate
+from outpace.testing import AcceptEverythingVerifier, OracleDrafter, check_target, generate, make_request, run
 from outpace.tree.segment import Segment, Slot
 
 
@@ -102,6 +102,20 @@ def test_eagle_sees_the_same_on_both_targets(tiny, tmp_path):
     for name in ("keys", "values"):
         mine, other = (getattr(cache, name)[:, : ours.num_rows] for cache in kept)
         assert np.abs(mine - other).max() < 0.05 * np.abs(other).max()
+
+
+def test_requests_of_different_salts_share_no_prefix(tiny):
+    """Else the number of cached tokens would tell a tenant what another one has sent."""
+    _, target, _ = tiny
+    found, texts = [], []
+    for salt in ("one", "two", "one", "", ""):
+        request = make_request(target, prompt(70, seed=99), SamplingParams(max_tokens=4))
+        request.cache_salt = salt
+        run(target, [request])
+        found.append(request.stats.num_cached_prompt_tokens)
+        texts.append(request.output_token_ids)
+    assert found == [0, 0, 64, 0, 64]
+    assert texts == texts[:1] * 5
 
 
 def test_a_converted_model_is_the_model_it_was_made_of(tiny):

@@ -188,7 +188,7 @@ class DraftModelDrafter(CostlyDrafter):
         if size > target.max_cached_tokens:
             return None
         try:
-            self.slots[request.id] = slot = target.allocate(size, context)
+            self.slots[request.id] = slot = target.allocate(size, context, request.cache_salt)
         except OutOfSlots:
             return None
         return slot

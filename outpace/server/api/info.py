@@ -88,6 +88,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     tokenizer = server.llm.tokenizer
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", param="prompt")
+    token_ids: list[int]
     if body.messages is not None:
         token_ids = await asyncio.to_thread(tokenizer.encode_chat, as_messages(tokenizer, body.messages))
     else:

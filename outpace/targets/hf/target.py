@@ -86,7 +86,7 @@ class HFTarget(TargetModel):
         """The live model; None if it was borrowed and exists no more."""
         return self._model()
 
-    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         free = set(range(self.max_slots)) - self.used
         if not free:
             raise OutOfSlots

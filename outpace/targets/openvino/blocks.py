@@ -1,7 +1,8 @@
 """Blocks of the K/V cache: a free list with reference counts, in which full blocks can be found by their content.
 
 Requests that start with the same tokens share the blocks of that prefix. A block is identified by its tokens and the block before it,
-so two blocks are equal only if the sequences up to their ends are equal.
+so two blocks are equal only if the sequences up to their ends are equal. What is before the first block is the cache salt: sequences of
+different salts share nothing, so that no tenant can find out whether another sent a prompt.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 
 from outpace.targets.base import OutOfSlots
 
-ROOT = 0  # identity of "nothing before this block"
+Identity = int | str  # of a block; of what is before the first block, the cache salt
+ROOT = ""  # the cache salt of those who give none
 
 
 class BlockPool:
@@ -21,15 +23,15 @@ class BlockPool:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(num_blocks))
         self.references = [0] * num_blocks
-        self.by_content: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}  # (identity before, tokens) -> (identity, block)
-        self.content_of: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self.num_identities = ROOT
+        self.by_content: dict[tuple[Identity, tuple[int, ...]], tuple[int, int]] = {}  # (identity before, tokens) -> (identity, block)
+        self.content_of: dict[int, tuple[Identity, tuple[int, ...]]] = {}
+        self.num_identities = 0
 
-    def find(self, token_ids: Sequence[int]) -> tuple[list[int], list[int]]:
-        """(blocks, identities) of the longest stored prefix of `token_ids`, in whole blocks. Reserves nothing."""
+    def find(self, token_ids: Sequence[int], cache_salt: str = ROOT) -> tuple[list[int], list[int]]:
+        """(blocks, identities) of the longest prefix of `token_ids` that is stored for this salt, in whole blocks. Reserves nothing."""
         blocks: list[int] = []
         identities: list[int] = []
-        identity = ROOT
+        identity: Identity = cache_salt
         for start in range(0, len(token_ids) - self.block_size + 1, self.block_size):
             found = self.by_content.get((identity, tuple(token_ids[start : start + self.block_size])))
             if found is None:
@@ -54,7 +56,7 @@ class BlockPool:
                 del self.by_content[content]
         return [*shared, *new]
 
-    def remember(self, block: int, identity_before: int, token_ids: Sequence[int]) -> int:
+    def remember(self, block: int, identity_before: Identity, token_ids: Sequence[int]) -> int:
         """Make a full block available to find(). Returns its identity, which is that of an equal block if there is one."""
         content = (identity_before, tuple(token_ids))
         if content in self.by_content:

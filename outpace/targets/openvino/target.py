@@ -28,7 +28,7 @@ from outpace.targets.base import Capabilities, Embeddings, LMHead, TargetModel, 
 from outpace.targets.identity import Base
 from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino import graphs
-from outpace.targets.openvino.blocks import ROOT, BlockPool
+from outpace.targets.openvino.blocks import BlockPool
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
@@ -170,13 +170,13 @@ class OpenVINOTarget(TargetModel):
     def kv_usage(self) -> float:
         return 1.0 - len(self.pool.free) / self.pool.num_blocks
 
-    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = ()) -> Slot:
+    def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         num_blocks = -(-(num_tokens + MIN_TOKENS) // BLOCK_SIZE)
-        shared, identities = self.pool.find(prompt_token_ids[:-1])
+        shared, identities = self.pool.find(prompt_token_ids[:-1], cache_salt)
         blocks = self.pool.take(shared, num_blocks - len(shared))
         index = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
         self.slots[index] = list(identities)
-        return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks)
+        return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks, cache_salt)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         if sum(map(len, batch)) <= self.pass_tokens:
@@ -252,7 +252,7 @@ class OpenVINOTarget(TargetModel):
         identities = self.slots[slot.index]
         while (len(identities) + 1) * BLOCK_SIZE <= slot.num_cached:
             start = len(identities) * BLOCK_SIZE
-            before = identities[-1] if identities else ROOT
+            before = identities[-1] if identities else slot.cache_salt
             tokens = slot.token_ids[start : start + BLOCK_SIZE]
             identities.append(self.pool.remember(slot.blocks[len(identities)], before, tokens))
 
