@@ -209,9 +209,8 @@ class LLM:
             strategy = self._strategy(speculative_config, bool(expected))
             shared = {"strategy": strategy, "prediction": expected, "cache_salt": cache_salt}
             jobs = [self._job(token_ids, params, seed + index, index, shared) for index in range(params.n)]
-            if not isinstance(prompt, ChatTokens):
-                for job in jobs:
-                    job.builder.follow(token_ids)
+            for job in () if isinstance(prompt, ChatTokens) else jobs:
+                job.builder.follow(token_ids)
             self._start(jobs[0])
             jobs[0].siblings = jobs[1:]
             self._jobs |= {job.request.id: job for job in jobs}
