@@ -16,7 +16,9 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 TEXT = (
     "The first lighthouse was built of wood. The second lighthouse was built like a ship, of oak. The third lighthouse was built of stone."
 )
-DRAFTERS = ("none", "blind", "prompt_lookup", "suffix", "recycling")
+DRAFTERS = ("none", "blind", "prompt_lookup", "suffix", "recycling", "prediction", "house:special")
+DEFAULT = "prompt_lookup"
+ABOUT = {"description": "What it does.", "options": {"branches": 3}}
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Script:
 
     text: str = TEXT
     step_seconds: float = 0.004
+    first_seconds: float = 0.0  # reading the prompt
     key: str = ""
     status: int = 0  # answer chat requests with this error
     message: str = "no"
@@ -90,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/v1/models":
             self.json({"object": "list", "data": [{"id": "toy-1b", "object": "model"}]})
         elif path == "/v1/outpace/drafters":
-            self.json([{"name": name, "description": f"What {name} does.", "options": {"branches": 3}} for name in DRAFTERS])
+            self.json([{"name": name, **ABOUT, "default": name == DEFAULT} for name in DRAFTERS])
         else:
             self.error(404, "not found")
 
@@ -117,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         num_steps = num_tokens = 0
         try:
             self.event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+            time.sleep(script.first_seconds)
             for trace in steps:
                 time.sleep(script.step_seconds)
                 content = "".join(token["text"] for token in trace["tokens"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from fake_server import TEXT
-from playground_tools import SLOW, WORDS, choose_race, expect, run, wait_for_end
+from playground_tools import SLOW, WORDS, expect, run
 
 
 def test_an_answer_streams_in_with_its_colours(page, server):
@@ -23,8 +21,12 @@ def test_an_answer_streams_in_with_its_colours(page, server):
     assert [token.get_attribute("class") for token in first.all()] == ["token guess", "token guess", "token corrected"]
     assert [token.get_attribute("class") for token in second.all()] == ["token guess", "token guess", "token bonus"]
     assert [token.get_attribute("class") for token in third.all()] == ["token plain"]
-    legend = page.locator("#legend").inner_text().split()
-    assert legend == ["prompt_lookup", "suffix", "corrected", "bonus", "rejected"]
+    legend = page.locator("#legend dt").all_inner_texts()
+    assert legend == ["Copy from the text", "Repeat passages", "two colours", "corrected", "bonus", "plain", "rejected", ""]
+    assert all(meaning.endswith(".") for meaning in page.locator("#legend dd").all_inner_texts())
+    kinds = {(e.get_attribute("class") or "").replace(" blank", "") for e in page.locator(".lane .token").all()}
+    explained = {e.get_attribute("class") for e in page.locator("#legend .token").all()}
+    assert kinds <= explained  # every mark in the text is explained
     lookup, suffix = (page.locator("#legend .guess").nth(i).evaluate("e => getComputedStyle(e).backgroundImage") for i in range(2))
     assert lookup != suffix
     assert page.locator("[data-figure=tokens]").inner_text() == str(len(WORDS))
@@ -90,7 +92,7 @@ def test_step_viewer_walks_with_the_arrow_keys(page):
     states = [node.get_attribute("class").removeprefix("node ") for node in page.locator("#tree .node").all()]
     assert sorted(states) == ["accepted", "accepted", "own", "rejected", "rejected", "rejected", "root"]
     assert page.locator("#tree .small").all_text_contents() == ["90%", "40%", "20%", "10%", "corrected"]
-    assert page.locator("#tree title").nth(1).text_content() == '"The", accepted, drafted by prompt_lookup, confidence 90%'
+    assert page.locator("#tree title").nth(1).text_content() == '"The", accepted, drafted by Copy from the text, confidence 90%'
     page.keyboard.press("ArrowRight")
     expect(page.locator("#caption")).to_contain_text("2 draft tokens, 2 accepted; bonus token")
     page.keyboard.press("ArrowRight")
@@ -143,49 +145,3 @@ def test_events_are_read_however_the_bytes_are_cut(page):
       const found = []; for await (const event of events(body)) found.push(event); return found; }"""
     for size in (1, 2, 3, 1000):
         assert page.evaluate(read, size) == ['{"a": "é"}', "one\ntwo", "[DONE]"]
-
-
-# ---- the race
-
-
-def test_race_ends_in_a_verdict_and_can_be_watched_again(page, server):
-    server.script.step_seconds = 0.02
-    choose_race(page)
-    run(page)
-    headline = page.locator(".headline").inner_text()
-    assert re.fullmatch(r"Identical text, \d\.\d+×", headline)
-    assert float(headline.split()[-1][:-1]) > 1.3  # the script gives 2.3 tokens a step
-    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]
-    assert page.locator(".lane h2").all_inner_texts() == ["none", "prompt_lookup"]
-    assert page.locator("#fairness").is_visible()
-    assert page.locator("#chart .curve").count() == 2
-    methods = [(body["speculative"]["method"], body["max_completion_tokens"]) for body in server.script.requests]
-    assert methods == [("none", 1), ("none", 160), ("prompt_lookup", 160)]  # the prompt is read once before
-    assert len({body.get("seed") for body in server.script.requests[1:]}) == 1
-    assert server.script.requests[1]["seed"] is not None
-
-    clocks = page.locator(".clock").all_inner_texts()
-    page.get_by_role("button", name="Watch both at once").click()
-    expect(page.locator("#stop")).to_be_visible()
-    wait_for_end(page)
-    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]
-    assert page.locator(".clock").all_inner_texts() == clocks
-    assert len(server.script.requests) == 3
-
-
-def test_race_says_where_texts_differ(page, server):
-    server.script.other_text = TEXT.replace("of wood", "of straw")
-    choose_race(page)
-    run(page)
-    assert page.locator(".headline").inner_text() == "The texts differ"
-    assert f"From character {TEXT.index('wood') + 1} on" in page.locator("#verdict").inner_text()
-
-
-def test_stopping_a_replay_leaves_whole_texts(page, server):
-    server.script.step_seconds = 0.05
-    choose_race(page)
-    run(page)
-    page.get_by_role("button", name="Watch both at once").click()
-    page.locator("#stop").click()
-    wait_for_end(page)
-    assert page.locator(".lane .text").all_inner_texts() == [TEXT, TEXT]

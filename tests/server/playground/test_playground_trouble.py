@@ -69,6 +69,8 @@ def test_errors_come_in_plain_words(page, server, complaints, status, words):
     page.locator("#run").click()
     expect(page.locator("#problem")).to_contain_text(words)
     assert page.locator("#prompt").input_value() == "my text"
+    assert page.locator(".lane").count() == 0  # no empty card stays
+    assert page.locator("#welcome").is_visible()
     server.script.status = 0
     run(page)
     assert page.locator("#problem").is_hidden()
@@ -139,13 +141,22 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, complaints):
     context = browser.new_context()
     page = context.new_page()
     page.goto(server.url)
-    expect(page.locator("#key")).to_be_visible()
+    expect(page.locator("#key")).to_be_focused()
+    shown = "[...document.querySelectorAll('input, select, textarea, #ask button')].filter((e) => e.checkVisibility()).map((e) => e.id)"
+    assert page.evaluate(shown) == ["key", "unlock"]  # the key comes first, and nothing that could not work yet
+    assert page.locator("#problem").is_hidden()
     page.locator("#key").fill("wrong")
-    page.locator("#key").press("Tab")
+    page.locator("#unlock").click()
+    expect(page.locator("#problem")).to_have_text("This key is not valid here. Check it and try again.")
     expect(page.locator("#server")).to_have_text("needs a key")
+    page.locator("#key").fill("two words")
+    page.locator("#key").press("Enter")
+    expect(page.locator("#problem")).to_contain_text("not valid here")
     page.locator("#key").fill("secret")
-    page.locator("#key").press("Tab")
+    page.locator("#key").press("Enter")
     expect(page.locator("#server")).to_have_text("toy-1b")
+    assert page.locator("#problem").is_hidden()  # the old error is gone
+    assert page.locator("#key").is_hidden()
     run(page)
     page.reload()
     expect(page.locator("#server")).to_have_text("toy-1b")
@@ -154,5 +165,35 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(browser, complaints):
     other.goto(server.url)
     expect(other.locator("#key")).to_be_visible()
     assert other.locator("#key").input_value() == ""
+    page.get_by_role("button", name="Forget the key").click()
+    expect(page.locator("#key")).to_be_visible()
+    assert page.locator("#key").input_value() == ""
     context.close()
     server.close()
+
+
+def test_a_key_that_stops_working_is_asked_for_again(browser):
+    server = FakeServer(Script(key="secret"))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.url)
+    page.locator("#key").fill("secret")
+    page.locator("#unlock").click()
+    run(page)
+    server.script.key = "another"
+    page.locator("#run").click()
+    expect(page.locator("#problem")).to_have_text("This key is not valid here any more.")
+    assert page.locator(".lane").count() == 0
+    assert page.locator("#prompt").input_value()
+    context.close()
+    server.close()
+
+
+def test_a_slow_start_is_explained(page, server):
+    server.script.first_seconds = 1.0
+    page.locator("#prompt").fill("a long prompt")
+    page.locator("#run").click()
+    expect(page.locator(".note")).to_have_text("Reading the prompt…")
+    expect(page.locator(".step").first).to_be_visible()
+    assert page.locator(".note").inner_text() != "Reading the prompt…"
+    wait_for_end(page)

@@ -21,18 +21,20 @@ export async function drafters(key) {
   return (await call("v1/outpace/drafters", key, { signal: AbortSignal.timeout(PATIENCE) })).json();
 }
 
-/** Asks for one answer and yields its chunks as they come. `signal` stops it. Throws ServerError, or AbortError when stopped. */
-export async function* answer({ model, prompt, drafter, length, temperature, seed }, key, signal) {
-  const body = {
-    model,
-    messages: [{ role: "user", content: prompt }],
-    stream: true,
-    stream_options: { include_usage: true },
-    max_completion_tokens: length,
-    temperature,
-    speculative: { method: drafter, trace: true },
-  };
+/** The body of a request for a whole answer. `seed`, `system`, `schema` and `tools` may be null. */
+export function bodyOf({ model, prompt, drafter, length, temperature, seed, system, schema, tools }) {
+  const body = { model, messages: [{ role: "user", content: prompt }], max_completion_tokens: length, temperature, speculative: drafter };
+  if (system) body.messages.unshift({ role: "system", content: system });
   if (seed !== null) body.seed = seed;
+  if (tools) body.tools = tools;
+  if (schema) body.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
+  return body;
+}
+
+/** Asks for one answer and yields its chunks as they come. `signal` stops it. Throws ServerError, or AbortError when stopped. */
+export async function* answer(wish, key, signal) {
+  const streamed = { stream: true, stream_options: { include_usage: true }, speculative: { method: wish.drafter, trace: true } };
+  const body = { ...bodyOf(wish), ...streamed };
   const response = await call("v1/chat/completions", key, { method: "POST", body: JSON.stringify(body), signal });
   try {
     for await (const data of events(response.body)) {
@@ -51,7 +53,7 @@ export async function* answer({ model, prompt, drafter, length, temperature, see
 async function call(path, key, options = {}) {
   const headers = { "Content-Type": "application/json" };
   if (key) headers.Authorization = `Bearer ${key}`;
-  if (/[^\x21-\x7e]/.test(key)) throw new ServerError("That is no key: a key is made of plain letters without spaces.", 401);
+  if (/[^\x21-\x7e]/.test(key)) throw new ServerError("A key has only plain letters, digits and signs, without spaces.", 401);
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -72,8 +74,8 @@ async function explain(response) {
   const said = await response.json().then((body) => body.error?.message ?? "", () => "");
   const wait = response.headers.get("Retry-After");
   const words = {
-    401: "This server asks for a key. Enter it above and run again.",
-    403: "This server does not accept that key.",
+    401: "This server needs a key.",
+    403: said,
     413: `The prompt is too long for this server. ${said}`,
     429: `The server is busy. Try again ${wait ? `in ${wait} s` : "in a moment"}.`,
     503: `The server is not ready. ${said}`,

@@ -1,9 +1,13 @@
 // The form: the prompt, the examples, the drafters, the numbers. It forgets nothing the reader typed.
+import { bodyOf } from "./api.js";
+import { asCurl, asPython } from "./code.js";
+import { explain, grouped, inWords, recommended } from "./drafters.js";
 import * as settings from "./settings.js";
 
 const OTHER = "other…"; // the choice that opens the field for a spec
 const MAX_PASTE = 1_000_000; // characters: beyond, a text field freezes for seconds, and no model reads that much
 const SAVE_AFTER = 300; // milliseconds without typing
+const KEPT = ["prompt", "length", "temperature", "seed", "system", "schema", "tools", "drafter-spec", "rival-spec"];
 const byId = (id) => document.getElementById(id);
 
 export class Ask {
@@ -25,17 +29,26 @@ export class Ask {
     return byId("key").value.trim();
   }
 
-  /** Fills the lists of drafters: [{name, description, options}]. */
+  /** Fills the lists of drafters, those of the server's answer. */
   offer(drafters) {
-    this.about = new Map(drafters.map(({ name, description, options }) => [name, [description, optionsInWords(options)].join(" ").trim()]));
-    for (const [id, fallback] of [["drafter", "prompt_lookup"], ["rival", "none"]]) {
+    this.about = new Map(drafters.map((drafter) => [drafter.name, explain(drafter)]));
+    const first = recommended(drafters);
+    for (const [id, fallback] of [["drafter", first], ["rival", "none"]]) {
       const list = byId(id);
       const wanted = list.value || list.dataset.wanted || fallback;
-      list.replaceChildren(...[...this.about.keys(), OTHER].map((name) => new Option(name, name)));
+      list.replaceChildren(...grouped(drafters).map(([title, names]) => group(title, names)), group("By its name in the API", [OTHER]));
       list.value = wanted;
       if (list.value !== wanted) list.value = this.about.has(fallback) ? fallback : OTHER; // that server has no such drafter
     }
+    byId("drafters").hidden = false;
     this.#sync();
+  }
+
+  /** Chooses a race against plain decoding. */
+  challenge() {
+    this.form.elements.mode.value = "race";
+    byId("rival").value = "none";
+    this.#changed();
   }
 
   /** What to ask, or null when something is missing; then the reader has been told. */
@@ -49,9 +62,17 @@ export class Ask {
     for (const id of this.isRace ? ["rival", "drafter"] : ["drafter"]) {
       if (!this.#spec(id)) return this.#refuse(`${id}-spec`, "Name a drafter, such as suffix+recycling.");
     }
+    const documents = {};
+    for (const [id, isRight, shape] of [["schema", (value) => value?.constructor === Object, "an object"], ["tools", Array.isArray, "a list"]]) {
+      const text = byId(id).value.trim();
+      documents[id] = text ? parsed(text) : null;
+      if (text && !isRight(documents[id])) return this.#refuse(id, `The ${id === "schema" ? "JSON schema" : "list of tools"} must be ${shape} in JSON.`);
+    }
     this.problem("");
     return {
       prompt,
+      system: byId("system").value.trim(),
+      ...documents,
       drafter: this.#spec("drafter"),
       rival: this.#spec("rival"),
       length: byId("length").valueAsNumber,
@@ -67,9 +88,40 @@ export class Ask {
     if (!message) this.form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
   }
 
-  askForKey() {
-    byId("key-field").hidden = false;
+  /** Shows the field for the key and nothing else; `message` says what was wrong with the last one. */
+  lock(message) {
+    this.#setLocked(true);
+    this.problem(message);
+    if (message) byId("key").setAttribute("aria-invalid", "true");
     byId("key").focus();
+  }
+
+  /** The key is right, or none is needed. */
+  unlock() {
+    if (!this.isLocked) return;
+    this.#setLocked(false);
+    this.problem("");
+  }
+
+  get isLocked() {
+    return this.form.classList.contains("locked");
+  }
+
+  #setLocked(isLocked) {
+    this.form.classList.toggle("locked", isLocked);
+    byId("key-field").hidden = !isLocked;
+  }
+
+  /** Shows the request as code and copies it; `model` is the name that the server gave. */
+  async showCode(language, model) {
+    const wish = this.read();
+    if (!wish) return;
+    const write = language === "curl" ? asCurl : asPython;
+    const text = write(bodyOf({ ...wish, model: model ?? "default" }), new URL("v1", location.href).href, Boolean(this.key));
+    byId("code").hidden = false;
+    byId("code").querySelector("pre").textContent = text;
+    const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
+    byId("code-note").textContent = isCopied ? "Copied." : "Select and copy:";
   }
 
   #spec(id) {
@@ -86,18 +138,18 @@ export class Ask {
 
   #restore() {
     const saved = settings.load();
-    for (const id of ["prompt", "length", "temperature", "seed", "drafter-spec", "rival-spec"]) if (saved[id] !== undefined) byId(id).value = saved[id];
+    for (const id of KEPT) if (saved[id] !== undefined) byId(id).value = saved[id];
+    byId("more").open = Boolean(saved.system || saved.schema || saved.tools);
     for (const id of ["drafter", "rival"]) byId(id).dataset.wanted = saved[id] ?? "";
     if (saved.mode) this.form.elements.mode.value = saved.mode;
     this.mine = saved.mine ?? "";
     this.example = saved.example ?? "";
     byId("key").value = settings.loadKey();
-    byId("key-field").hidden = !byId("key").value;
   }
 
   #save() {
     const values = { mode: this.form.elements.mode.value, mine: this.mine, example: this.example };
-    for (const id of ["prompt", "length", "temperature", "seed", "drafter-spec", "rival-spec"]) values[id] = byId(id).value;
+    for (const id of KEPT) values[id] = byId(id).value;
     for (const id of ["drafter", "rival"]) values[id] = byId(id).value || byId(id).dataset.wanted;
     this.isKept = settings.save(values);
     this.#showCount();
@@ -117,6 +169,11 @@ export class Ask {
     addEventListener("pagehide", saveNow);
     document.addEventListener("visibilitychange", saveNow);
     byId("key").addEventListener("change", () => settings.saveKey(this.key));
+    byId("forget").addEventListener("click", () => {
+      settings.saveKey("");
+      location.reload();
+    });
+    byId("code-close").addEventListener("click", () => { byId("code").hidden = true; });
     for (const button of this.form.querySelectorAll("[data-example]")) button.addEventListener("click", () => this.#pick(button.dataset.example));
     byId("mine").addEventListener("click", () => {
       byId("prompt").value = this.mine;
@@ -151,9 +208,11 @@ export class Ask {
   #sync() {
     const isRace = this.isRace;
     this.form.querySelector(".rival").hidden = !isRace;
+    this.form.classList.toggle("racing", isRace);
     byId("drafter-label").textContent = isRace ? "Second lane" : "Drafter";
     byId("run").textContent = isRace ? "Race" : "Run";
-    for (const id of ["drafter", "rival"]) byId(`${id}-spec`).hidden = byId(id).value !== OTHER && byId(id).length > 0;
+    byId("forget").hidden = !this.key;
+    for (const id of ["drafter", "rival"]) byId(`${id}-spec`).hidden = byId(id).value !== OTHER;
     byId("about").textContent = this.about.get(byId("drafter").value) ?? "";
     byId("mine").hidden = !this.mine || byId("prompt").value === this.mine;
     this.#showCount();
@@ -166,7 +225,17 @@ export class Ask {
   }
 }
 
-function optionsInWords(options) {
-  const pairs = Object.entries(options ?? {}).map(([key, value]) => `${key}=${value}`);
-  return pairs.length ? `Options: ${pairs.join(", ")}.` : "";
+function group(title, names) {
+  const element = document.createElement("optgroup");
+  element.label = title;
+  element.append(...names.map((name) => new Option(name.includes(":") ? name : inWords(name), name)));
+  return element;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

@@ -4,12 +4,13 @@ import { Ask } from "./ask.js";
 import { drawRace, drawSteps } from "./steps/chart.js";
 import { Lane } from "./steps/lane.js";
 import { Palette } from "./palette.js";
-import { judge, replay } from "./race.js";
+import { judge, replay, sum } from "./race.js";
 import { count } from "./steps/steps.js";
 import { connectTheme } from "./theme.js";
 import { bestStep, Viewer } from "./steps/viewer.js";
 
 const REDRAW_AFTER = 250; // milliseconds: drawing must not take the processor from a model on the same machine
+const REPLAYED = 20; // seconds: a longer race is replayed only on demand
 const RETRY_AFTER = [2, 4, 8, 15]; // seconds between tries to reach the server
 const byId = (id) => document.getElementById(id);
 
@@ -18,7 +19,7 @@ const palette = new Palette();
 const viewer = new Viewer(
   {
     section: byId("viewer"), title: byId("viewer-title"), slider: byId("step"), previous: byId("previous"), next: byId("next"),
-    caption: byId("caption"), tree: byId("tree"),
+    caption: byId("caption"), tree: byId("tree"), hint: byId("tree-hint"),
   },
   palette,
   select,
@@ -32,16 +33,21 @@ let isConnecting = false;
 connectTheme(byId("theme"));
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  start();
+  if (ask.isLocked) useKey();
+  else start();
 });
+for (const button of document.querySelectorAll("[data-code]")) button.addEventListener("click", () => ask.showCode(button.dataset.code, model));
 byId("stop").addEventListener("click", stop);
-byId("key").addEventListener("change", reconnect);
+byId("key").addEventListener("change", useKey);
+document.addEventListener("pointerdown", ({ target }) => {
+  for (const { card } of lanes) if (!card.covers(target)) card.hide(); // on a touch screen no pointer ever leaves a token
+});
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     stop();
     lanes.forEach((lane) => lane.card.hide());
   }
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !ask.isLocked) start();
 });
 addEventListener("resize", draw);
 keepConnecting();
@@ -53,13 +59,20 @@ async function connect() {
   model = names[0];
   palette.learn(drafters.map((drafter) => drafter.name));
   ask.offer(drafters);
+  ask.unlock();
   byId("server").textContent = model;
   byId("server").classList.remove("away");
+}
+
+/** Tries the key in its field. */
+function useKey() {
+  if (ask.key) reconnect();
 }
 
 /** Asks the server anew: it may be another one now. */
 function reconnect() {
   model = null;
+  byId("server").textContent = "connecting…";
   if (!isConnecting) keepConnecting();
 }
 
@@ -72,7 +85,7 @@ async function keepConnecting() {
       byId("server").textContent = error.status === 401 ? "needs a key" : "server not reached, trying again";
       byId("server").classList.add("away");
       if (error.status === 401) {
-        ask.askForKey();
+        ask.lock(ask.key ? "This key is not valid here. Check it and try again." : "");
         break;
       }
       await new Promise((resolve) => setTimeout(resolve, 1000 * RETRY_AFTER[Math.min(tries, RETRY_AFTER.length - 1)]));
@@ -85,11 +98,11 @@ async function keepConnecting() {
 
 async function start() {
   if (running) return; // a second click
-  const wish = ask.read();
-  if (!wish) return;
   begin();
   try {
     if (!model) await connect();
+    const wish = ask.read();
+    if (!wish) return;
     await (ask.isRace ? race(wish, running.signal) : single(wish, running.signal));
   } catch (error) {
     if (error.name !== "AbortError") report(error);
@@ -112,7 +125,8 @@ function stop() {
 function report(error) {
   if (!(error instanceof api.ServerError)) console.error(error);
   ask.problem(error instanceof api.ServerError ? error.message : `Something in this page failed: ${error.message}`);
-  if (error.status === 401 || error.status === 403) ask.askForKey();
+  if (error.status === 401) ask.lock("This key is not valid here any more.");
+  if (!lanes.some((lane) => lane.record.length)) clear(); // nothing came: no empty card stays
   if (error.status === 0 || error.status === 404) reconnect();
 }
 
@@ -131,6 +145,11 @@ function end() {
 async function single(wish, signal) {
   const [lane] = lay([wish.drafter]);
   await play(lane, wish, signal);
+  const found = sum(lane);
+  if (found) showVerdict(found, "Race against plain decoding", () => {
+    ask.challenge();
+    start();
+  });
   announce(`Answer complete: ${count(lane.numTokens, "token", "tokens")} in ${lane.seconds.toFixed(1)} seconds.`);
 }
 
@@ -141,7 +160,10 @@ async function race(wish, signal) {
   for await (const _ of api.answer({ ...wish, model, drafter: "none", length: 1 }, ask.key, signal));
   lanes[1].note.textContent = "Waits for its turn.";
   for (const lane of lanes) await play(lane, { ...wish, drafter: lane.drafter, seed }, signal);
-  showVerdict(judge(...lanes));
+  showVerdict(judge(...lanes), "Watch both again", watch);
+  byId("fairness").hidden = false;
+  const longest = Math.max(...lanes.map((lane) => lane.seconds));
+  if (longest < REPLAYED && !matchMedia("(prefers-reduced-motion: reduce)").matches) await replay(lanes, signal);
 }
 
 async function play(lane, wish, signal) {
@@ -162,16 +184,16 @@ async function play(lane, wish, signal) {
   }
 }
 
-function showVerdict({ isSame, headline, details }) {
-  const again = document.createElement("button");
-  again.type = "button";
-  again.textContent = "Watch both at once";
-  again.title = "Plays the two recorded lanes side by side, each at the pace it had";
-  again.addEventListener("click", () => watch());
+/** Says how it went; the button offers what to do next. */
+function showVerdict({ tone, headline, details }, label, next) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = label;
+  button.addEventListener("click", () => next());
   const words = document.createElement("div");
   words.append(paragraph(headline, "headline"), paragraph(details, "faint"));
-  byId("verdict").replaceChildren(words, again);
-  byId("verdict").classList.toggle("differs", !isSame);
+  byId("verdict").replaceChildren(words, button);
+  byId("verdict").className = `verdict card ${tone}`;
   byId("verdict").hidden = false;
 }
 
@@ -198,15 +220,17 @@ function lay(names) {
   });
   byId("lanes").replaceChildren(...lanes.map((lane) => lane.element));
   byId("lanes").classList.toggle("two", lanes.length > 1);
-  byId("fairness").hidden = lanes.length === 1;
-  byId("verdict").hidden = true;
-  byId("welcome").hidden = true;
-  byId("chart-card").hidden = true;
-  byId("legend").hidden = true;
+  for (const id of ["fairness", "verdict", "welcome", "chart-card", "legend-card"]) byId(id).hidden = true;
   viewer.hide();
   const { top } = byId("results").getBoundingClientRect();
   if (top > 0.7 * innerHeight) byId("results").scrollIntoView(); // below the form on a phone
   return lanes;
+}
+
+/** Back to the beginning, for a request that was refused. */
+function clear() {
+  lay([]);
+  byId("welcome").hidden = false;
 }
 
 function draw() {
@@ -218,6 +242,7 @@ function draw() {
   if (lanes.length > 1) drawRace(byId("chart"), lanes);
   else drawSteps(byId("chart"), lanes[0], palette, (index) => select(lanes[0], index));
   palette.drawLegend(byId("legend"), steps);
+  byId("legend-card").hidden = false;
 }
 
 function select(lane, index) {

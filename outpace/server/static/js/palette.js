@@ -1,10 +1,12 @@
 // One colour for every drafter, and what the marks mean.
+import { inWords } from "./drafters.js";
 
 const NUM_COLOURS = 6;
 const MARKS = [
-  ["corrected", "corrected", "The model’s own token where it rejected the draft tokens"],
-  ["bonus", "bonus", "The model’s own token after draft tokens that were all accepted"],
-  ["again", "unconfirmed", "The model’s own token of the step before, verified again in this step"],
+  ["corrected", "corrected", "The model rejected the draft here and wrote its own token."],
+  ["bonus", "bonus", "The whole draft was accepted: one more token, the model’s own."],
+  ["again", "unconfirmed", "The model’s own token of the step before, checked once more in this step."],
+  ["plain", "plain", "The model’s own token, in a step without a draft."],
 ];
 
 /** Colours by name of drafter, given out in order of appearance; `none` never drafts and has none. */
@@ -28,12 +30,14 @@ export class Palette {
     const tokens = steps.flatMap((step) => step.tokens);
     const names = new Set(tokens.flatMap((token) => (token.source ? token.source.split("+") : [])));
     const kinds = new Set(tokens.map((token) => token.kind));
-    const entries = [...names].map((name) => this.paint(entry("guess", name, `Drafted by ${name} and accepted`), name));
-    for (const [kind, label, meaning] of MARKS) if (kinds.has(kind)) entries.push(entry(kind, label, meaning));
+    const entries = [...names].map((name) => entry(this.paint(sample("guess", inWords(name)), name), "Proposed by this drafter, accepted by the model."));
+    const shared = tokens.find((token) => token.source.includes("+"));
+    if (shared) entries.push(entry(this.paint(sample("guess", "two colours"), shared.source), "Two drafters proposed the same token."));
+    for (const [kind, label, meaning] of MARKS) if (kinds.has(kind)) entries.push(entry(sample(kind, label), meaning));
     const rejected = steps.some((step) => step.nodes.some((node) => node.state === "rejected"));
-    if (rejected) entries.push(entry("rejected", "rejected", "A draft token that the model rejected: point at a token to see them"));
-    element.replaceChildren(...entries);
-    element.hidden = !entries.length;
+    if (rejected) entries.push(entry(sample("rejected", "rejected"), "Proposed and not accepted: point at a token, or tap it, to see those of its step."));
+    if (tokens.some((token) => !token.source)) entries.push(entry(sample("swatch", ""), "In the bars: the model’s own tokens."));
+    element.replaceChildren(...entries.flat());
   }
 
   #colour(name) {
@@ -47,12 +51,17 @@ export class Palette {
   }
 }
 
-function entry(kind, label, meaning) {
+function sample(kind, label) {
   const element = document.createElement("span");
-  const sample = document.createElement("span");
-  sample.className = `token ${kind}`;
-  sample.textContent = label;
-  element.title = meaning;
-  element.append(sample);
+  element.className = kind === "swatch" ? kind : `token ${kind}`;
+  element.textContent = label;
   return element;
+}
+
+function entry(element, meaning) {
+  const term = document.createElement("dt");
+  const words = document.createElement("dd");
+  term.append(element);
+  words.textContent = meaning;
+  return [term, words];
 }

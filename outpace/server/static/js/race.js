@@ -1,17 +1,30 @@
 // What a race ends in, and the race once more with both lanes side by side.
 
+const CLEAR = 1.05; // a smaller difference is not worth a word: clocks differ as much from run to run
 const AROUND = 24; // characters of context where two texts part
 
-/** {isSame, headline, details} of two finished lanes. */
+/** {tone, headline, details} of two finished lanes; `tone` is "differs", "neutral" or "". */
 export function judge(first, second) {
   const place = parting(first.text, second.text);
-  const times = `${first.drafter} took ${first.seconds.toFixed(2)} s, ${second.drafter} ${second.seconds.toFixed(2)} s.`;
-  const ratio = first.seconds / Math.max(0.001, second.seconds);
-  if (place < 0) {
-    return { isSame: true, headline: `Identical text, ${ratio.toFixed(ratio < 0.95 ? 2 : 1)}×`, details: times };
+  const times = `${first.title}: ${first.seconds.toFixed(2)} s. ${second.title}: ${second.seconds.toFixed(2)} s.`;
+  if (place >= 0) {
+    const around = [first, second].map(({ text }) => `“${text.slice(Math.max(0, place - AROUND), place + AROUND)}”`);
+    return { tone: "differs", headline: "The texts differ", details: `From character ${place + 1} on: ${around.join(" against ")}. ${times}` };
   }
-  const around = [first, second].map(({ text }) => `“${text.slice(Math.max(0, place - AROUND), place + AROUND)}”`);
-  return { isSame: false, headline: "The texts differ", details: `From character ${place + 1} on: ${around.join(" against ")}. ${times}` };
+  const ratio = first.seconds / Math.max(0.001, second.seconds);
+  if (ratio >= CLEAR) return { tone: "", headline: `Same text, ${ratio.toFixed(1)}× as fast`, details: times };
+  if (ratio > 1 / CLEAR) return { tone: "neutral", headline: "Same text, about as fast", details: times };
+  const advice = "Drafting pays off where text repeats itself, as in the examples Edit and Summarise, or where the model is large.";
+  return { tone: "neutral", headline: "Same text, not faster this time", details: `${times} ${advice}` };
+}
+
+/** The same for one answer: what the drafter was good for. Null if nothing was drafted. */
+export function sum(lane) {
+  const { tokens } = lane.totals;
+  if (lane.drafter === "none" || !lane.steps.length) return null;
+  const perStep = (lane.summary?.tokens_per_step ?? tokens / lane.steps.length).toFixed(1);
+  const headline = `${perStep} tokens per step`;
+  return { tone: "neutral", headline, details: "Plain decoding writes one token per step. A race shows how much time that saves." };
 }
 
 /** Where two texts part, -1 if they do not. */

@@ -29,6 +29,11 @@ export class StepCard {
     this.#place(span);
   }
 
+  /** Whether a place on the page belongs to the lane's steps. */
+  covers(target) {
+    return this.lane.contains(target) && Boolean(target.closest?.(".step"));
+  }
+
   hide() {
     this.element.hidden = true;
   }

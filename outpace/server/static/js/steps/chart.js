@@ -25,7 +25,7 @@ export function drawSteps(element, lane, palette, onSelect) {
     { width, height: top + LINE + 4, role: "img", "aria-label": `Tokens of each of ${lane.steps.length} steps, and tokens per second` },
     label(0, 11, `tokens in each step, at most ${Math.round(Math.max(...lane.steps.map((step) => step.tokens.length)))}`),
     svg("g", { transform: `translate(0 ${LABEL})` }, ...bars, svg("path", { class: "axis", d: `M0 ${BARS + 0.5}H${width}` })),
-    label(0, top - 8, `tokens per second, now ${speeds.at(-1).toFixed(0)}`),
+    label(0, top - 8, `tokens per second, in the last steps ${speeds.at(-1).toFixed(0)}`),
     svg("g", { transform: `translate(0 ${top})` }, line(speeds, pitch, Math.max(...speeds), "speed"), svg("path", { class: "axis", d: `M0 ${LINE + 0.5}H${width}` })),
   );
   picture.addEventListener("click", (event) => {
@@ -51,14 +51,26 @@ export function drawRace(element, lanes) {
       sum += chunk.trace.tokens.length;
       points.push(`L${x(at).toFixed(1)} ${y(sum).toFixed(1)}`);
     }
-    const end = Math.min(width - 8, x(lane.seconds));
-    const name = svg("text", { class: `racer-${i}`, x: end - 6, y: Math.max(12, y(sum) - 8), "text-anchor": end > 140 ? "end" : "start" }, lane.drafter);
-    return sum ? svg("g", {}, svg("path", { class: `curve racer-${i}`, d: points.join("") }), name) : svg("g");
+    return sum ? svg("path", { class: `curve racer-${i}`, d: points.join("") }) : svg("g");
   });
   const axis = svg("path", { class: "axis", d: `M0 ${height + 0.5}H${width}` });
   const end = svg("text", { x: width, y: height + 16, "text-anchor": "end" }, `${seconds.toFixed(1)} s`);
   const about = { width, height: height + 22, role: "img", "aria-label": "Tokens of both lanes over time" };
-  element.replaceChildren(svg("svg", about, axis, label(0, 12, "tokens so far"), label(0, height + 16, "0 s"), end, ...curves));
+  const picture = svg("svg", about, axis, label(0, 12, "tokens so far"), label(0, height + 16, "0 s"), end, ...curves);
+  element.replaceChildren(racers(lanes), picture);
+}
+
+/** Whose curve is which, above the drawing, where no curve runs through the words. */
+function racers(lanes) {
+  const element = document.createElement("p");
+  element.className = "racers";
+  lanes.forEach((lane, i) => {
+    const name = document.createElement("span");
+    name.className = `racer-${i}`;
+    name.textContent = `— ${lane.title}, ${lane.seconds.toFixed(2)} s`;
+    element.append(name);
+  });
+  return element;
 }
 
 function bar(group, left, width, unit, palette) {

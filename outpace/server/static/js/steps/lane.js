@@ -1,6 +1,9 @@
 // One answer as it appears: coloured text, a clock, four figures. A race has two lanes.
 import { StepCard } from "./card.js";
+import { inWords } from "../drafters.js";
 import { readStep } from "./steps.js";
+
+const LONG = 8000; // milliseconds without a token after which the reader is told why
 
 /** `onSelect(lane, index)` is told which step the reader chose. */
 export class Lane {
@@ -20,9 +23,10 @@ export class Lane {
   reset(drafter) {
     Object.assign(this, { drafter, text: "", steps: [], record: [], summary: null, finishReason: null, seconds: 0, selected: -1 });
     this.totals = { tokens: 0, guesses: 0, kept: 0, milliseconds: 0 };
-    this.element.querySelector("h2").textContent = drafter;
+    this.title = drafter && inWords(drafter);
+    this.element.querySelector("h2").textContent = this.title;
     this.area.replaceChildren();
-    this.area.setAttribute("aria-label", `Answer by ${drafter}. Left and right arrow keys walk through its steps.`);
+    this.area.setAttribute("aria-label", `Answer by ${this.title}. Left and right arrow keys walk through its steps.`);
     this.card.hide();
     this.note.textContent = "";
     this.element.classList.remove("running", "empty");
@@ -33,10 +37,13 @@ export class Lane {
   /** Starts the clock. */
   start() {
     this.startedAt = performance.now();
+    this.note.textContent = "Reading the prompt…";
     this.element.classList.add("running");
     const tick = () => {
       if (!this.element.classList.contains("running")) return;
-      this.showClock((performance.now() - this.startedAt) / 1000);
+      const waited = performance.now() - this.startedAt;
+      this.showClock(waited / 1000);
+      if (waited > LONG && !this.text && !this.steps.length) this.note.textContent = "Still reading: long prompts take time, and so do other requests to this server.";
       requestAnimationFrame(tick);
     };
     tick();
@@ -54,6 +61,7 @@ export class Lane {
   show(chunk) {
     const choice = chunk.choices?.[0];
     const content = choice?.delta?.content ?? "";
+    if (chunk.trace || content) this.note.textContent = "";
     this.text += content;
     if (chunk.trace) this.#append(readStep(chunk.trace));
     else if (content) this.area.append(content);
@@ -66,7 +74,8 @@ export class Lane {
   finish(note = "") {
     this.element.classList.remove("running");
     this.showClock(this.seconds);
-    const reason = this.finishReason === "length" ? "Ended at the length you asked for." : this.text ? "" : "The answer is empty.";
+    const ends = { length: "Ended at the length you asked for.", tool_calls: "The model calls a tool: these are its arguments." };
+    const reason = ends[this.finishReason] ?? (this.text || this.steps.length ? "" : "The answer is empty.");
     this.note.textContent = note || reason;
     this.#showFigures();
   }
@@ -135,7 +144,9 @@ export class Lane {
       if (index !== undefined) this.#preview(Number(index));
       else this.card.hide();
     });
-    this.area.addEventListener("pointerleave", () => this.card.hide());
+    this.area.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") this.card.hide(); // a finger that is lifted has read nothing yet
+    });
     this.area.addEventListener("blur", () => this.card.hide());
     this.area.addEventListener("click", (event) => {
       const index = indexAt(event);

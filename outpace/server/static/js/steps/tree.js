@@ -1,8 +1,10 @@
 // The draft tree of one step as a drawing: the path the text took runs along the top, rejected draft tokens hang below.
 import { svg } from "./svg.js";
+import { inWords } from "../drafters.js";
 import { visible } from "./steps.js";
 
 const LETTER = 7.85; // width of a letter in the drawing's 13 px monospace font
+const SMALL_LETTER = 6.4; // of the notes below the boxes
 const MAX_LETTERS = 18;
 const HEIGHT = 28; // of a box, in pixels
 const ROW = 52;
@@ -17,7 +19,7 @@ export function drawTree(element, step, root, palette) {
   const edges = nodes.filter((node) => node.parent).map(edge);
   const boxes = nodes.map((node) => box(node, palette));
   const scale = width * SMALLEST < element.clientWidth - 8 ? Math.min(1, (element.clientWidth - 8) / width) : 1; // else it scrolls
-  const picture = svg("svg", { width: width * scale, height: height * scale, viewBox: `-1 -1 ${width} ${height}`, role: "img", "aria-label": inWords(step) }, ...edges, ...boxes);
+  const picture = svg("svg", { width: width * scale, height: height * scale, viewBox: `-1 -1 ${width} ${height}`, role: "img", "aria-label": describeTree(step) }, ...edges, ...boxes);
   element.replaceChildren(picture);
 }
 
@@ -58,7 +60,8 @@ function placeColumns(nodes) {
   for (const node of nodes) {
     const text = visible(node.text);
     node.label = text.length > MAX_LETTERS ? `${text.slice(0, MAX_LETTERS - 1)}…` : text;
-    node.width = Math.max(34, node.label.length * LETTER + 18);
+    node.note = noteOf(node);
+    node.width = Math.max(34, node.label.length * LETTER + 18, node.note.length * SMALL_LETTER);
     widths[node.depth] = Math.max(widths[node.depth] ?? 0, node.width);
   }
   for (const node of nodes) node.x = widths.slice(0, node.depth).reduce((sum, width) => sum + width + GAP, 0);
@@ -76,15 +79,22 @@ function box(node, palette) {
   const word = svg("text", { x: width / 2, y: HEIGHT / 2 + 4.5, "text-anchor": "middle" }, label);
   const group = svg("g", { class: `node ${state}`, transform: `translate(${x} ${row * ROW})` }, rect, word);
   if (source) palette.paint(group, source);
-  const confidences = confidence === null || confidence === undefined ? "" : `${Math.round(100 * confidence)}%`;
-  const note = kind ?? (node.isAgain && state !== "root" ? "unconfirmed" : confidences);
-  if (note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, note));
-  const about = [JSON.stringify(text), state, kind, source && `drafted by ${source}`, confidences && `confidence ${confidences}`];
+  const confidences = percent(confidence);
+  if (node.note) group.append(svg("text", { class: "small", x: width / 2, y: HEIGHT + 13, "text-anchor": "middle" }, node.note));
+  const about = [JSON.stringify(text), state, kind, source && `drafted by ${inWords(source)}`, confidences && `confidence ${confidences}`];
   group.append(svg("title", {}, about.filter(Boolean).join(", ")));
   return group;
 }
 
-function inWords(step) {
+function noteOf({ kind, isAgain, state, confidence }) {
+  return kind ?? (isAgain && state !== "root" ? "unconfirmed" : percent(confidence));
+}
+
+function percent(confidence) {
+  return confidence === null || confidence === undefined ? "" : `${Math.round(100 * confidence)}%`;
+}
+
+function describeTree(step) {
   const nodes = step.nodes.map(({ text, state, source, confidence }) => `${visible(text)} ${state}${source ? ` by ${source}` : ""}${confidence === null ? "" : ` confidence ${Math.round(100 * confidence)}%`}`);
   return nodes.length ? `Draft tree: ${nodes.join("; ")}` : "No draft in this step";
 }

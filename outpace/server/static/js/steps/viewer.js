@@ -3,7 +3,7 @@ import { describe } from "./steps.js";
 import { drawTree } from "./tree.js";
 
 export class Viewer {
-  /** `parts`: the elements {section, title, slider, previous, next, caption, tree}; `onSelect(lane, index)` moves. */
+  /** `parts`: the elements {section, title, slider, previous, next, caption, tree, hint}; `onSelect(lane, index)` moves. */
   constructor(parts, palette, onSelect) {
     Object.assign(this, { ...parts, palette, onSelect, lane: null, index: -1 });
     this.slider.addEventListener("input", () => this.#go(this.slider.valueAsNumber - 1));
@@ -25,12 +25,15 @@ export class Viewer {
     this.slider.max = lane.steps.length;
     this.slider.value = index + 1;
     this.slider.setAttribute("aria-valuetext", `Step ${index + 1} of ${lane.steps.length}`);
-    this.title.textContent = `Step ${index + 1} of ${lane.steps.length}, ${lane.drafter}`;
+    this.title.textContent = `Step ${index + 1} of ${lane.steps.length}, ${lane.title}`;
     this.previous.disabled = index === 0;
     this.next.disabled = index === lane.steps.length - 1;
     this.caption.textContent = describe(step);
     drawTree(this.tree, step, lane.steps[index - 1]?.tokens.at(-1)?.text ?? "…", this.palette);
     this.tree.scrollLeft = 0;
+    const isWide = this.tree.scrollWidth > this.tree.clientWidth;
+    this.tree.classList.toggle("wide", isWide);
+    this.hint.hidden = !isWide;
   }
 
   hide() {
