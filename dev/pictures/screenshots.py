@@ -1,6 +1,6 @@
-"""Take the pictures of docs/playground.md from the real server with the default model. usage: python dev/pictures/screenshots.py [URL]
+"""Take the pictures of docs/playground.md from the real server. usage: python dev/pictures/screenshots.py [PICTURE …]
 
-Without the URL of a running server, one is started and ended. Needs chromium (apt-get install chromium) and the extra `dev`.
+Needs chromium (apt-get install chromium) and the extra `dev`. Run it on a machine that does nothing else: the pictures show speeds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +16,23 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+from outpace.bench.looping import is_looping
+
 OUT = Path(__file__).parents[2] / "docs" / "pictures"
+MODEL = "coder-0.5b"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-DESKTOP = {"width": 1320, "height": 1000}
-PHONE = {"width": 360, "height": 780}
+DESKTOP = {"width": 1280, "height": 960}
+PHONE = {"width": 390, "height": 844}
 MAX_BYTES = 300_000
 SIZE = "e => e.scrollWidth <= e.clientWidth && e.querySelector('.accepted, .own') ? e.querySelectorAll('.node').length : 0"
 PATIENCE = 180_000  # milliseconds for one answer on a slow machine
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(*options: str) -> Iterator[str]:
     """The address of `outpace serve` on a free port."""
-    command = [sys.executable, "-m", "outpace", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "outpace", "serve", "--model", MODEL, "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -42,21 +46,24 @@ def server() -> Iterator[str]:
 
 
 def answer(page: Any, example: str, length: int, drafter: str, race: bool = False) -> None:
-    """Pick an example, run it and wait for the end."""
+    """Pick an example, run it and wait for the end. Refuses a text that loops: it would show speeds that nobody gets."""
     page.locator(".modes").get_by_text("Race" if race else "One answer").click()
-    page.get_by_role("button", name=example).click()
+    page.get_by_role("button", name=example, exact=True).click()
     page.locator("#drafter").select_option("other…" if "+" in drafter else drafter)
     if "+" in drafter:
         page.locator("#drafter-spec").fill(drafter)
     page.locator("#length").fill(str(length))
     page.locator("#run").click()
-    page.locator("#verdict .headline" if race else "#viewer").wait_for(timeout=PATIENCE)
+    page.locator("#verdict").wait_for(timeout=PATIENCE)
     page.locator("#stop").wait_for(state="hidden", timeout=PATIENCE)
     page.evaluate("scrollTo(0, 0)")
+    for text in page.locator(".lane .text").all_text_contents():
+        if is_looping([ord(letter) for letter in text]):
+            raise SystemExit(f"the text loops: {text}")
 
 
 def light(page: Any) -> None:
-    """An answer, and the guesses at one place of it."""
+    """An answer, and the rejected draft tokens at one place of it."""
     answer(page, "Summarise", 120, "prompt_lookup+recycling")
     card = page.locator(".step-card")
     for step in page.locator(".step").all()[5:]:
@@ -66,7 +73,7 @@ def light(page: Any) -> None:
 
 
 def dark(page: Any) -> None:
-    """An edit, where most guesses hold."""
+    """An edit, where most draft tokens are accepted."""
     answer(page, "Edit", 160, "prompt_lookup")
 
 
@@ -88,44 +95,62 @@ def steps(page: Any) -> None:
     page.locator("#step").blur()
 
 
+def phone(page: Any) -> None:
+    """An edit on a phone, from the verdict on."""
+    dark(page)
+    page.locator("#results").evaluate("e => e.scrollIntoView()")
+    page.mouse.move(0, 0)
+
+
+def key(page: Any) -> None:
+    """A server with keys, and a wrong key."""
+    page.locator("#key").fill("wrong")
+    page.locator("#unlock").click()
+    page.locator("#problem").wait_for()
+
+
 PICTURES = {  # name -> (what to do, viewport, dark?, the part that is shown)
     "light": (light, DESKTOP, False, None),
     "dark": (dark, DESKTOP, True, None),
-    "race": (race, {"width": 1320, "height": 1345}, False, None),
+    "race": (race, {"width": 1280, "height": 1000}, False, None),
     "steps": (steps, DESKTOP, False, "#viewer"),
-    "phone": (dark, PHONE, False, None),
+    "phone": (phone, PHONE, False, None),
+    "key": (key, PHONE, False, None),
 }
 
 
-def main(url: str) -> None:
-    """docs/pictures/playground-*.png"""
-    with sync_playwright() as driver:
+def take(browser: Any, name: str, url: str) -> None:
+    """docs/pictures/playground-NAME.png"""
+    prepare, viewport, is_dark, part = PICTURES[name]
+    is_small = part is not None or viewport is PHONE
+    scheme = "dark" if is_dark else "light"
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=1.5 if is_small else 1)
+    page = context.new_page()
+    page.goto(url)
+    page.locator("#key" if name == "key" else "#server:not(.away)").wait_for(timeout=PATIENCE)
+    prepare(page)
+    page.wait_for_timeout(300)
+    out = OUT / f"playground-{name}.png"
+    (page.locator(part) if part else page).screenshot(path=out)
+    context.close()
+    if out.stat().st_size > MAX_BYTES:
+        raise SystemExit(f"{out.name} is larger than {MAX_BYTES // 1000} kB")
+
+
+def main(names: list[str]) -> None:
+    """All pictures, or those with these names."""
+    with sync_playwright() as driver, tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+        keys.write("secret\n")
+        keys.flush()
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        for name, (prepare, viewport, is_dark, part) in PICTURES.items():
-            context = browser.new_context(
-                viewport=viewport,
-                color_scheme="dark" if is_dark else "light",
-                device_scale_factor=1 if part is None and viewport is not PHONE else 1.5,
-            )
-            page = context.new_page()
-            page.goto(url)
-            page.locator("#server:not(.away)").wait_for(timeout=PATIENCE)
-            prepare(page)
-            if viewport is PHONE:
-                page.locator("#results").evaluate("e => e.scrollIntoView()")
-                page.mouse.move(0, 0)
-            out = OUT / f"playground-{name}.png"
-            page.wait_for_timeout(300)
-            (page.locator(part) if part else page).screenshot(path=out)
-            if out.stat().st_size > MAX_BYTES:
-                raise SystemExit(f"{out.name} is larger than {MAX_BYTES // 1000} kB")
-            context.close()
+        for options in ((), ("--api-key-file", keys.name)):
+            wanted = [name for name in names if (name == "key") == bool(options)]
+            if wanted:
+                with server(*options) as url:
+                    for name in wanted:
+                        take(browser, name, url)
         browser.close()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        with server() as address:
-            main(address)
+    main(sys.argv[1:] or list(PICTURES))
