@@ -20,7 +20,7 @@ def main() -> None:
     """Summarise the demonstration's document with auto, note every step, draw."""
     plt.switch_backend("svg")
     plt.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    llm = LLM("default", speculative_config="auto")
+    llm = LLM("coder-0.5b", speculative_config="auto")
     messages = [{"role": "user", "content": demo.INSTRUCTION + demo.document()}]
     llm.chat(messages, SamplingParams(max_tokens=32))
     controller = explain.start(llm)
@@ -28,11 +28,11 @@ def main() -> None:
     steps, costs = controller.steps or [], controller.policy.costs
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), width_ratios=(1, 2.2))
     left.plot(costs.widths[:11], costs.alone[:11], marker="o", markersize=3, color="#2b6cb0")
-    left.set(xlabel="rows of a pass", ylabel="milliseconds", ylim=(0, None), title="what a pass costs here")
+    left.set(xlabel="tokens in the forward pass", ylabel="milliseconds", ylim=(0, None), title="cost of a forward pass here")
     numbers = range(1, len(steps) + 1)
-    right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="rows of the pass")
-    right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them guesses")
-    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} a step")
+    right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="tokens in the forward pass")
+    right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them draft tokens")
+    right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} per step")
     right.legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(OUT, metadata={"Date": None})

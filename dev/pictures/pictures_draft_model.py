@@ -23,21 +23,23 @@ DEPTH, MAX_TOKENS, SEED = 3, 96, 7
 
 
 def measure(llm: LLM, prompts: list[list[int]], spec: str, temperature: float, plain: list[list[int]]) -> tuple[float, int]:
-    """(tokens a step over all prompts, answers identical to plain decoding)."""
+    """(tokens per step over all prompts, answers identical to plain decoding)."""
     params = SamplingParams(max_tokens=MAX_TOKENS, temperature=temperature, seed=SEED)
     outputs = llm.generate(prompts, params, speculative_config=spec)
     num_same = sum(output.token_ids == tokens for output, tokens in zip(outputs, plain, strict=True))
     length = sum(len(output.token_ids) for output in outputs) / sum(output.stats.num_steps for output in outputs)
-    sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens a step, {num_same} of {len(prompts)} identical\n")
+    sys.stdout.write(f"{spec}, temperature {temperature:g}: {length:.3f} tokens per step, {num_same} of {len(prompts)} identical\n")
     return length, num_same
 
 
 def draw(layers: list[int], total: int, lengths: list[float], costs: list[float]) -> None:
-    """Tokens a step, and what the guesses of a step cost, over the number of layers."""
+    """Tokens per step, and what the draft tokens of a step cost, over the number of layers."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    axes.plot(layers, lengths, "o-", color="#2a7", label=f"tokens a step, chains of {DEPTH} (1 = plain, {DEPTH + 1} = all held)")
-    axes.plot(layers, [1 + DEPTH * cost for cost in costs], "s--", color="#c52", label="tokens a step needed to pay for the helper")
-    axes.set(xlabel=f"first N of the model's {total} layers", ylabel="tokens a step", xticks=layers, ylim=(0.8, DEPTH + 1.2))
+    axes.plot(
+        layers, lengths, "o-", color="#2a7", label=f"tokens per step, chains of {DEPTH} (1 = plain decoding, {DEPTH + 1} = all accepted)"
+    )
+    axes.plot(layers, [1 + DEPTH * cost for cost in costs], "s--", color="#c52", label="tokens per step at which the draft model pays off")
+    axes.set(xlabel=f"first N of the model's {total} layers", ylabel="tokens per step", xticks=layers, ylim=(0.8, DEPTH + 1.2))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=9)
     figure.tight_layout()
@@ -46,7 +48,7 @@ def draw(layers: list[int], total: int, lengths: list[float], costs: list[float]
 
 def main(path: str, limit: str = "12", wanted: str = "8,16,24") -> None:
     """Run and draw."""
-    llm, layers = LLM("default", "none"), [int(number) for number in wanted.split(",")]
+    llm, layers = LLM("tiny", "none"), [int(number) for number in wanted.split(",")]
     prompts = [llm.tokenizer.encode_chat(workload.messages) for workload in read_prompts(Path(path), int(limit))]
     plain = {}
     for temperature in (0.0, 0.8):

@@ -21,7 +21,7 @@ PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 def main() -> None:
     """Answer the edit of tests/drafters/test_prediction.py plainly and with the old text as prediction."""
-    llm, params = LLM("default", "suffix"), SamplingParams(max_tokens=240)
+    llm, params = LLM("coder-0.5b", "suffix"), SamplingParams(max_tokens=240)
     plain = llm.generate(EDIT, params, speculative_config=False)[0]
     fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
     if plain.token_ids != fast.token_ids:

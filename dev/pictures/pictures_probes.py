@@ -22,6 +22,7 @@ from outpace.tree.draft import Draft, Verdict
 from outpace.verifiers import create_verifier
 
 OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters"
+MODEL = "tiny"  # has trained mask tokens
 PROMPT = "Who wrote Faust, and what is it about? Answer in a few sentences."
 ACCEPTED, WRONG, SEED, TEXT = "bold green", "red", "dim", "bold"
 
@@ -94,9 +95,9 @@ def words(llm: LLM, tokens: list[int], style: str) -> Text:
 
 
 def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
-    """The window over its positions, the guesses that were checked, and what the step gained."""
+    """The window over its positions, the draft tokens that were verified, and what the step gained."""
     width, height = len(step.rows[0]), len(step.rows)
-    table = Table(title="one pass: window (probes) above, guesses below", title_justify="left")
+    table = Table(title="one forward pass: the window of lookahead tokens above, the draft below", title_justify="left")
     table.add_column("row")
     for position in range(width + height):
         table.add_column("last token" if position == 0 else f"+{position}", justify="center")
@@ -108,7 +109,7 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
     table.add_row("the model says", *[""] * height, *[Text(shown(llm, said[0][0]), "cyan") for said in step.said], end_section=True)
     for number, chain in enumerate(chains(step.draft), 1):
         cells = [Text(shown(llm, step.draft.token_ids[node]), ACCEPTED if node in step.path else WRONG) for node in chain]
-        table.add_row(f"guess {number}", "", *cells[: width + height - 1])
+        table.add_row(f"draft {number}", "", *cells[: width + height - 1])
     table.add_row("text", Text(shown(llm, step.text[-1]), TEXT), *[Text(shown(llm, token), TEXT) for token in step.gained])
     ngrams = Text("n-grams for the pool: ")
     for number, column in enumerate(zip(*step.rows, [said[0] for said in step.said], strict=True)):
@@ -116,13 +117,13 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
         is_kept = not is_refuted and not any(is_seed for _, is_seed in column[1:-1])
         ngrams.append(" ".join(shown(llm, token) for token, _ in column), "cyan" if is_kept else "dim")
         ngrams.append("; " if is_kept else " (refuted); " if is_refuted else " (has a seed); ")
-    return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"gained {len(step.gained)} tokens in one pass"))
+    return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"gained {len(step.gained)} tokens in one step"))
 
 
 def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> RenderableType:
     """Each blank with its three likeliest tokens, and what came in the end."""
-    table = Table(title="one pass of the model: the last token, then blanks", title_justify="left")
-    for name in ("row", "stands at", "token", "the model says next", "right would be"):
+    table = Table(title="one forward pass: the last token, then mask tokens", title_justify="left")
+    for name in ("input", "position", "token", "the model predicts", "the answer has"):
         table.add_column(name)
     right = answer[place : place + len(step.said) + 1] + [-1] * 4
     root = Text(shown(llm, step.gained[0]), ACCEPTED)
@@ -132,7 +133,7 @@ def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> Renderab
         guesses = Text(", ").join(
             Text(f"{shown(llm, token)} {100 * confidence:.0f}%", ACCEPTED if token == right[i] else WRONG) for token, confidence in level
         )
-        table.add_row(f"blank {i}", f"+{i}", Text(shown(llm, blank), SEED), guesses, Text(shown(llm, right[i]), TEXT))
+        table.add_row(f"mask token {i}", f"+{i}", Text(shown(llm, blank), SEED), guesses, Text(shown(llm, right[i]), TEXT))
     return Group(words(llm, step.text[-12:], "dim"), table)
 
 
@@ -154,12 +155,12 @@ def save(picture: RenderableType, name: str) -> None:
     """Write a picture as docs/pictures/drafters/NAME.svg."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture)
-    console.save_svg(str(OUT / f"{name}.svg"), title=f"{name}: a real step of the default model")
+    console.save_svg(str(OUT / f"{name}.svg"), title=f"{name}: a real step of the model {MODEL}")
 
 
 def main() -> None:
     """Both pictures, each of the step that gained most (the first of these) after the beginning of the answer."""
-    llm = LLM()
+    llm = LLM(MODEL)
     context = DrafterContext(llm.target, llm.tokenizer)
     lookahead, blanks = WatchedLookahead(context), WatchedBlanks(context)
     run(llm, lookahead)

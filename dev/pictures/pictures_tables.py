@@ -37,7 +37,7 @@ COLOURS = {"prompt_lookup": "cyan", "suffix": "cyan", "recycling": "magenta", "s
 
 @dataclass(frozen=True)
 class Step:
-    """What one step guessed, and what held."""
+    """What one step drafted, and what was accepted."""
 
     context: list[int]
     draft: Draft
@@ -60,7 +60,7 @@ class Watcher:
         drafter.propose, drafter.observe = self.on_propose, self.on_observe  # type: ignore[method-assign]
 
     def on_propose(self, request: Request, budget: int) -> Draft:
-        """Note the text that the guesses continue."""
+        """Note the text that the draft continues."""
         self.context = [] if request.unconfirmed else list(request.token_ids)
         return self.propose(request, budget)
 
@@ -72,7 +72,7 @@ class Watcher:
 
 
 def picture(llm: LLM, name: str, step: Step) -> Group:
-    """The end of the text, the tree of guesses with their chances, and the model's own token."""
+    """The end of the text, the draft tree with its confidences, and the model's own token."""
 
     def word(token: int) -> str:
         return llm.tokenizer.decode([token]).replace("\n", "↵").replace(" ", "·") or "▯"
@@ -89,7 +89,7 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
         label.append("  ✓" if node in accepted else "", "bold green")
         branches[node] = branches[parent].add(label)
     branches[step.path[-1] if step.path else -1].add(Text(f"{word(step.next_token)}  the model's own token", "bold blue"))
-    told = f"{len(step.draft)} guesses, {len(step.path)} right: {len(step.path) + 1} tokens out of one pass"
+    told = f"{len(step.draft)} draft tokens, {len(step.path)} accepted: {len(step.path) + 1} tokens in one step"
     return Group(root, Text(), Text(told, "italic"))
 
 
@@ -107,7 +107,7 @@ def draw(llm: LLM, name: str) -> None:
 def main() -> None:
     """All pictures."""
     OUT.mkdir(parents=True, exist_ok=True)
-    llm = LLM(speculative_config="none")
+    llm = LLM("coder-0.5b", speculative_config="none")
     for name in sys.argv[1:] or PICTURES:
         draw(llm, name)
 
