@@ -284,7 +284,7 @@ class LLM:
         if params.structured is not None:
             processors.append(self.grammars.processor(params.structured, ends))
         sampler = RequestSampler(params, seed, processors)
-        builder = TextBuilder(self.tokenizer, params.stop or (), params.min_tokens)
+        builder = TextBuilder.of(self.tokenizer, params, ends)
         name = f"request-{next(self._ids)}"
         request = Request(name, list(token_ids), params, sampler, stop_token_ids=ends, stop_check=builder.feed, **shared)
         return Job(request, builder, seed, index)

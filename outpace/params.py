@@ -16,7 +16,7 @@ from outpace.errors import BadInputError
 
 LogitsHook = Callable[[list[int], Array], Array]
 Prompt = str | Sequence[int]
-MAX_STRUCTURED_SIZE = {"json_object": 0, "json_schema": 65_536, "regex": 2_048, "choice": 65_536}  # characters
+MAX_STRUCTURED_SIZE = {"json_object": 0, "json_schema": 65_536, "regex": 2_048, "choice": 65_536, "lark": 524_288}  # characters
 _RANGES: dict[str, tuple[float, float]] = {  # inclusive bounds of the float parameters
     "temperature": (0.0, 100.0),
     "top_p": (1e-9, 1.0),
@@ -33,6 +33,7 @@ _INTEGERS: dict[str, tuple[int, float]] = {  # inclusive bounds of the integer p
     "seed": (0, 2**63 - 1),
     "logprobs": (0, 100),
 }
+_BOOLEANS = ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output")
 _OPTIONAL = ("seed", "logprobs")  # None means "not asked for"
 
 
@@ -41,8 +42,8 @@ class StructuredOutput:
     """The form an answer must have. `kind` says what `value` is:
 
     "json_object" nothing (any JSON object), "json_schema" a JSON schema (text or mapping; kept as text), "regex" a regular expression
-    that the whole answer matches, "choice" a list of texts. Raises BadInputError for a wrong type or size; whether the value can be
-    enforced is checked when the request is submitted (`outpace.sampling.grammar`).
+    that the whole answer matches, "choice" a list of texts, "lark" a grammar in llguidance's variant of Lark. Raises BadInputError for a
+    wrong type or size; whether the value can be enforced is checked when the request is submitted (`outpace.sampling.grammar`).
     """
 
     kind: str
@@ -58,9 +59,10 @@ class StructuredOutput:
             value = (value,) if isinstance(value, str) else tuple(value if isinstance(value, (list, tuple)) else ())
             if not value or not all(isinstance(text, str) and text for text in value):
                 raise BadInputError("structured output choice takes a list of non-empty texts")
-        elif self.kind == "regex":
+        elif self.kind in ("regex", "lark"):
             if not isinstance(value, str) or not value:
-                raise BadInputError(f"structured output regex takes a regular expression, not {value!r:.80}")
+                what = "regular expression" if self.kind == "regex" else "grammar"
+                raise BadInputError(f"structured output {self.kind} takes a {what}, not {value!r:.80}")
         elif self.kind != "json_object":
             raise BadInputError(f"unknown structured output {self.kind!r}; known: {', '.join(MAX_STRUCTURED_SIZE)}")
         size = len(value) if isinstance(value, str) else sum(map(len, value or ()))
@@ -87,6 +89,7 @@ class SamplingParams:
 
     `n` answers are given to each prompt, with the seeds `seed`, `seed` + 1, ... `logits_processors` are callables
     `(token_ids so far, logits [V]) -> logits [V]`; they see the path prefix of every draft node, so they must depend on nothing else.
+    `bad_words_ids`: sequences of token ids that the answer must not contain; `allowed_token_ids`: the only tokens it may have.
     NumPy scalars count as numbers. Raises BadInputError, which names the parameter, for any value of a wrong type or out of range.
     """
 
@@ -103,7 +106,11 @@ class SamplingParams:
     n: int = 1
     stop: tuple[str, ...] | list[str] | str | None = ()
     stop_token_ids: tuple[int, ...] | list[int] = ()
+    allowed_token_ids: tuple[int, ...] | list[int] | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] | list[list[int]] = ()
     ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
     seed: int | None = None
     logprobs: int | None = None
     logits_processors: tuple[LogitsHook, ...] = ()
@@ -117,11 +124,14 @@ class SamplingParams:
         checked["stop"] = (self.stop,) if isinstance(self.stop, str) else _tuple("stop", self.stop)
         if not all(isinstance(text, str) and text for text in checked["stop"]):
             raise BadInputError(f"stop must be a non-empty string or a list of them, not {self.stop!r:.80}")
-        checked["stop_token_ids"] = tuple(_integer("stop_token_ids", i, 0) for i in _tuple("stop_token_ids", self.stop_token_ids))
+        for name in ("stop_token_ids", "allowed_token_ids"):
+            checked[name] = tuple(_integer(name, token, 0) for token in _tuple(name, getattr(self, name)))
+        checked["bad_words_ids"] = tuple(
+            tuple(_integer("bad_words_ids", token, 0) for token in _tuple("bad_words_ids", word))
+            for word in _tuple("bad_words_ids", self.bad_words_ids)
+        )
         checked["logit_bias"] = _bias(self.logit_bias)
-        if not isinstance(self.ignore_eos, (bool, np.bool_)):
-            raise BadInputError(f"ignore_eos must be True or False, not {self.ignore_eos!r:.80}")
-        checked["ignore_eos"] = bool(self.ignore_eos)
+        checked |= {name: _bool(name, getattr(self, name)) for name in _BOOLEANS}
         checked["logits_processors"] = _tuple("logits_processors", self.logits_processors)
         if not all(callable(hook) for hook in checked["logits_processors"]):
             raise BadInputError("logits_processors must be a list of callables")
@@ -210,6 +220,12 @@ def _integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
         bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise BadInputError(f"{name} must be an integer {bounds}, not {value!r:.80}")
     return int(value)
+
+
+def _bool(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise BadInputError(f"{name} must be True or False, not {value!r:.80}")
+    return bool(value)
 
 
 def _tuple(name: str, value: Any) -> tuple[Any, ...]:

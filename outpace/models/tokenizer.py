@@ -5,22 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
 from outpace.byte_letters import byte_letters
 from outpace.errors import BadInputError
+from outpace.models.chat_format import Messages as Messages
+from outpace.models.chat_format import render, render_open_end
+from outpace.params import SamplingParams
 
-Messages = Sequence[Mapping[str, Any]]
 TAILS = (6, 12, 24)  # numbers of tokens of a prompt that the text after it may be decoded with; the first that begin with a character
 LONG_TEXT = 20_000  # characters above which a text is encoded as a batch of one, which releases Python's lock
 
@@ -72,10 +69,16 @@ class Tokenizer:
             raise BadInputError("the text has half of a surrogate pair, which is not a character") from error
         return ids
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of token ids, without special tokens."""
-        text: str = self.fast.decode(list(token_ids), skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """Text of token ids, by default without special tokens."""
+        text: str = self.fast.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def special_id(self, text: str) -> int | None:
+        """The id of the special token with this text, which plain text never becomes; None if there is none."""
+        token_id = self.fast.token_to_id(text)
+        added = self.fast.get_added_tokens_decoder().get(token_id)
+        return token_id if added is not None and added.special else None
 
     @property
     def has_tools(self) -> bool:
@@ -92,11 +95,19 @@ class Tokenizer:
             return bytes([int(byte[1], 16)])
         return token.replace("\u2581", " ").encode()
 
-    def encode_chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> ChatTokens:
+    def encode_chat(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> list[int]:
         """Token ids of a conversation in the model's chat format, up to the start of the assistant's answer.
 
         `tools` are function descriptions in OpenAI's format, for templates that use them (`has_tools`). A model without a chat template
-        gets the contents as plain text, one paragraph per message. Raises BadInputError for malformed messages.
+        gets the contents as plain text, one paragraph per message. Without `add_generation_prompt` the text ends with the last message;
+        with `continue_final_message` it ends inside the last message, which the answer continues. Raises BadInputError for malformed
+        messages.
         """
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
             raise BadInputError("a conversation must be a list of messages")
@@ -107,29 +118,10 @@ class Tokenizer:
             raise BadInputError("the conversation is empty")
         if self.chat_template is None:
             return ChatTokens(self.encode("\n\n".join(message["content"] for message in messages)))
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag])
-        environment.filters["tojson"] = _tojson
-        environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
-        values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True, **self.special}
-        try:
-            text = environment.from_string(self.chat_template).render(values)
-        except Exception as error:  # a template is a small program that may raise anything
-            raise BadInputError(f"the chat template cannot render these messages: {error}") from error
+        if continue_final_message:
+            return self.encode(render_open_end(self.chat_template, messages, tools, self.special), add_special_tokens=False)
+        text = render(self.chat_template, messages, tools, self.special, add_generation_prompt)
         return ChatTokens(self.encode(text, add_special_tokens=False))
-
-
-class GenerationTag(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's part for training; here it renders its content only."""
-
-    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
-
-    def parse(self, parser: Parser) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _default_template(template: Any) -> str | None:
@@ -145,18 +137,25 @@ def _token_text(value: Any) -> str:
     return str(value["content"] if isinstance(value, dict) else value)
 
 
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
-
-
 class TextBuilder:
     """The text of one answer, built token by token: never cut inside a UTF-8 character, and ended by the first stop string.
 
     Stop strings apply after `min_tokens` tokens. `text` is the text so far; its first `num_streamable` characters are final.
+    `keeps_stop`: the text includes the stop string that ended it. `shows_special`: it includes special tokens, except those in `ends`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), min_tokens: int = 0):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        min_tokens: int = 0,
+        *,
+        keeps_stop: bool = False,
+        shows_special: bool = False,
+        ends: Collection[int] = (),
+    ):
         self.tokenizer, self.stop, self.min_tokens = tokenizer, list(stop), min_tokens
+        self.keeps_stop, self.hides_special, self.ends_text = keeps_stop, not shows_special, ends if shows_special else ()
         self.before: list[int] = []  # tokens that the text continues
         self.stream = self._stream()
         self.token_ids: list[int] = []
@@ -164,15 +163,24 @@ class TextBuilder:
         self.ends: list[int] = []  # length of the text after each token
         self.is_stopped = False
 
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, params: SamplingParams, ends: Collection[int]) -> TextBuilder:
+        """The text of an answer with these parameters; `ends` are the tokens that end it."""
+        shown = {"keeps_stop": params.include_stop_str_in_output, "shows_special": not params.skip_special_tokens}
+        return cls(tokenizer, params.stop or (), params.min_tokens, ends=ends, **shown)
+
     def follow(self, token_ids: Sequence[int]) -> None:
         """Let the text continue a prompt, so that a space at its beginning stays; vocabularies of words drop it where a text begins."""
         tails = (list(token_ids[-count:]) for count in TAILS)
-        self.before = next((tail for tail in tails if "\ufffd" not in self.tokenizer.decode(tail)), [])
+        self.before = next((tail for tail in tails if "\ufffd" not in self._decode(tail)), [])
         self.stream = self._stream()
 
     def _stream(self) -> Any:
         """A decoder that has decoded the tokens before the text."""
-        return DecodeStream(self.before, skip_special_tokens=True)
+        return DecodeStream(self.before, skip_special_tokens=self.hides_special)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(token_ids, self.hides_special)
 
     def feed(self, token_id: int) -> bool:
         """Add a token. Returns True if a stop string is now complete; the text ends before it."""
@@ -185,6 +193,8 @@ class TextBuilder:
 
     def _step(self, token_id: int) -> str:
         """The text that this token completes."""
+        if token_id in self.ends_text:
+            return ""
         try:
             return self.stream.step(self.tokenizer.fast, token_id) or ""
         except Exception:  # bytes that can never become a character are dropped
@@ -192,10 +202,10 @@ class TextBuilder:
             return self.stream.step(self.tokenizer.fast, token_id) or ""
 
     def _find_stop(self, old: int) -> None:
-        places = [self.text.find(s, max(0, old - len(s) + 1)) for s in self.stop]
-        found = [place for place in places if place >= 0]
-        if found:
-            self.text, self.is_stopped = self.text[: min(found)], True
+        places = [(place, stop) for stop in self.stop if (place := self.text.find(stop, max(0, old - len(stop) + 1))) >= 0]
+        if places:
+            place, stop = min(places)
+            self.text, self.is_stopped = self.text[: place + len(stop) * self.keeps_stop], True
             self.ends = [min(end, len(self.text)) for end in self.ends]
 
     def finish(self) -> str:
@@ -208,8 +218,9 @@ class TextBuilder:
 
     def _whole(self) -> str:
         """The text of all tokens, decoded at once."""
-        before, whole = self.tokenizer.decode(self.before), self.tokenizer.decode([*self.before, *self.token_ids])
-        return whole.removeprefix(before) if whole.startswith(before) else self.tokenizer.decode(self.token_ids)
+        shown = [token for token in self.token_ids if token not in self.ends_text]
+        before, whole = self._decode(self.before), self._decode([*self.before, *shown])
+        return whole.removeprefix(before) if whole.startswith(before) else self._decode(shown)
 
     @property
     def pieces(self) -> list[str]:

@@ -13,6 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -72,12 +73,8 @@ class GrammarCompiler:
 
     def _compile(self, structured: StructuredOutput) -> Any:
         """A matcher in its first state."""
-        try:
-            import llguidance
-        except ImportError as error:
-            raise BadInputError("structured output needs llguidance: pip install 'outpace[grammar]'") from error
-        if self._tokens is None:
-            self._tokens = self._read_tokens(llguidance)
+        llguidance = _llguidance()
+        self._read_tokens()
         for regex in _regexes(structured):
             if (size := _expanded(regex)) > MAX_EXPANDED:
                 raise BadInputError(
@@ -98,12 +95,21 @@ class GrammarCompiler:
             raise BadInputError(f"cannot use this {structured.kind}: {reason}")
         return matcher
 
-    def _read_tokens(self, llguidance: Any) -> Any:
-        """The tokenizer in llguidance's form; takes about 0.4 s for 50,000 tokens."""
+    def specials(self) -> dict[str, int]:
+        """Text and id of the tokens that no text of a grammar becomes: Lark names them by id, `<[id]>`. Raises BadInputError."""
+        self._read_tokens()
+        added = self.fast.get_added_tokens_decoder()
+        return {token.content: token_id for token_id, token in added.items() if self._tokens.is_special_token(token_id)}
+
+    def _read_tokens(self) -> None:
+        """Set `_tokens`, the tokenizer in llguidance's form; takes about 0.4 s for 50,000 tokens."""
+        if self._tokens is not None:
+            return
         if not self.eos_token_ids:
             raise BadInputError("structured output needs a model with an end token, and this one has none")
+        tokenizer = _llguidance().LLTokenizer
         try:
-            return llguidance.LLTokenizer(self.fast.to_str(), n_vocab=self.vocab_size, eos_token=sorted(self.eos_token_ids))
+            self._tokens = tokenizer(self.fast.to_str(), n_vocab=self.vocab_size, eos_token=sorted(self.eos_token_ids))
         except ValueError as error:
             raise BadInputError(f"structured output cannot use this model's tokenizer: {_first_line(str(error))}") from error
 
@@ -116,11 +122,22 @@ def _take_one(matcher: Any) -> None:
         matcher.try_consume_tokens([int(places[0]) * 8 + (lowest & -lowest).bit_length() - 1])
 
 
+def _llguidance() -> Any:
+    """The library, imported with the first grammar. Raises BadInputError if it is not installed."""
+    try:
+        import llguidance
+    except ImportError as error:
+        raise BadInputError("structured output needs llguidance: pip install 'outpace[grammar]'") from error
+    return llguidance
+
+
 def _grammar(llguidance: Any, structured: StructuredOutput) -> Any:
     """llguidance's grammar text. In regular expressions \\d and \\w are ASCII, as in JSON Schema."""
     matcher = llguidance.LLMatcher
     if structured.kind == "regex":
         return matcher.grammar_from_lark(f"start: /{llguidance.regex_to_lark(structured.value, 'dw')}/")
+    if structured.kind == "lark":
+        return matcher.grammar_from_lark(structured.value)
     if structured.kind == "choice":
         return matcher.grammar_from_regex("|".join(_literal(text) for text in structured.value))
     return matcher.grammar_from_json_schema(structured.value or '{"type": "object"}', defaults=LAYOUT)
@@ -128,16 +145,25 @@ def _grammar(llguidance: Any, structured: StructuredOutput) -> Any:
 
 def _regexes(structured: StructuredOutput) -> list[str]:
     """Every regular expression in it."""
-    if structured.kind != "json_schema":
-        return [structured.value] if structured.kind == "regex" else []
+    if structured.kind == "regex":
+        return [structured.value]
     found: list[str] = []
-    left: list[Any] = [json.loads(structured.value)]
+    left: list[Any] = [json.loads(structured.value)] if structured.kind == "json_schema" else _embedded_schemas(structured.value)
     while left:
         item = left.pop()
         if isinstance(item, dict):
             found += [value for key, value in item.items() if key == "pattern" and isinstance(value, str)]
             found += item["patternProperties"] if isinstance(item.get("patternProperties"), dict) else []
         left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
+    return found
+
+
+def _embedded_schemas(value: Any) -> list[Any]:
+    """The JSON schemas inside a grammar; none in a list of choices."""
+    found = []
+    for match in re.finditer(r"%json\s+(?=\{)", value if isinstance(value, str) else ""):
+        with suppress(ValueError):  # "%json {" inside a text
+            found.append(json.JSONDecoder().raw_decode(value, match.end())[0])
     return found
 
 

@@ -86,6 +86,35 @@ class LogitBias(Processor):
         row[self.ids] += self.values
 
 
+class AllowedTokens(Processor):
+    """Forbids all tokens but these."""
+
+    def __init__(self, token_ids: Sequence[int], vocab_size: int):
+        self.forbidden = np.ones(vocab_size, bool)
+        self.forbidden[list(token_ids)] = False
+
+    def apply(self, row: Array, path: Sequence[int]) -> None:
+        row[self.forbidden] = -np.inf
+
+
+class BadWords(Processor):
+    """Forbids the last token of a sequence whose other tokens have just been written, in the answer."""
+
+    def __init__(self, words: Sequence[Sequence[int]]):
+        self.words = [list(word) for word in words if word]
+        self.longest = max((len(word) for word in self.words), default=1)
+        self.tail: list[int] = []  # the last tokens of the answer, as many as the longest word needs
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        self.tail = [*self.tail, *token_ids][-self.longest :]
+
+    def apply(self, row: Array, path: Sequence[int]) -> None:
+        before = [*self.tail, *path]
+        for *start, last in self.words:
+            if before[len(before) - len(start) :] == start:
+                row[last] = -np.inf
+
+
 class MinTokens(Processor):
     """Forbids end tokens before `min_tokens` tokens have been committed."""
 
@@ -118,8 +147,10 @@ class Hook(Processor):
 
 def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_ids: frozenset[int], vocab_size: int) -> list[Processor]:
     """The processors that `params` asks for, in the order they are applied; an empty list if none is needed."""
-    if any(token >= vocab_size for token in params.stop_token_ids):
-        raise BadInputError(f"stop_token_ids has a token outside the vocabulary of {vocab_size}")
+    used = {"stop_token_ids": params.stop_token_ids, "allowed_token_ids": params.allowed_token_ids or ()}
+    for name, token_ids in (used | {"bad_words_ids": sum(params.bad_words_ids, ())}).items():
+        if any(token >= vocab_size for token in token_ids):
+            raise BadInputError(f"{name} has a token outside the vocabulary of {vocab_size}")
     found: list[Processor] = [Hook(hook, prompt) for hook in params.logits_processors]
     if params.logit_bias:
         found.append(LogitBias(params.logit_bias, vocab_size))
@@ -127,4 +158,8 @@ def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_i
         found.append(Penalties(params, prompt))
     if params.min_tokens and stop_token_ids:
         found.append(MinTokens(params.min_tokens, stop_token_ids))
+    if params.allowed_token_ids:
+        found.append(AllowedTokens(params.allowed_token_ids, vocab_size))
+    if params.bad_words_ids:
+        found.append(BadWords([tuple(word) for word in params.bad_words_ids]))
     return found

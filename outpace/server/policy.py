@@ -73,7 +73,7 @@ class Policy:
         if value is False:
             return SpeculationRequest(replace(self.default, method="none", num_draft_tokens=None))
         if isinstance(value, str):
-            value = SpeculativeRequest(method=value)
+            value = SpeculativeRequest.model_validate({"method": value})
         changes: dict[str, Any] = {}
         if value.method is not None:
             self._check(value.method)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from outpace.errors import BadInputError
 from outpace.params import SamplingParams
-from outpace.sampling.processors import Hook, LogitBias, MinTokens, Penalties, build_processors
+from outpace.sampling.processors import AllowedTokens, BadWords, Hook, LogitBias, MinTokens, Penalties, build_processors
 from outpace.sampling.sampler import RequestSampler
 
 FEW = settings(deadline=None, derandomize=True, max_examples=60)
@@ -46,6 +46,8 @@ def build(kind: str, params: SamplingParams, prompt: list[int]):
         return Penalties(params, prompt)
     if kind == "bias":
         return LogitBias({0: 3.0, 7: -math.inf}, VOCAB)
+    if kind == "bad_words":
+        return BadWords([[1], [2, 3], [0, 0, 4], []])
     return MinTokens(20, frozenset({2, 5})) if kind == "min_tokens" else Hook(hook, prompt)
 
 
@@ -55,7 +57,7 @@ def applied(processor, path, seed=0) -> np.ndarray:
     return row
 
 
-@pytest.mark.parametrize("kind", ["penalties", "bias", "min_tokens", "hook"])
+@pytest.mark.parametrize("kind", ["penalties", "bias", "min_tokens", "bad_words", "hook"])
 @FEW
 @given(params=penalties, prompt=paths, committed=st.lists(paths, max_size=4), path=paths, other=paths)
 def test_a_path_counts_like_a_commit_and_leaves_no_trace(kind, params, prompt, committed, path, other):
@@ -110,6 +112,28 @@ def test_penalties_over_more_tokens_than_the_table_starts_with():
                     want[token] = want[token] / 1.2 if want[token] > 0 else want[token] * 1.2
                 want[token] -= 0.3 * count + 0.5 * (count > 0)
             np.testing.assert_allclose(applied(processor, path), want, rtol=1e-5, atol=1e-5)
+
+
+@FEW
+@given(output=few_tokens, split=st.integers(0, 12), words=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), max_size=4))
+def test_a_bad_word_is_never_completed(output, split, words):
+    processor = BadWords(words)
+    processor.commit(output[:split])
+    row, want = applied(processor, output[split:]), some_row()
+    for token in range(VOCAB):
+        text = [*output, token]
+        if any(text[-len(word) :] == word for word in words):
+            want[token] = -np.inf
+    np.testing.assert_array_equal(row, want)
+
+
+def test_only_allowed_tokens_stay():
+    row = applied(AllowedTokens([0, 89], VOCAB), [5])
+    assert np.flatnonzero(row > -np.inf).tolist() == [0, 89]
+    assert row[0] == some_row()[0]
+    for name, value in (("allowed_token_ids", [VOCAB]), ("bad_words_ids", [[0, VOCAB]])):
+        with pytest.raises(BadInputError, match=name):
+            build_processors(SamplingParams(**{name: value}), [], frozenset(), VOCAB)
 
 
 @pytest.mark.parametrize("min_tokens", [1, 3, 8])

@@ -7,7 +7,6 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 from http_tools import HELLO, ask, chunks, complete, refusal
-from server_tools import TOOL_TEMPLATE
 
 from outpace import __version__
 from outpace.params import SamplingParams
@@ -244,23 +243,3 @@ def test_a_drafter_that_failed_is_told_without_its_error(make_toy):
         assert "drafter_error" not in plain["speculative"]
         assert "secret" not in answer.text
         assert "outpace:drafter_errors_total 3.0" in client.get("/metrics").text
-
-
-def test_tools_reach_a_chat_template_that_knows_them(make_toy):
-    llm = make_toy()
-    llm.tokenizer.chat_template = TOOL_TEMPLATE
-    prompts = []
-    submit = llm.submit_all
-    llm.submit_all = lambda token_ids, *args, **options: (
-        prompts.append(llm.tokenizer.decode(token_ids)) or submit(token_ids, *args, **options)
-    )
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather"}}]}
-    with TestClient(create_app(llm)) as client:
-        assert ask(client, tools=tools).status_code == 200
-        assert ask(client, tools=tools, tool_choice="none").status_code == 200
-        assert ask(client, messages=[*HELLO, call, {"role": "tool", "content": "sun"}]).status_code == 200
-        assert (
-            refusal(ask(client, messages=[{"role": "tool", "content": "sun", "tool_call_id": "a"}]))["param"] == "messages.0.tool_call_id"
-        )
-    assert prompts == ["weather abc abc abc ", "abc abc abc ", "abc abc abc calls weather sun "]

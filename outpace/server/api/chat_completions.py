@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,10 +12,12 @@ from fastapi.responses import Response
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.outputs import RequestOutput, StreamPiece
+from outpace.server.api.chat_messages import as_messages, continues_last
 from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
-from outpace.server.api.protocol import ChatRequest, Message
-from outpace.server.api.structured import build_grammar, check_grammar
-from outpace.server.api.tools import ForcedCall, read_tools
+from outpace.server.api.protocol import ChatRequest
+from outpace.server.api.structured import answer_schema, build_grammar, check_grammar
+from outpace.server.api.tools.call_reader import CallPart, CallReader
+from outpace.server.api.tools.tool_choice import CallPlan, plan_calls, shown_tools
 from outpace.server.api.trace import token_text
 from outpace.server.api_errors import ApiError
 
@@ -24,38 +26,51 @@ LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 
 
 class ChatFormatter(ResponseFormatter):
-    """Answers as messages of the assistant. With a `call` the answer is the arguments of that function call."""
+    """Answers as messages of the assistant. With `calls` they are read for calls of functions."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, tokenizer: Tokenizer, num_top: int | None, call: ForcedCall | None = None):
-        self.tokenizer, self.num_top, self.call = tokenizer, num_top, call
+    def __init__(self, tokenizer: Tokenizer, num_top: int | None, calls: CallPlan | None = None):
+        self.tokenizer, self.num_top, self.calls = tokenizer, num_top, calls
+        self.readers: dict[int, CallReader] = {}  # of a stream's answers
 
     def choice(self, index: int, output: RequestOutput) -> dict[str, Any]:
-        content: dict[str, Any] = {"content": output.text}
-        if self.call is not None:
-            content = {"content": None, "tool_calls": [self.call.start(output.text)]}
-        return {
-            "index": index,
-            "message": {"role": "assistant", **content, "refusal": None},
-            "logprobs": self._logprobs(output.token_ids, output.logprobs),
-            "finish_reason": self._finish_reason(output.finish_reason),
-        }
+        message: dict[str, Any] = {"role": "assistant", "content": output.text, "refusal": None}
+        reason = output.finish_reason
+        if self.calls is not None:
+            reader = self.calls.reader()
+            text, parts = reader.feed(output.text)
+            message["content"] = text + reader.finish()
+            if parts:
+                message |= {"content": message["content"].rstrip() or None, "tool_calls": whole_calls(parts)}
+            reason = self._finish_reason(reader, reason)
+        logprobs = self._logprobs(output.token_ids, output.logprobs)
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     def delta(self, index: int, piece: StreamPiece, is_first: bool) -> dict[str, Any]:
-        delta: dict[str, Any] = {"role": "assistant"} if is_first else {}
-        if self.call is None:
+        delta: dict[str, Any] = {"role": "assistant", "content": None} if is_first else {}
+        reason = piece.finish_reason
+        if self.calls is None:
             delta["content"] = piece.text
         else:
-            call = self.call.start(piece.text) if is_first else {"function": {"arguments": piece.text}}
-            delta |= {"content": None} if is_first else {}
-            delta["tool_calls"] = [{"index": 0, **call}]
-        logprobs = self._logprobs(piece.token_ids, piece.logprobs)
-        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": self._finish_reason(piece.finish_reason)}
+            reader = self.readers.setdefault(index, self.calls.reader())
+            text, parts = reader.feed(piece.text)
+            if reason is not None:
+                text += reader.finish()
+                reason = self._finish_reason(reader, reason)
+            if text:
+                delta["content"] = text
+            if parts:
+                delta["tool_calls"] = [_call_delta(part) for part in parts]
+        return {"index": index, "delta": delta, "logprobs": self._logprobs(piece.token_ids, piece.logprobs), "finish_reason": reason}
 
-    def _finish_reason(self, reason: str | None) -> str | None:
-        """OpenAI's: "tool_calls" if the client required some call, "stop" if it named the function."""
-        return "tool_calls" if reason == "stop" and self.call is not None and self.call.is_required else reason
+    def _finish_reason(self, reader: CallReader, reason: str) -> str:
+        """OpenAI's: "tool_calls" if there are complete calls, "stop" if the client named the function. A call that a stop string has cut
+        is incomplete, as one cut by the length is."""
+        if reader.is_open:
+            return "length"
+        has_calls = reader.num_calls > 0 and self.calls is not None and not self.calls.is_named
+        return "tool_calls" if reason == "stop" and has_calls else reason
 
     def _logprobs(self, token_ids: Sequence[int], rows: Sequence[Mapping[int, float]] | None) -> dict[str, Any] | None:
         if self.num_top is None or rows is None:
@@ -71,25 +86,20 @@ class ChatFormatter(ResponseFormatter):
         return {**shown, "bytes": list(self.tokenizer.token_bytes(token))}
 
 
-def as_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The conversation in the form that chat templates expect. Raises ApiError (400) for fields that the model's template would drop."""
-    template = tokenizer.chat_template or ""
-    found = []
-    for number, message in enumerate(messages):
-        if message.content is None and not message.tool_calls:
-            raise ApiError(400, "a message needs content", param=f"messages.{number}.content")
-        parts = message.content or ""
-        text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
-        plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": text}
-        for key in ("name", "tool_calls", "tool_call_id"):
-            if (value := getattr(message, key)) is not None:
-                if not re.search(rf"message(\.|\[['\"]){key}\b", template):
-                    raise ApiError(400, f"this model's chat format has no place for {key!r}", param=f"messages.{number}.{key}")
-                plain[key] = value
-        if message.role == "tool" and not tokenizer.has_tools:
-            raise ApiError(400, "this model's chat format has no tools", param=f"messages.{number}.role")
-        found.append(plain)
-    return found
+def whole_calls(parts: Sequence[CallPart]) -> list[dict[str, Any]]:
+    """The calls of a whole answer."""
+    calls = []
+    for start in (part for part in parts if part.name is not None):
+        arguments = "".join(part.arguments for part in parts if part.index == start.index)
+        calls.append({"id": start.id, "type": "function", "function": {"name": start.name, "arguments": arguments}})
+    return calls
+
+
+def _call_delta(part: CallPart) -> dict[str, Any]:
+    function = {"arguments": part.arguments}
+    if part.name is None:
+        return {"index": part.index, "function": function}
+    return {"index": part.index, "id": part.id, "type": "function", "function": {"name": part.name, **function}}
 
 
 def _max_tokens(body: ChatRequest) -> int | None:
@@ -103,20 +113,27 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     server: Server = request.app.state.server
     server.check_model(body.model)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     num_top = (body.top_logprobs or 0) if body.logprobs else None
     tokenizer = server.llm.tokenizer
-    messages, (tools, call) = as_messages(tokenizer, body.messages), read_tools(body, tokenizer.has_tools)
-    if call is not None and body.response_format is not None and body.response_format.type != "text":
-        raise ApiError(400, "an answer cannot be a function call and have a response_format", param="response_format")
-    grammar, param = (build_grammar(body.response_format), "response_format") if call is None else (call.grammar, "tools")
-    await check_grammar(server.llm.grammars, grammar, param)
-    token_ids = await asyncio.to_thread(tokenizer.encode_chat, messages, tools)
+    tools, form = shown_tools(body, tokenizer.has_tools), build_grammar(body.response_format)
+    await check_grammar(server.llm.grammars, form, "response_format")
+    calls = None if tools is None else await plan_calls(server.llm, body, answer_schema(form))
+    token_ids = await asyncio.to_thread(_encode, tokenizer, body, tools)
     max_tokens = room_for(server, len(token_ids), _max_tokens(body), server.settings.default_max_tokens)
-    params = sampling_params(body, max_tokens, num_top, grammar)
+    params = sampling_params(body, server.llm, max_tokens, num_top, form if calls is None else calls.grammar)
+    if calls is not None and calls.shows_special:
+        params = replace(params, skip_special_tokens=False)
     prediction = await _prediction(server, body)
-    return await respond(server, request, body, ChatFormatter(tokenizer, num_top, call), [(token_ids, params)], prediction)
+    return await respond(server, request, body, ChatFormatter(tokenizer, num_top, calls), [(token_ids, params)], prediction)
+
+
+def _encode(tokenizer: Tokenizer, body: ChatRequest, tools: list[dict[str, Any]] | None) -> list[int]:
+    """The prompt. Raises ApiError (400)."""
+    is_continued = continues_last(body.messages, body.continue_final_message, body.add_generation_prompt)
+    messages = as_messages(tokenizer, body.messages)
+    return tokenizer.encode_chat(messages, tools, body.add_generation_prompt is not False, is_continued)
 
 
 async def _prediction(server: Server, body: ChatRequest) -> list[int] | None:

@@ -93,5 +93,5 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     jobs = []
     for token_ids in encoded:
         max_tokens = room_for(server, len(token_ids), body.max_tokens, DEFAULT_MAX_TOKENS)
-        jobs.append((token_ids, sampling_params(body, max_tokens, body.logprobs)))
+        jobs.append((token_ids, sampling_params(body, server.llm, max_tokens, body.logprobs)))
     return await respond(server, request, body, CompletionFormatter(tokenizer, body.logprobs, echoes, body.n or 1), jobs)

@@ -34,6 +34,21 @@ from outpace.server.worker import ServerRequest, Worker
 
 logger = logging.getLogger("outpace")
 Usage = Callable[[Sequence[RequestOutput]], dict[str, Any]]
+RANDOM_SEED = -1  # llama.cpp's and vLLM's
+SMALLEST_TOP_P = 1e-9  # the likeliest token only
+APPLIED = (  # fields that SamplingParams has under the same name
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "allowed_token_ids",
+    "skip_special_tokens",
+    "include_stop_str_in_output",
+)
 DRAFTER_FAILED = "the drafter failed and the answer was decoded without it; the server's log says why"  # no path, no exception text
 
 
@@ -75,31 +90,34 @@ class ResponseFormatter(ABC):
 
 
 def sampling_params(
-    body: SamplingRequest, max_tokens: int, logprobs: int | None, structured: StructuredOutput | None = None
+    body: SamplingRequest, llm: LLM, max_tokens: int, logprobs: int | None, structured: StructuredOutput | None = None
 ) -> SamplingParams:
-    """The engine's parameters of a request, with OpenAI's defaults. Raises BadInputError."""
-    given: dict[str, Any] = {
-        "top_p": body.top_p,
-        "top_k": body.top_k,
-        "min_p": body.min_p,
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-        "repetition_penalty": body.repetition_penalty,
-        "min_tokens": body.min_tokens,
-        "ignore_eos": body.ignore_eos,
-        "stop": body.stop,
-        "stop_token_ids": body.stop_token_ids,
-        "structured": structured,
-    }
+    """The engine's parameters of a request, with OpenAI's defaults. Raises BadInputError and ApiError (400)."""
+    vocab_size = llm.target.capabilities.vocab_size
+    for name in ("stop_token_ids", "allowed_token_ids"):
+        if any(token >= vocab_size for token in getattr(body, name) or ()):
+            raise ApiError(400, f"{name} has a token outside the vocabulary of {vocab_size}", param=name)
+    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    given = {name: getattr(body, name) for name in APPLIED if getattr(body, name) is not None}
     return SamplingParams(
         temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else max(body.top_p, SMALLEST_TOP_P),
+        stop=[text for text in stop if text],
         max_tokens=max_tokens,
         logprobs=logprobs,
         n=body.n or 1,
-        seed=secrets.randbits(32) if body.seed is None else body.seed,
+        seed=secrets.randbits(32) if body.seed in (None, RANDOM_SEED) else body.seed % 2**62,
         logit_bias=None if body.logit_bias is None else {int(token): bias for token, bias in body.logit_bias.items()},
-        **{name: value for name, value in given.items() if value is not None},
+        structured=structured,
+        bad_words_ids=_bad_words_ids(llm, body.bad_words or ()),
+        **given,
     )
+
+
+def _bad_words_ids(llm: LLM, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each word, at the start of a text and after a space."""
+    texts = [text for word in words for text in (word.lstrip(), " " + word.lstrip())]
+    return tuple(dict.fromkeys(tuple(llm.tokenizer.encode(text, False)) for text in texts))
 
 
 def room_for(server: Server, num_prompt_tokens: int, wanted: int | None, default: int, param: str = "max_tokens") -> int:

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from outpace import __version__
-from outpace.server.api.chat_completions import as_messages
+from outpace.server.api.chat_messages import as_messages
 from outpace.server.api.generation import Server
 from outpace.server.api.protocol import TokenizeRequest
 from outpace.server.api.trace import token_text

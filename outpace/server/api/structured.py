@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 from outpace.errors import BadInputError
 from outpace.params import StructuredOutput
@@ -31,6 +33,13 @@ def schema_grammar(schema: object, param: str) -> StructuredOutput:
         return StructuredOutput("json_schema", schema)
     except BadInputError as error:
         raise bad_input(error, param) from error
+
+
+def answer_schema(form: StructuredOutput | None) -> Any:
+    """The JSON schema of such an answer, None for free text."""
+    if form is None:
+        return None
+    return {"type": "object"} if form.kind == "json_object" else json.loads(form.value)
 
 
 async def check_grammar(grammars: GrammarCompiler, grammar: StructuredOutput | None, param: str) -> None:

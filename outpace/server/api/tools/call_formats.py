@@ -1,0 +1,66 @@
+"""How model families write calls of functions. A family is found by its chat template; a new one is a line in CALL_FORMATS."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CallStyle:
+    """One way to write calls: `open`, then calls with `separator` between them, then `close`. A call is `before`, the function's name,
+    `between`, the arguments as a JSON object, `after`.
+
+    `trigger` is what `open` + `before` begin with, and no other text contains. Without one, calls are recognised at the start of an
+    answer only. `is_loose`: the arguments may have any white space.
+    """
+
+    before: str
+    between: str
+    after: str
+    open: str = ""
+    separator: str = ""
+    close: str = ""
+    trigger: str = ""
+    is_loose: bool = False
+
+    def head(self, name: str) -> str:
+        """What comes before the arguments of a call."""
+        return f"{self.before}{name}{self.between}"
+
+
+@dataclass(frozen=True)
+class CallFormat:
+    """The styles of one family, the one for calls that the client requires first.
+
+    `template`: a regular expression that its chat templates contain. `id_length`: length of a call's id, if the templates insist on one.
+    """
+
+    name: str
+    template: str
+    styles: tuple[CallStyle, ...]
+    id_length: int | None = None
+
+
+BARE = CallStyle('{"name": "', '", "arguments": ', "}", separator="\n")
+FENCED = CallStyle('```json\n{\n  "name": "', '",\n  "arguments": ', "\n}\n```", separator="\n", is_loose=True)
+TAGGED = CallStyle('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>", separator="\n", trigger="<tool_call>")
+LLAMA = CallStyle('{"name": "', '", "parameters": ', "}", separator="; ")
+LLAMA_TAGGED = CallStyle('{"name": "', '", "parameters": ', "}", open="<|python_tag|>", separator="; ", trigger="<|python_tag|>")
+MISTRAL = CallStyle('{"name": "', '", "arguments": ', "}", "[TOOL_CALLS][", ", ", "]", "[TOOL_CALLS]")
+MISTRAL_SPACED = CallStyle('{"name": "', '", "arguments": ', "}", "[TOOL_CALLS] [", ", ", "]", "[TOOL_CALLS]")
+MISTRAL_ARGS = CallStyle("[TOOL_CALLS]", "[ARGS]", "", trigger="[TOOL_CALLS]")
+
+CALL_FORMATS = (  # the first whose template fits; small Hermes models often leave the tags out
+    CallFormat("hermes", r"(?s)<tool_call>(?!.*(<function=|<arg_key>)).*\"arguments\"", (TAGGED, BARE, FENCED)),
+    CallFormat("llama3", r"\"parameters\": ", (LLAMA, LLAMA_TAGGED)),
+    CallFormat("mistral-args", r"(?s)\[TOOL_CALLS\].*\[ARGS\]", (MISTRAL_ARGS,), id_length=9),
+    CallFormat("mistral-spaced", r"\[TOOL_CALLS\] \[", (MISTRAL_SPACED,), id_length=9),
+    CallFormat("mistral", r"\[TOOL_CALLS\]", (MISTRAL,), id_length=9),
+)
+UNKNOWN = CallFormat("json", "", (BARE,))  # for calls that the client requires of any other model
+
+
+def call_format(template: str | None) -> CallFormat | None:
+    """The format of a chat template's family; None if it is not in the table."""
+    return next((found for found in CALL_FORMATS if re.search(found.template, template or "")), None)
