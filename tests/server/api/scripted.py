@@ -47,7 +47,7 @@ class ScriptedTarget(ToyTarget):
         wanted, said = [*self.encode(self.script(prompt)), len(LETTERS)], self.encode(answer)
         logits = self.noise[len(context) % 251].copy()
         if wanted[: len(said)] == said and len(said) < len(wanted):
-            logits[wanted[len(said)]] += 12
+            logits[wanted[len(said)]] += 60
         return logits
 
 
