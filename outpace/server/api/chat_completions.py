@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.outputs import RequestOutput, StreamPiece
+from outpace.params import SamplingParams
 from outpace.server.api.chat_messages import as_messages, continues_last
 from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import ChatRequest
@@ -108,10 +109,18 @@ def _max_tokens(body: ChatRequest) -> int | None:
     return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
 
 
-@router.post("/v1/chat/completions")
-async def chat_completions(body: ChatRequest, request: Request) -> Response:
-    """Answer a conversation."""
-    server: Server = request.app.state.server
+@dataclass(frozen=True)
+class PreparedChat:
+    """A chat request ready for the engine."""
+
+    token_ids: list[int]
+    params: SamplingParams
+    calls: CallPlan | None
+    num_top: int | None
+
+
+async def prepare_chat(server: Server, body: ChatRequest) -> PreparedChat:
+    """Check a chat request and encode it. Raises ApiError and BadInputError."""
     server.check_model(body.model)
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
@@ -125,8 +134,17 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     params = sampling_params(body, server.llm, max_tokens, num_top, form if calls is None else calls.grammar)
     if calls is not None and calls.shows_special:
         params = replace(params, skip_special_tokens=False)
+    return PreparedChat(token_ids, params, calls, num_top)
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(body: ChatRequest, request: Request) -> Response:
+    """Answer a conversation."""
+    server: Server = request.app.state.server
+    chat = await prepare_chat(server, body)
     prediction = await _prediction(server, body)
-    return await respond(server, request, body, ChatFormatter(tokenizer, num_top, calls), [(token_ids, params)], prediction)
+    formatter = ChatFormatter(server.llm.tokenizer, chat.num_top, chat.calls)
+    return await respond(server, request, body, formatter, [(chat.token_ids, chat.params)], prediction)
 
 
 def _encode(tokenizer: Tokenizer, body: ChatRequest, tools: list[dict[str, Any]] | None) -> list[int]:

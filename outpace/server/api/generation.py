@@ -132,6 +132,32 @@ def room_for(server: Server, num_prompt_tokens: int, wanted: int | None, default
     return min(default, room) if wanted is None else wanted
 
 
+@dataclass(frozen=True)
+class StartedRequest:
+    """A request that the engine has accepted."""
+
+    handle: ServerRequest
+    speculation_request: SpeculationRequest
+
+
+async def start(
+    server: Server,
+    request: Request,
+    body: SamplingRequest,
+    prompts: Sequence[tuple[list[int], SamplingParams]],
+    prediction: list[int] | None = None,
+) -> StartedRequest:
+    """Hand prompts to the engine. `prediction`: tokens that the client expects in the answer. Raises ApiError."""
+    speculation_request = server.policy.read(body.speculative)
+    if speculation_request.trace and not body.stream:
+        raise ApiError(400, "speculative.trace needs stream: true", param="speculative.trace")
+    if server.settings.log_prompts:
+        for token_ids, _ in prompts:
+            logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
+    jobs = [GenerationJob(token_ids, params, speculation_request.config, prediction) for token_ids, params in prompts]
+    return StartedRequest(await server.worker.submit(jobs, getattr(request.state, "cache_salt", "")), speculation_request)
+
+
 async def respond(
     server: Server,
     request: Request,
@@ -140,33 +166,26 @@ async def respond(
     prompts: Sequence[tuple[list[int], SamplingParams]],
     prediction: list[int] | None = None,
 ) -> Response:
-    """Run the prompts and answer in the endpoint's format. `prediction`: tokens that the client expects in the answer."""
+    """Run the prompts and answer in the endpoint's format."""
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
-    speculation_request = server.policy.read(body.speculative)
-    if speculation_request.trace and not body.stream:
-        raise ApiError(400, "speculative.trace needs stream: true", param="speculative.trace")
-    if server.settings.log_prompts:
-        for token_ids, _ in prompts:
-            logger.warning("prompt: %r", server.llm.tokenizer.decode(token_ids))
-    jobs = [GenerationJob(token_ids, params, speculation_request.config, prediction) for token_ids, params in prompts]
-    handle = await server.worker.submit(jobs, getattr(request.state, "cache_salt", ""))
+    started = await start(server, request, body, prompts, prediction)
     frame = {"id": f"{formatter.prefix}-{uuid.uuid4().hex}", "object": formatter.kind, "created": int(time.time())}
     frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
     if body.stream:
         has_usage = body.stream_options is not None and body.stream_options.include_usage
         usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None
-        answer = _Stream(server, handle, formatter, {**frame, "object": formatter.chunk_kind}, speculation_request, usage)
-        return EventStream(answer.lines(), handle.close)
-    outputs = await _collect(handle, request)
+        answer = _Stream(server, started, formatter, {**frame, "object": formatter.chunk_kind}, usage)
+        return EventStream(answer.lines(), started.handle.close)
+    outputs = await collect(started.handle, request)
     if outputs is None:
         return Response(status_code=499)  # the client has gone
     choices = [formatter.choice(index, output) for index, output in enumerate(outputs)]
-    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None), "speculative": speculative_of(outputs, speculation_request)}
-    return json_response({**frame, "choices": choices, **tail})
+    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None)}
+    return json_response({**frame, "choices": choices, **tail, "speculative": speculative_of(outputs, started.speculation_request)})
 
 
-async def _collect(handle: ServerRequest, request: Request) -> list[RequestOutput] | None:
+async def collect(handle: ServerRequest, request: Request) -> list[RequestOutput] | None:
     """The finished answers in order; None when the client has disconnected, whose slots are then free."""
     outputs: dict[int, RequestOutput] = {}
 
@@ -195,14 +214,13 @@ class _Stream:
     def __init__(
         self,
         server: Server,
-        handle: ServerRequest,
+        started: StartedRequest,
         formatter: ResponseFormatter,
         frame: dict[str, Any],
-        speculation_request: SpeculationRequest,
         usage: Usage | None,
     ):
-        self.server, self.handle, self.formatter, self.frame = server, handle, formatter, frame
-        self.speculation_request, self.usage = speculation_request, usage
+        self.server, self.handle, self.formatter, self.frame = server, started.handle, formatter, frame
+        self.speculation_request, self.usage = started.speculation_request, usage
         self.outputs: dict[int, RequestOutput] = {}
 
     async def lines(self) -> AsyncIterator[str]:

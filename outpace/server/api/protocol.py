@@ -23,6 +23,7 @@ NUM_DRAFT_TOKENS = AliasChoices("num_draft_tokens", "num_speculative_tokens")  #
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
+Harmless = Mapping[str, tuple[Any, ...]]
 ANYTHING: tuple[Any, ...] = ()  # every value of a field
 
 
@@ -31,7 +32,7 @@ class Strict(BaseModel):
     change the answer."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-    harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    harmless: ClassVar[Harmless] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -69,6 +69,7 @@ CLIENTS = [
     Client("agent_langchain.py", "langchain", ("langchain", "langchain-openai")),
     Client("agent_pydantic_ai.py", "pydantic_ai", ("pydantic-ai-slim[openai]",)),
     Client("agent_agents.py", "agents", ("openai-agents",)),
+    Client("agent_agents_responses.py", "agents", ("openai-agents",)),
     Client("agent_litellm.py", "litellm", ("litellm",)),
 ]
 INSTRUCTOR = Client("agent_instructor.py", "instructor", ("instructor",))
