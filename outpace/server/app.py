@@ -19,6 +19,8 @@ from outpace.server import api_errors as errors
 from outpace.server.api import chat_completions as chat
 from outpace.server.api import completions, info
 from outpace.server.api.generation import Server
+from outpace.server.api.responses import response_endpoint as responses
+from outpace.server.api.responses.response_store import ResponseStore
 from outpace.server.auth import AuthMiddleware, HostMiddleware, Keys
 from outpace.server.limits import BodyMiddleware
 from outpace.server.middleware import EXPOSED_HEADERS, AnswerMiddleware, FaultMiddleware
@@ -82,9 +84,11 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     app.state.started_at = int(time.time())
     errors.install(app)
     generating = [Depends(worker.check_room_for_one)]
-    for part in (chat, completions):
+    app.state.responses = ResponseStore()
+    for part in (chat, completions, responses):
         app.include_router(part.router, responses=REFUSALS, dependencies=generating)
-    app.include_router(info.router, responses=REFUSALS)
+    for router in (responses.kept, info.router):
+        app.include_router(router, responses=REFUSALS)
     app.mount("/static", _RevalidatedFiles(directory=info.STATIC), name="static")
     _add_middleware(app, settings, metrics)
     return app

@@ -136,7 +136,7 @@ def test_the_store_forgets_the_oldest():
     for number in range(5):
         store.add("", {"id": str(number)}, [])
     assert [number for number in "01234" if store.get("", number)] == ["2", "3", "4"]
-    store.add("", {"id": "long"}, [{"content": "a" * 9_970}])
+    store.add("", {"id": "long"}, [{"content": "a" * 9_950}])
     assert list(store.found) == ["long"]
     store.add("", {"id": "too long"}, [{"content": "a" * 11_000}])
     assert not store.found

@@ -21,6 +21,7 @@ from outpace.server.api.wire import EventStream, as_json, json_response
 from outpace.server.api_errors import ApiError
 
 router = APIRouter()
+kept = APIRouter()  # what answers at once
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     return json_response(answer.finished(outputs[0]))
 
 
-@router.get("/v1/responses/{response_id}")
+@kept.get("/v1/responses/{response_id}")
 async def get_response(response_id: str, request: Request) -> Response:
     """A response that is kept."""
     found = request.app.state.responses.get(getattr(request.state, "cache_salt", ""), response_id)
@@ -134,7 +135,7 @@ async def get_response(response_id: str, request: Request) -> Response:
     return json_response(found.body)
 
 
-@router.delete("/v1/responses/{response_id}")
+@kept.delete("/v1/responses/{response_id}")
 async def delete_response(response_id: str, request: Request) -> Response:
     """Forget a response."""
     if not request.app.state.responses.remove(getattr(request.state, "cache_salt", ""), response_id):
