@@ -62,14 +62,14 @@ class StreamOptions(Strict):
     """`include_usage`: a further chunk with the token counts before the end."""
 
     include_usage: bool = False
-    harmless = {"include_obfuscation": (False,), "continuous_usage_stats": (False,)}
+    harmless: ClassVar[Harmless] = {"include_obfuscation": (False,), "continuous_usage_stats": (False,)}
 
 
 class SamplingRequest(Strict):
     """What chat and text completion share. From vLLM: `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `ignore_eos`, `bad_words`,
     `allowed_token_ids`, `stop_token_ids`, `include_stop_str_in_output`, `skip_special_tokens`."""
 
-    harmless = {
+    harmless: ClassVar[Harmless] = {
         "service_tier": ("auto", "default"),
         "prompt_cache_retention": ANYTHING,
         "request_id": ANYTHING,
@@ -114,7 +114,7 @@ class SamplingRequest(Strict):
 class TextPart(Strict):
     """A part of a message; parts are joined by line breaks."""
 
-    harmless = {"cache_control": ANYTHING, "annotations": ANYTHING, "provider_specific_fields": ANYTHING}
+    harmless: ClassVar[Harmless] = {"cache_control": ANYTHING, "annotations": ANYTHING, "provider_specific_fields": ANYTHING}
     type: Literal["text"]
     text: str
 
@@ -138,7 +138,7 @@ class ToolCall(Strict):
 class Message(Strict):
     """One message. `tool_calls` need a chat template that shows them to the model; results of tools are matched by their order."""
 
-    harmless = {
+    harmless: ClassVar[Harmless] = {
         "annotations": ANYTHING,
         "cache_control": ANYTHING,
         "provider_specific_fields": ANYTHING,
@@ -173,7 +173,7 @@ class Function(Strict):
 class Tool(Strict):
     """A tool that the chat template shows to the model."""
 
-    harmless = {"cache_control": ANYTHING}
+    harmless: ClassVar[Harmless] = {"cache_control": ANYTHING}
     type: Literal["function"]
     function: Function
 
@@ -222,7 +222,7 @@ class ChatRequest(SamplingRequest):
     """POST /v1/chat/completions. From vLLM: `add_generation_prompt`, `continue_final_message`; a last message with DeepSeek's and Mistral's
     `prefix: true` is continued, too."""
 
-    harmless = SamplingRequest.harmless | {
+    harmless: ClassVar[Harmless] = SamplingRequest.harmless | {
         "verbosity": ("medium",),
         "reasoning_effort": ("none",),
         "functions": ([],),
