@@ -31,6 +31,7 @@ class RequestOutput:
     error: Exception | None = None
     sources: list[str] = field(default_factory=list)
     index: int = 0
+    prompt_logprobs: list[dict[int, float]] | None = None  # of the prompt's tokens from the second on
 
     @property
     def tokens_per_second(self) -> float:
@@ -132,6 +133,7 @@ class Job:
             logprobs=request.logprobs,
             error=request.error,
             index=self.index,
+            prompt_logprobs=request.prompt_logprobs,
         )
 
 

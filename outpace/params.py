@@ -32,9 +32,10 @@ _INTEGERS: dict[str, tuple[int, float]] = {  # inclusive bounds of the integer p
     "n": (1, math.inf),
     "seed": (0, 2**63 - 1),
     "logprobs": (0, 100),
+    "prompt_logprobs": (0, 100),
 }
 _BOOLEANS = ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output")
-_OPTIONAL = ("seed", "logprobs")  # None means "not asked for"
+_OPTIONAL = ("seed", "logprobs", "prompt_logprobs")  # None means "not asked for"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logits_processors: tuple[LogitsHook, ...] = ()
     structured: StructuredOutput | None = None
 

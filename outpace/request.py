@@ -95,12 +95,15 @@ class Request:
     cache_salt: str = ""
     prediction: Sequence[int] = ()
     logprobs: list[dict[int, float]] | None = None
+    prompt_logprobs: list[dict[int, float]] | None = None  # of the prompt's tokens from the second on
     stats: RequestStats = field(default_factory=RequestStats)
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
         if self.sampling_params.logprobs is not None:
             self.logprobs = []
+        if self.sampling_params.prompt_logprobs is not None:
+            self.prompt_logprobs = []
 
     @property
     def context(self) -> list[int]:

@@ -46,6 +46,14 @@ def commit(request: Request, verdict: Verdict, logits: Array) -> Committed:
     return done
 
 
+def commit_prompt_logprobs(request: Request, start: int, logits: Array) -> None:
+    """Note the log-probabilities of the prompt tokens after position `start`, which the rows of logits [n, V] predict."""
+    if request.prompt_logprobs is None:
+        return
+    for row, token in zip(logits, request.token_ids[start + 1 :], strict=False):
+        request.prompt_logprobs.append(logprobs_of(row, token, request.sampling_params.prompt_logprobs or 0))
+
+
 def sources_of(request: Request, verdict: Verdict) -> list[str]:
     """The drafter that proposed each token of the verdict's path, and "" for the model's own token at its end."""
     draft, unconfirmed = verdict.draft, request.unconfirmed.sources

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from outpace.config import EngineConfig
 from outpace.drafters.base import PromptObserver, StepObserver, reset
-from outpace.engine.commit import Committed, commit, sources_of
+from outpace.engine.commit import Committed, commit, commit_prompt_logprobs, sources_of
 from outpace.engine.drafter_guard import DrafterGuard
 from outpace.engine.metrics import Metrics
 from outpace.engine.scheduler import Scheduler
@@ -87,7 +87,7 @@ class Engine:
         if not decoding and not prompts:
             return []
         output = self._forward(plan, prompts)
-        self._commit_prompts(prompts, output)
+        self._commit_prompts(prompts, output, sum(draft.num_tokens for draft in plan.drafts))
         judged = [self._verify(draft, part) for draft, part in _split(plan.drafts, output)]
         results = [self._commit(part) for part in judged]
         self._observe(judged)
@@ -109,6 +109,8 @@ class Engine:
 
     def _num_reusable_prefix(self, request: Request) -> int:
         drafter, whole = request.strategy.drafter, len(request.token_ids)
+        if request.prompt_logprobs is not None:
+            return 0  # the logits of every prompt token are needed
         if not isinstance(drafter, PromptObserver) or not self.guard.is_working(request):
             return whole
         return self.guard.call([request], whole, drafter.num_reusable_prefix, request)
@@ -127,18 +129,24 @@ class Engine:
         self.metrics.forward_seconds += ended - started
         return output
 
-    def _commit_prompts(self, prompts: Prompts, output: TargetOutput) -> None:
-        """Keep the K/V of prompt chunks, and show their hidden states to the drafters that want them."""
-        row = 0
+    def _commit_prompts(self, prompts: Prompts, output: TargetOutput, num_drafted: int) -> None:
+        """Keep the K/V of prompt chunks, note the log-probabilities of their tokens, and show their hidden states to the drafters that want
+        them. `num_drafted`: rows of the outputs that belong to drafts."""
+        row, output_row = 0, num_drafted
         for request, segment in prompts:
             start = segment.slot.num_cached
             self.target.accept(segment.slot, segment.token_ids, range(len(segment)))
             self.metrics.num_prompt_tokens += len(segment)
-            if segment.wants_hidden and output.prompt_hidden is not None:
+            hidden = None
+            if segment.wants_output:
+                rows, output_row = slice(output_row, output_row + len(segment)), output_row + len(segment)
+                commit_prompt_logprobs(request, start, output.logits[rows])
+                hidden = None if output.hidden is None else output.hidden[rows]
+            elif segment.wants_hidden and output.prompt_hidden is not None:
                 hidden, row = output.prompt_hidden[row : row + len(segment)], row + len(segment)
-                drafter = request.strategy.drafter
-                if isinstance(drafter, PromptObserver) and self.guard.is_working(request):
-                    self.guard.call([request], None, drafter.observe_prompt, request, start, hidden)
+            drafter = request.strategy.drafter
+            if hidden is not None and isinstance(drafter, PromptObserver) and self.guard.is_working(request):
+                self.guard.call([request], None, drafter.observe_prompt, request, start, hidden)
 
     # ---- verify
 

@@ -62,7 +62,9 @@ class Scheduler:
                 start = request.num_cached
                 chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
                 left -= len(chunk)
-                yield request, Segment(request.slot, chunk, wants_output=False, wants_hidden=wants_prompt(request.strategy.drafter))
+                wants_output = request.prompt_logprobs is not None
+                wants_hidden = not wants_output and wants_prompt(request.strategy.drafter)
+                yield request, Segment(request.slot, chunk, wants_output=wants_output, wants_hidden=wants_hidden)
 
     def remove(self, request: Request) -> None:
         """Remove a request, waiting or running, and free its slot."""

@@ -87,9 +87,7 @@ def test_the_messages_have_the_numbers(server):
     assert refusal(ask(server, max_tokens=1000))["message"] == "11 prompt tokens and 1000 new ones do not fit into 400"
 
 
-@pytest.mark.parametrize(
-    "fields", [{"best_of": 2}, {"echo": True, "logprobs": 1}, {"suffix": "x"}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [999]}]
-)
+@pytest.mark.parametrize("fields", [{"best_of": 2, "n": 3}, {"suffix": "x"}, {"prompt": []}, {"prompt": [[]]}, {"prompt": [999]}])
 def test_what_a_completion_refuses(server, fields):
     refusal(complete(server, **fields))
 

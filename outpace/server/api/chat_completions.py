@@ -14,6 +14,7 @@ from outpace.models.tokenizer import Tokenizer
 from outpace.outputs import RequestOutput, StreamPiece
 from outpace.params import SamplingParams
 from outpace.server.api.chat_messages import as_messages, continues_last
+from outpace.server.api.completions import prompt_logprobs_of
 from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import ChatRequest
 from outpace.server.api.structured import answer_schema, build_grammar, check_grammar
@@ -47,6 +48,11 @@ class ChatFormatter(ResponseFormatter):
             reason = self._finish_reason(reader, reason)
         logprobs = self._logprobs(output.token_ids, output.logprobs)
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+    def extra(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+        if outputs[0].prompt_logprobs is None:
+            return {}
+        return {"prompt_logprobs": prompt_logprobs_of(self.tokenizer, outputs[0])}
 
     def delta(self, index: int, piece: StreamPiece, is_first: bool) -> dict[str, Any]:
         delta: dict[str, Any] = {"role": "assistant", "content": None} if is_first else {}
@@ -124,6 +130,8 @@ async def prepare_chat(server: Server, body: ChatRequest) -> PreparedChat:
     server.check_model(body.model)
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    if body.prompt_logprobs is not None and body.stream:
+        raise ApiError(400, "prompt_logprobs cannot be streamed", param="prompt_logprobs")
     num_top = (body.top_logprobs or 0) if body.logprobs else None
     tokenizer = server.llm.tokenizer
     tools, form = shown_tools(body, tokenizer.has_tools), build_grammar(body.response_format)

@@ -44,6 +44,7 @@ APPLIED = (  # fields that SamplingParams has under the same name
     "repetition_penalty",
     "min_tokens",
     "ignore_eos",
+    "prompt_logprobs",
     "stop_token_ids",
     "allowed_token_ids",
     "skip_special_tokens",
@@ -79,6 +80,14 @@ class ResponseFormatter(ABC):
     prefix: str  # of the answer's id
     kind: str  # the `object` of a whole answer
     chunk_kind: str
+
+    def select(self, outputs: Sequence[RequestOutput]) -> Sequence[RequestOutput]:
+        """The answers to give of those that were drawn."""
+        return outputs
+
+    def extra(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+        """Further fields of the whole answer."""
+        return {}
 
     @abstractmethod
     def choice(self, index: int, output: RequestOutput) -> dict[str, Any]:
@@ -180,9 +189,12 @@ async def respond(
     outputs = await collect(started.handle, request)
     if outputs is None:
         return Response(status_code=499)  # the client has gone
-    choices = [formatter.choice(index, output) for index, output in enumerate(outputs)]
-    tail = {"usage": usage_of(outputs, body.n or 1, prediction is not None)}
-    return json_response({**frame, "choices": choices, **tail, "speculative": speculative_of(outputs, started.speculation_request)})
+    selected = formatter.select(outputs)
+    choices = [formatter.choice(index, output) for index, output in enumerate(selected)]
+    counted = selected if len(selected) == len(outputs) else outputs  # all that were drawn
+    usage_block = usage_of(counted, len(outputs) // len(prompts), prediction is not None)
+    tail = {"usage": usage_block, "speculative": speculative_of(selected, started.speculation_request)}
+    return json_response({**frame, "choices": choices, **formatter.extra(selected), **tail})
 
 
 async def collect(handle: ServerRequest, request: Request) -> list[RequestOutput] | None:

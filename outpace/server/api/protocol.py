@@ -23,7 +23,7 @@ NUM_DRAFT_TOKENS = AliasChoices("num_draft_tokens", "num_speculative_tokens")  #
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
-Harmless = Mapping[str, tuple[Any, ...]]
+Harmless = dict[str, tuple[Any, ...]]
 ANYTHING: tuple[Any, ...] = ()  # every value of a field
 
 
@@ -103,6 +103,7 @@ class SamplingRequest(Strict):
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     speculative: bool | Annotated[str, Field(max_length=MAX_SPEC_LENGTH)] | SpeculativeRequest | None = None
@@ -260,11 +261,11 @@ class CompletionRequest(SamplingRequest):
         | Tokens
         | Annotated[list[Tokens], Field(min_length=1, max_length=64)]
     )
-    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    suffix: Literal[""] | None = None
+    suffix: str | None = None
 
 
 class TokenizeRequest(Strict):

@@ -14,6 +14,15 @@ def token_text(tokenizer: Tokenizer, token_id: int) -> str:
     return tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
 
+def token_key(tokenizer: Tokenizer, token_id: int) -> str:
+    """One token as text, or as OpenAI's `bytes:\\xe2\\x80` if it is part of a character, so that no two such tokens look alike."""
+    raw = tokenizer.token_bytes(token_id)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
 def trace_of(tokenizer: Tokenizer, event: Event) -> dict[str, Any]:
     """The `trace` field of a chunk: {step, milliseconds, tokens, draft}; `accepted` are the accepted nodes, from the root down.
 

@@ -43,8 +43,8 @@ class ScriptedTarget(ToyTarget):
             self.noise[:, LETTERS.index(letter)] += preference
 
     def logits_after(self, context: Sequence[int]) -> Any:
-        prompt, _, answer = self.decode(context).rpartition(START)
-        wanted, said = [*self.encode(self.script(prompt)), len(LETTERS)], self.encode(answer)
+        prompt = self.decode(context).rpartition(START)[0]
+        wanted, said = [*self.encode(self.script(prompt)), len(LETTERS)], list(context[len(self.encode(prompt + START)) :])
         logits = self.noise[len(context) % 251].copy()
         if wanted[: len(said)] == said and len(said) < len(wanted):
             logits[wanted[len(said)]] += 60
