@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
+from outpace.drafters.coupling import coupled
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
-from outpace.tree.builder import TreeBuilder, grow_best_first
+from outpace.tree.builder import Successors, TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict
 
 
@@ -109,6 +110,7 @@ class SuccessorSource(Drafter):
     paths: those at least as likely as `threshold`."""
 
     threshold: float = 0.02
+    is_coupled: bool = False  # its candidates are so many that the noise of sampled requests may choose among them
 
     def prepare(self, requests: Sequence[Request]) -> None:
         """Called before `successors` is asked about these requests in a step: the place for one batched forward pass. Further calls in the
@@ -122,7 +124,10 @@ class SuccessorSource(Drafter):
 
     def propose(self, request: Request, budget: int) -> Draft:
         self.prepare([request])
-        return grow_best_first(TreeBuilder(budget), partial(self.successors, request), self.threshold).build()
+        successors: Successors = partial(self.successors, request)
+        if self.is_coupled:
+            successors = coupled(request, successors)
+        return grow_best_first(TreeBuilder(budget), successors, self.threshold).build()
 
     def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
         """As in Drafter. Afterwards `successors` may be asked about these requests."""

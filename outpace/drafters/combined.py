@@ -1,21 +1,23 @@
 """Several drafters as one tree: `a+b+c`. Earlier ones come first, equal nodes are merged, later ones use the budget that is left.
 
-Drafters that can name the successors of any path (`SuccessorSource`) continue each other's nodes. Under `auto` there is no order: the
-tree is grown best first from all of them at once, and the controller chooses. A draft model (`CostlyDrafter`) is asked last, and only
-where the others promise less than it usually gains.
+Drafters that can name the successors of any path (`SuccessorSource`) continue each other's nodes. Under `auto`, and for sampled requests,
+there is no order among them: the tree is grown best first from all of them at once, coupled once with the request's noise, and under
+`auto` the controller chooses. A draft model (`CostlyDrafter`) is asked last, and only where the others promise less than it usually gains.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from operator import itemgetter
 
 from outpace.arrays import Array
 from outpace.drafters.base import CostlyDrafter, Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
+from outpace.drafters.coupling import coupled
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
-from outpace.tree.builder import Path, TreeBuilder, grow_best_first
+from outpace.tree.builder import Path, Successors, TreeBuilder, grow_best_first
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict
 
 THRESHOLD = 0.03  # paths less likely than this are not drafted
@@ -72,15 +74,16 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
             if isinstance(part, CostlyDrafter):
                 costly.append((part, name))
                 continue
+            asked = list(range(len(requests)))
+            started = time.perf_counter()
             if isinstance(part, SuccessorSource):
                 sources.append((part, name))
-            started = time.perf_counter()
-            if isinstance(part, SuccessorSource) and not self.is_ordered:
                 part.prepare(requests)
-            else:
-                for found, draft in zip(proposals, part.propose_batch(requests, budgets), strict=True):
-                    found.append((name, draft))
+                asked = [i for i in asked if self.is_ordered and requests[i].sampling_params.is_greedy]
+            drafts = part.propose_batch([requests[i] for i in asked], [budgets[i] for i in asked]) if asked else []
             self._add_time(name, started)
+            for i, draft in zip(asked, drafts, strict=True):
+                proposals[i].append((name, draft))
         trees = [self._tree(request, budget, found, sources) for request, budget, found in zip(requests, budgets, proposals, strict=True)]
         for part, name in costly:
             asked = [i for i, tree in enumerate(trees) if _promise(tree) < part.net_gain()]
@@ -98,7 +101,10 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
         builder = TreeBuilder(budget)
         builder.add_drafts([draft for _, draft in proposals], [name for name, _ in proposals])
         if sources and not builder.num_lookahead:
-            grow_best_first(builder, lambda path: self._successors(sources, request, path), THRESHOLD, MIN_EXPANDED)
+            successors: Successors = partial(self._successors, sources, request)
+            if any(part.is_coupled for part, _ in sources):
+                successors = coupled(request, successors)
+            grow_best_first(builder, successors, THRESHOLD, MIN_EXPANDED)
         return builder.build()
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:

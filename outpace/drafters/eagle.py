@@ -41,6 +41,7 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
     requires = Capabilities(tree=True, hidden=True)
     num_draft_tokens = 10
     heads_kind = "eagle"
+    is_coupled = True
 
     def __init__(self, context: DrafterContext, path: str = "", max_depth: int = 5, branches: int = 4, threshold: float = 0.02):
         if not 1 <= max_depth <= MAX_DEPTH or not 1 <= branches <= MAX_BRANCHES:

@@ -37,6 +37,7 @@ class MedusaDrafter(SuccessorSource):
     requires = Capabilities(tree=True, hidden=True)
     num_draft_tokens = 10
     heads_kind = "medusa"
+    is_coupled = True
 
     def __init__(self, context: DrafterContext, path: str = "", shape: str = "best", threshold: float = 0.02):
         if shape not in SHAPES:

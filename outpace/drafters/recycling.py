@@ -112,6 +112,7 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
 
     requires = Capabilities(tree=True)
     num_draft_tokens = 10
+    is_coupled = True
 
     def __init__(
         self, context: DrafterContext, successors: int = 8, threshold: float = 0.02, pairs: int = 32768, scopes: int = 8, table: str = ""

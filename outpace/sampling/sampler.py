@@ -12,7 +12,7 @@ from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
-from outpace.sampling.noise import uniform, winner
+from outpace.sampling.noise import arrival_times, uniform, winner
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
 
@@ -44,6 +44,15 @@ def _largest(row: Array, k: int) -> Array:
     return np.sort(np.concatenate([above, candidates[values == edge][: k - len(above)]]))
 
 
+def _descending(row: Array, k: int) -> Array:
+    """Indices of the k largest values, largest first. Raises OutpaceError if the largest is NaN or -inf."""
+    if k == 1:
+        return np.array([_argmax(row)])
+    _check(float(row.max()))
+    largest = _largest(row, min(k, len(row)))
+    return np.asarray(largest[np.argsort(-row[largest], kind="stable")])
+
+
 def _above_block_maxima(row: Array, k: int) -> Array:
     """Indices of a few values that include the k largest: the k-th largest of the maxima of blocks of 64 bounds them from below."""
     whole = len(row) // 64 * 64
@@ -61,6 +70,10 @@ def _nucleus(row: Array, top_p: float) -> Array:
         if reached[-1] >= goal or size == len(row):
             break
     return _largest(row, min(int(np.searchsorted(reached, goal, side="left")) + 1, size))
+
+
+NUM_RACERS = 64  # likeliest tokens of a draft model that race for a guess
+LOGIT, NOISE, REST = 1.2, 1.05, 1.7  # weights of a guess, fitted to draws of coder-1.5b and logits of coder-0.5b (dev/LOG.md)
 
 
 class RequestSampler:
@@ -104,6 +117,32 @@ class RequestSampler:
         ids, weights = self._weights(row)
         index = winner(weights, self.seed, position, ids)
         return index if ids is None else int(ids[index])
+
+    def arrival_times(self, position: int, token_ids: Sequence[int]) -> list[float]:
+        """The noise of the draw at this position: how late each of these tokens arrives (see noise.py)."""
+        times: list[float] = arrival_times(self.seed, position, np.asarray(token_ids)).tolist()
+        return times
+
+    def foresee(self, row: Array, path: Sequence[int], position: int, num_tokens: int) -> tuple[Array, Array]:
+        """The tokens [n] that draw() will most probably give, n <= num_tokens, best first, and the probabilities [n] of being right, if the
+        target's logits are near `row` [V], those of a draft model. Raises what draw() raises.
+
+        The row is processed as the target's, and the tokens race with the same noise.
+        """
+        row, params = self.process(row, path), self.params
+        if params.is_greedy:
+            best = _descending(row, num_tokens)
+            return best, np.exp(row[best] - row[best[0]]) / np.exp(row - row[best[0]]).sum()
+        ids, weights = self._weights(row)
+        likeliest = _descending(weights, NUM_RACERS)
+        tokens, shares = likeliest if ids is None else ids[likeliest], weights[likeliest] / weights.sum(dtype=np.float64)
+        tokens, shares = tokens[shares > 0], shares[shares > 0]
+        left = max(1.0 - float(shares.sum()), 1e-9)
+        scores = params.temperature * (LOGIT * np.log(shares) - NOISE * np.log(arrival_times(self.seed, position, tokens)))
+        best = _descending(scores, num_tokens)
+        chances = np.exp(scores - scores[best[0]])
+        rest = math.exp(min(50.0, params.temperature * LOGIT * math.log(left) + REST - float(scores[best[0]])))
+        return tokens[best], chances[best] / (chances.sum() + rest)
 
     def probabilities(self, row: Array, path: Sequence[int]) -> Array:
         """The distribution [V] float64 that draw() draws from; one-hot at temperature 0. Raises OutpaceError as draw() does."""

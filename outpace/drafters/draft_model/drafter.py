@@ -8,6 +8,7 @@ further forward pass runs only the newest token of a chain, on the K/V that the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +25,7 @@ from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, select
 from outpace.tree.segment import Segment, Slot
 
+logger = logging.getLogger("outpace")
 PREFILL_CHUNK = 256  # maximum tokens per request in a forward pass that only fills the cache
 MAX_CATCH_UP = 16  # maximum tokens that a drafting forward pass adds to a request's cache; more are prefilled first
 MIN_SIBLING = 0.03  # siblings with a lower path confidence are not worth a row of the target's forward pass
@@ -74,10 +76,10 @@ class _Growth:
         last = len(self.context) - self.slot.num_cached - 1
         return [last if node < 0 else last + 1 + self.run.index(node) for node in self.frontier]
 
-    def add(self, parent: int, tokens: Array, confidences: Array) -> None:
-        """Add children to a node; `tokens` and `confidences` are sorted, likeliest first."""
+    def add(self, parent: int, tokens: Sequence[int], confidences: Sequence[float]) -> None:
+        """Add children to a node, the most confident first."""
         path = self.tree.path_confidences()[parent] if parent >= 0 else 1.0
-        for rank, (token, confidence) in enumerate(zip(tokens.tolist(), confidences.tolist(), strict=True)):
+        for rank, (token, confidence) in enumerate(zip(tokens, confidences, strict=True)):
             if rank and path * confidence < MIN_SIBLING:
                 break
             self.tree.add(parent, token, confidence)
@@ -222,12 +224,26 @@ class DraftModelDrafter(CostlyDrafter):
         """Add the children of the frontier, and choose the next frontier among them."""
         old = len(growth.tree)
         for node, row in zip(growth.frontier, growth.rows(), strict=True):
-            places, confidences = likeliest(logits[row][self.translation.columns], self.branches)
-            growth.add(node, self.translation.token_at(places), confidences)
+            growth.add(node, *self._guesses(growth, node, logits[row]))
         paths = growth.tree.path_confidences()
         new = [node for node in growth.best() if node >= old and paths[node] >= self.min_confidence]
         growth.frontier = sorted(sorted(new, key=lambda node: -paths[node])[: self.branches])
         growth.run += growth.frontier
+
+    def _guesses(self, growth: _Growth, node: int, row: Array) -> tuple[Sequence[int], Sequence[float]]:
+        """(draft model tokens, confidences) of the children of a node, best first: what the target would draw from the draft model's logits
+        [V] with its own processors, settings and noise. Between tokenizers that meet in the text only: the likeliest token."""
+        if not self.translation.takes_trees:
+            tokens, confidences = likeliest(row, self.branches)
+            return tokens.tolist(), confidences.tolist()
+        request = growth.request
+        path = [*request.unconfirmed.token_ids, *(self.translation.our_token(token) for token in growth.tree.path(node))]
+        try:
+            found = request.sampler.foresee(self.translation.to_target_row(row), path, len(request.token_ids) + len(path), self.branches)
+        except Exception as error:  # of a processor, which fails on the target's logits too and then ends the request
+            logger.debug("request %s: a logits processor failed on the logits of the draft model: %r", request.id, error)
+            return [], []
+        return [self.translation.their_token(token) for token in found[0].tolist()], found[1].tolist()
 
     def _finish(self, growth: _Growth) -> Draft:
         drafted = select(growth.tree.build(), growth.best())

@@ -29,7 +29,9 @@ class Translation(ABC):
 
     takes_trees = True  # one token of the draft model is one token of the target
     num_unstable = 1  # last tokens of the draft model's context that are not cached: the last one, and those that may still change
-    columns: slice | Array = slice(None)  # the tokens that the draft model may draft
+    ours: slice | Array = slice(None)  # with `takes_trees`: tokens of the target that may be drafted
+    theirs: slice | Array = slice(None)  # the draft model's tokens for them
+    our_size = 0  # of the target's vocabulary
 
     @abstractmethod
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
@@ -39,19 +41,33 @@ class Translation(ABC):
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         """The draft in the target's tokens; `context` and `draft_context` are the text before it in the tokens of either."""
 
-    def token_at(self, columns: Array) -> Array:
-        """The draft model's tokens at these places of its logits[columns]."""
-        return columns if isinstance(self.columns, slice) else self.columns[columns]
+    def to_target_row(self, row: Array) -> Array:
+        """The draft model's logits as logits [our_size] of the target's tokens: -inf for those that it cannot draft."""
+        found = np.full(self.our_size, -np.inf, np.float32)
+        found[self.ours] = row[self.theirs]
+        return found
+
+    def our_token(self, token: int) -> int:
+        """The target's token for one that the draft model may draft."""
+        return token
+
+    def their_token(self, token: int) -> int:
+        """The draft model's token for one of the target's that may be drafted."""
+        return token
 
 
 class SameVocab(Translation):
     """Equal tokens have equal ids below `size`; ids from there on, padding or added tokens of one model, are never drafted."""
 
-    def __init__(self, size: int):
-        self.size, self.columns = size, slice(size)
+    def __init__(self, size: int, our_size: int):
+        self.size, self.our_size = size, our_size
+        self.ours = self.theirs = slice(size)
 
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
         return list(token_ids) if max(token_ids) < self.size else None
+
+    def to_target_row(self, row: Array) -> Array:
+        return row[: self.size] if self.size == self.our_size else super().to_target_row(row)
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         return draft
@@ -69,22 +85,30 @@ class SharedVocab(Translation):
         back: dict[int, int] = {}
         for token, other in equal.items():
             back.setdefault(other, token)
-        self.columns = np.array(sorted(back))
-        self.back = back
+        self.theirs = np.array(sorted(back))
+        self.back, self.our_size = back, our_size
+        self.ours = np.array([back[token] for token in self.theirs.tolist()])
         self.spelled: dict[int, list[int]] = {token: [other] for token, other in equal.items()}
-        self.ours, self.theirs, self.start = ours, theirs, start_tokens(theirs)
+        self.tokenizers, self.start = (ours, theirs), start_tokens(theirs)
 
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
+        ours, theirs = self.tokenizers
         out = list(self.start)
         for token in token_ids:
             if token not in self.spelled:
-                text = self.ours.fast.decode([token], skip_special_tokens=True)
-                self.spelled[token] = self.theirs.fast.encode(text, add_special_tokens=False).ids
+                text = ours.fast.decode([token], skip_special_tokens=True)
+                self.spelled[token] = theirs.fast.encode(text, add_special_tokens=False).ids
             out += self.spelled[token]
         return out or None
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         return Draft([self.back[token] for token in draft.token_ids], draft.parents, confidences=draft.confidences)
+
+    def our_token(self, token: int) -> int:
+        return self.back[token]
+
+    def their_token(self, token: int) -> int:
+        return self.spelled[token][0]
 
 
 class Reencoded(Translation):
@@ -98,7 +122,7 @@ class Reencoded(Translation):
     num_unstable = 4
 
     def __init__(self, ours: Any, theirs: Any, our_size: int):
-        self.ours, self.theirs, self.our_size = ours, theirs, our_size
+        self.our_tokenizer, self.their_tokenizer, self.our_size = ours, theirs, our_size
         known = theirs.fast.get_vocab(with_added_tokens=True)
         special = ours.fast.get_added_tokens_decoder()
         self.dropped = {token for token, added in special.items() if added.special and added.content not in known}
@@ -108,10 +132,10 @@ class Reencoded(Translation):
         self.start = start_tokens(theirs)
 
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
-        text = self.ours.fast.decode([t for t in token_ids if t not in self.dropped], skip_special_tokens=False)
+        text = self.our_tokenizer.fast.decode([t for t in token_ids if t not in self.dropped], skip_special_tokens=False)
         if text.endswith(UNFINISHED):
             return None
-        ids: list[int] = self.theirs.fast.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.their_tokenizer.fast.encode(text, add_special_tokens=False).ids
         return ids if ids[: len(self.start)] == self.start and ids else [*self.start, *ids] or None
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
@@ -130,14 +154,14 @@ class Reencoded(Translation):
         return self._with_confidences(tokens, ends, confidences) if tokens else EMPTY_DRAFT
 
     def _said(self, token_ids: Sequence[int]) -> str:
-        text: str = self.theirs.fast.decode(list(token_ids), skip_special_tokens=False)
+        text: str = self.their_tokenizer.fast.decode(list(token_ids), skip_special_tokens=False)
         return text
 
     def _tokens(self, context: Sequence[int], continuation: str) -> list[int]:
         """The target's tokens for this text after the context; none if they would merge with it."""
-        stem = self.ours.fast.decode(list(context[-WINDOW:]), skip_special_tokens=False)
-        before = self.ours.fast.encode(stem, add_special_tokens=False).ids
-        after = self.ours.fast.encode(stem + continuation, add_special_tokens=False).ids
+        stem = self.our_tokenizer.fast.decode(list(context[-WINDOW:]), skip_special_tokens=False)
+        before = self.our_tokenizer.fast.encode(stem, add_special_tokens=False).ids
+        after = self.our_tokenizer.fast.encode(stem + continuation, add_special_tokens=False).ids
         if after[: len(before)] != before:
             return []
         tokens: list[int] = after[len(before) :]
@@ -148,7 +172,7 @@ class Reencoded(Translation):
         of the path up to each of them."""
         confidences, last = [], 1.0
         for number in range(1, len(tokens) + 1):
-            end = len(self.ours.fast.decode(tokens[:number], skip_special_tokens=False))
+            end = len(self.our_tokenizer.fast.decode(tokens[:number], skip_special_tokens=False))
             reached = min(int(np.searchsorted(ends, end)), len(ends) - 1)
             path = float(paths[reached])
             confidences.append(path / last if last else 0.0)
@@ -159,12 +183,12 @@ class Reencoded(Translation):
 def translation(ours: Any, theirs: Any, our_size: int, their_size: int, is_shared: bool) -> Translation:
     """The mapping between two tokenizers; `theirs` None means that of the target. Sizes are those of the logits, padding included."""
     if theirs is None:
-        return SameVocab(min(our_size, their_size))
+        return SameVocab(min(our_size, their_size), our_size)
     if ours is None:
         raise BadInputError("draft_model: a draft model with a tokenizer of its own needs the target's tokenizer too")
     same = _common_size(ours, theirs)
     if same is not None:
-        return SameVocab(min(our_size, their_size, same))
+        return SameVocab(min(our_size, their_size, same), our_size)
     return SharedVocab(ours, theirs, our_size, their_size) if is_shared else Reencoded(ours, theirs, our_size)
 
 

@@ -100,7 +100,7 @@ def test_no_tokens_whatever_raise(pair, is_shared, data):
     if helper_context is None:
         return
     assert all(0 <= token < sizes[1] for token in helper_context)
-    allowed = bridge.token_at(np.arange(len(np.arange(sizes[1])[bridge.columns]))).tolist()
+    allowed = np.arange(sizes[1])[bridge.theirs].tolist()
     drafted = data.draw(st.lists(st.sampled_from(allowed), min_size=1, max_size=6))
     draft = bridge.to_target(context, helper_context, replace(Draft.chain(drafted), confidences=[0.9] * len(drafted)))
     assert all(0 <= token < sizes[0] for token in draft.token_ids)
