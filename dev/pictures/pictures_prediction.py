@@ -10,20 +10,22 @@ from rich.console import Console, Group
 from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "drafters"))
-from test_prediction import EDIT, OLD_FILE
+from test_prediction import OLD_FILE
 
 from outpace import LLM, SamplingParams
 from outpace.drafters.prediction import prediction_usage
 
 OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "prediction.svg"
+QUESTION = "Rename the class Store to Notebook in this file. Answer with the whole file only."
 PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 
 def main() -> None:
-    """Answer the edit of tests/drafters/test_prediction.py plainly and with the old text as prediction."""
+    """Rename a class in the file of tests/drafters/test_prediction.py, plainly and with the old text as prediction."""
     llm, params = LLM("coder-0.5b", "suffix"), SamplingParams(max_tokens=240)
-    plain = llm.generate(EDIT, params, speculative_config=False)[0]
-    fast = llm.generate(EDIT, params, prediction=OLD_FILE)[0]
+    messages = [{"role": "user", "content": f"{QUESTION}\n\n{OLD_FILE}"}]
+    plain = llm.chat(messages, params, speculative_config=False)[0]
+    fast = llm.chat(messages, params, prediction=OLD_FILE)[0]
     if plain.token_ids != fast.token_ids:
         raise SystemExit("the two answers differ")
     answer = Text()

@@ -72,7 +72,7 @@ class WatchedBlanks(BlanksDrafter):
         return super().propose(request, budget)
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        said = likeliest(output.logits[-self.count :], 3)
+        said = likeliest(output.logits[-self.count :], 3, self.blanks)
         self.steps.append(Step(self.before, verdict.draft, verdict.path, request.context[len(self.before) :], [], said))
         super().observe(request, verdict, output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +57,13 @@ class Watcher:
     def __init__(self, drafter: Drafter):
         self.steps: list[Step] = []
         self.context: list[int] = []
-        self.propose, self.observe = drafter.propose, drafter.observe
-        drafter.propose, drafter.observe = self.on_propose, self.on_observe  # type: ignore[method-assign]
+        self.propose, self.observe = drafter.propose_batch, drafter.observe
+        drafter.propose_batch, drafter.observe = self.on_propose, self.on_observe  # type: ignore[method-assign]
 
-    def on_propose(self, request: Request, budget: int) -> Draft:
-        """Note the text that the draft continues."""
-        self.context = [] if request.unconfirmed else list(request.token_ids)
-        return self.propose(request, budget)
+    def on_propose(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
+        """Note the text that the draft continues; there is one request at a time."""
+        self.context = [] if requests[0].unconfirmed else list(requests[0].token_ids)
+        return self.propose(requests, budgets)
 
     def on_observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """Note the outcome."""

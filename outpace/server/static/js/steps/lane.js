@@ -3,6 +3,7 @@ import { StepCard } from "./card.js";
 import { inWords } from "../drafters.js";
 import { readStep } from "./steps.js";
 
+const TICK = 100; // milliseconds between two looks at the clock: drawing takes the processor from a model on the same machine
 const LONG = 8000; // milliseconds without a token after which the reader is told why
 
 /** `onSelect(lane, index)` is told which step the reader chose. */
@@ -44,7 +45,7 @@ export class Lane {
       const waited = performance.now() - this.startedAt;
       this.showClock(waited / 1000);
       if (waited > LONG && !this.text && !this.steps.length) this.note.textContent = "Still reading: long prompts take time, and so do other requests to this server.";
-      requestAnimationFrame(tick);
+      setTimeout(tick, TICK);
     };
     tick();
   }
