@@ -25,7 +25,7 @@ FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 DESKTOP = {"width": 1280, "height": 960}
 PHONE = {"width": 390, "height": 844}
 MAX_BYTES = 300_000
-SIZE = "e => e.scrollWidth <= e.clientWidth && e.querySelector('.accepted, .own') ? e.querySelectorAll('.node').length : 0"
+SIZE = "e => e.scrollWidth <= e.clientWidth && e.querySelectorAll('.accepted.node').length > 1 ? e.querySelectorAll('.node').length : 0"
 PATIENCE = 180_000  # milliseconds for one answer on a slow machine
 
 

@@ -9,7 +9,7 @@ import { count } from "./steps/steps.js";
 import { connectTheme } from "./theme.js";
 import { bestStep, Viewer } from "./steps/viewer.js";
 
-const REDRAW_AFTER = 250; // milliseconds: drawing must not take the processor from a model on the same machine
+const REDRAW_AFTER = 1000; // milliseconds: drawing must not take the processor from a model on the same machine
 const REPLAYED = 20; // seconds: a longer race is replayed only on demand
 const RETRY_AFTER = [2, 4, 8, 15]; // seconds between tries to reach the server
 const byId = (id) => document.getElementById(id);

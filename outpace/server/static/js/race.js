@@ -61,7 +61,7 @@ export async function replay(lanes, signal) {
   } finally {
     advance(Infinity); // however it ends, the lanes are whole again
     for (const { lane, chunks, seconds } of records) {
-      Object.assign(lane, { record: chunks, seconds });
+      Object.assign(lane, { record: chunks, numShown: chunks.length, seconds });
       lane.finish();
     }
   }

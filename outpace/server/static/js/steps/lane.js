@@ -3,7 +3,7 @@ import { StepCard } from "./card.js";
 import { inWords } from "../drafters.js";
 import { readStep } from "./steps.js";
 
-const TICK = 100; // milliseconds between two looks at the clock: drawing takes the processor from a model on the same machine
+const TICK = 100; // milliseconds between two updates: drawing takes the processor from a model on the same machine
 const LONG = 8000; // milliseconds without a token after which the reader is told why
 
 /** `onSelect(lane, index)` is told which step the reader chose. */
@@ -22,7 +22,7 @@ export class Lane {
 
   /** Empties the lane for another answer. */
   reset(drafter) {
-    Object.assign(this, { drafter, text: "", steps: [], record: [], summary: null, finishReason: null, seconds: 0, selected: -1 });
+    Object.assign(this, { drafter, text: "", steps: [], record: [], numShown: 0, summary: null, finishReason: null, seconds: 0, selected: -1 });
     this.totals = { tokens: 0, guesses: 0, kept: 0, milliseconds: 0 };
     this.title = drafter && inWords(drafter);
     this.element.querySelector("h2").textContent = this.title;
@@ -44,22 +44,33 @@ export class Lane {
       if (!this.element.classList.contains("running")) return;
       const waited = performance.now() - this.startedAt;
       this.showClock(waited / 1000);
+      this.#showNew();
       if (waited > LONG && !this.text && !this.steps.length) this.note.textContent = "Still reading: long prompts take time, and so do other requests to this server.";
       setTimeout(tick, TICK);
     };
     tick();
   }
 
-  /** Takes one chunk of the stream, and remembers when it came. */
+  /** Takes one chunk of the stream and remembers when it came; it is shown with the next update. */
   add(chunk) {
     const at = (performance.now() - this.startedAt) / 1000;
     this.record.push({ at, chunk });
-    this.show(chunk);
     if (chunk.trace || chunk.choices?.[0]?.delta?.content) this.seconds = at;
   }
 
   /** Shows one chunk. */
   show(chunk) {
+    this.#read(chunk);
+    this.#showFigures();
+  }
+
+  #showNew() {
+    if (this.numShown === this.record.length) return;
+    while (this.numShown < this.record.length) this.#read(this.record[this.numShown++].chunk);
+    this.#showFigures();
+  }
+
+  #read(chunk) {
     const choice = chunk.choices?.[0];
     const content = choice?.delta?.content ?? "";
     if (chunk.trace || content) this.note.textContent = "";
@@ -68,11 +79,11 @@ export class Lane {
     else if (content) this.area.append(content);
     if (choice?.finish_reason) this.finishReason = choice.finish_reason;
     if (chunk.speculative) this.summary = chunk.speculative;
-    this.#showFigures();
   }
 
   /** Stops the clock at the last token. `note` says how it ended when it did not end by itself. */
   finish(note = "") {
+    this.#showNew();
     this.element.classList.remove("running");
     this.showClock(this.seconds);
     const ends = { length: "Ended at the length you asked for.", tool_calls: "The model calls a tool: these are its arguments." };
