@@ -24,6 +24,7 @@ from outpace.server.api.responses.response_store import ResponseStore
 from outpace.server.auth import AuthMiddleware, HostMiddleware, Keys
 from outpace.server.limits import BodyMiddleware
 from outpace.server.middleware import EXPOSED_HEADERS, AnswerMiddleware, FaultMiddleware
+from outpace.server.paths import PathMiddleware
 from outpace.server.policy import Policy
 from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
@@ -115,4 +116,5 @@ def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetri
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
+    app.add_middleware(PathMiddleware)
     app.add_middleware(AnswerMiddleware, metrics=metrics)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from outpace.errors import BadInputError
 
+UNKNOWN_FIELDS = ("refuse", "warn", "ignore")
 CLIENT_CHOICES = ("all", "lossless", "allowed")
 
 
@@ -17,13 +18,17 @@ class ServerSettings:
     `client_choice`: what requests may choose in `speculative`: "all", "lossless" (no verifier that changes the distribution) or "allowed"
     (plain decoding and the specs of `allowed_drafters` and the LLM, nothing else). `allowed_hosts`: names that the server answers to
     besides addresses and localhost; None for any. `stall_timeout`: seconds without a byte after which a request that is still arriving is
-    given up. `default_max_tokens`: maximum tokens of a chat answer if the client sets none. Without `api_keys` anyone may use the server.
+    given up. `unknown_fields`: fields of requests without a meaning here are refused with 400 ("refuse"), or left out with or without a
+    line in the log ("warn", "ignore"). `served_model_names`: the model's names for clients, the first one in answers; by default its own.
+    `default_max_tokens`: maximum tokens of a chat answer if the client sets none. Without `api_keys` anyone may use the server.
     Raises BadInputError for values out of range.
     """
 
     api_keys: tuple[str, ...] = ()
     allowed_drafters: tuple[str, ...] = ()
     client_choice: str = "all"
+    unknown_fields: str = "refuse"
+    served_model_names: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] | None = None
     cors_origins: tuple[str, ...] = ()
     max_queue: int = 64
@@ -40,7 +45,10 @@ class ServerSettings:
         for name in ("request_timeout", "stall_timeout"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{name} must be above 0 seconds, not {getattr(self, name)}")
-        if self.client_choice not in CLIENT_CHOICES:
-            raise BadInputError(f"client_choice must be one of {', '.join(CLIENT_CHOICES)}, not {self.client_choice!r:.80}")
+        for name, known in (("client_choice", CLIENT_CHOICES), ("unknown_fields", UNKNOWN_FIELDS)):
+            if getattr(self, name) not in known:
+                raise BadInputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r:.80}")
+        if any(not name.strip() for name in self.served_model_names):
+            raise BadInputError("a served model name is empty")
         if any(not key for key in self.api_keys):
             raise BadInputError("an API key is empty")

@@ -203,7 +203,6 @@ def test_a_server_that_was_started_lossy_stays_so(make_toy):
         (["a", "b", 3], "prompt.2", "valid string"),
         ([[1], [2, -3]], "prompt.1.1", "greater than or equal to 0"),
         ([999], "prompt", "outside the vocabulary"),
-        ("", "prompt", "empty"),
     ],
 )
 def test_the_reading_that_fits_best_is_named(server, prompt, param, words):

@@ -12,6 +12,23 @@ from outpace.cli.reporting import needing
 from outpace.errors import BadInputError
 from outpace.files import read_json
 
+ClientChoice = Annotated[
+    str,
+    typer.Option(
+        help="What requests may choose: all; lossless (no verifier that changes the distribution); allowed (plain decoding and the "
+        "drafters of --drafter and --allow-drafter only)."
+    ),
+]
+UnknownFields = Annotated[
+    str, typer.Option(help="Fields of requests without a meaning here: refuse, warn (leave out, and log) or ignore (leave out).")
+]
+ServedModelName = Annotated[
+    list[str] | None, typer.Option(help="Name of the model in answers and requests, in place of its own; more are accepted, too.")
+]
+AllowHost = Annotated[
+    list[str] | None, typer.Option(help="Host name that requests may use, besides localhost and addresses; may be repeated.")
+]
+
 
 def serve(
     model: Model = "default",
@@ -20,13 +37,9 @@ def serve(
     drafter: Drafter = None,
     num_draft_tokens: NumDraftTokens = None,
     allow_drafter: Annotated[list[str] | None, typer.Option(help="Drafter that requests may use although it loads files or code.")] = None,
-    client_choice: Annotated[
-        str,
-        typer.Option(
-            help="What requests may choose: all; lossless (no verifier that changes the distribution); allowed (plain decoding and the "
-            "drafters of --drafter and --allow-drafter only)."
-        ),
-    ] = "all",
+    client_choice: ClientChoice = "all",
+    unknown_fields: UnknownFields = "refuse",
+    served_model_name: ServedModelName = None,
     api_key_file: Annotated[Path | None, typer.Option(help="File with one API key per line; every request then needs one.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Maximum number of requests that run at once.")] = 16,
     max_queue: Annotated[int, typer.Option(min=0, help="Maximum number of waiting requests per API key; more get status 429.")] = 64,
@@ -35,9 +48,7 @@ def serve(
     default_max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of a chat answer if the request sets no limit.")] = 1024,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Maximum size of a request body, in megabytes.")] = 4.0,
     cors: Annotated[list[str] | None, typer.Option(help="Origin of web pages that may send requests; * allows any.")] = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Host name that requests may use, besides localhost and addresses; may be repeated.")
-    ] = None,
+    allow_host: AllowHost = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log every prompt.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log the path and status of every request.")] = False,
     target: Target = "auto",
@@ -59,6 +70,8 @@ def serve(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_drafters=tuple(allow_drafter or ()),
         client_choice=client_choice,
+        unknown_fields=unknown_fields,
+        served_model_names=tuple(served_model_name or ()),
         allowed_hosts=tuple(allow_host or ()) if allow_host or (is_loopback(host) and not api_key_file) else None,
         cors_origins=tuple(cors or ()),
         max_queue=max_queue,

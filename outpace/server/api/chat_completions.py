@@ -18,12 +18,13 @@ from outpace.server.api.completions import prompt_logprobs_of
 from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import ChatRequest
 from outpace.server.api.structured import answer_schema, build_grammar, check_grammar
+from outpace.server.api.tolerance import TolerantRoute
 from outpace.server.api.tools.call_reader import CallPart, CallReader
 from outpace.server.api.tools.tool_choice import CallPlan, plan_calls, shown_tools
 from outpace.server.api.trace import token_text
 from outpace.server.api_errors import ApiError
 
-router = APIRouter()
+router = APIRouter(route_class=TolerantRoute)
 LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 
 

@@ -18,10 +18,11 @@ from outpace.params import SamplingParams
 from outpace.server.api.fill_in import fill_in_ends, fill_in_prompt
 from outpace.server.api.generation import ResponseFormatter, Server, respond, room_for, sampling_params
 from outpace.server.api.protocol import CompletionRequest
+from outpace.server.api.tolerance import TolerantRoute
 from outpace.server.api.trace import token_key
 from outpace.server.api_errors import ApiError
 
-router = APIRouter()
+router = APIRouter(route_class=TolerantRoute)
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 Rows = Sequence[Mapping[int, float] | None]

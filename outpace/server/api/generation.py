@@ -68,10 +68,16 @@ class Server:
         """Equal fingerprints mean that equal seeds give equal texts. Drafters are left out: the text does not depend on them."""
         return "fp_" + hashlib.sha256(f"{self.llm.name} {self.llm.precision} {__version__}".encode()).hexdigest()[:12]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The model's names for clients; answers have the first one."""
+        return self.settings.served_model_names or (self.llm.name,)
+
     def check_model(self, name: str | None) -> None:
         """Raises ApiError (404) unless the request names the model of this server, "default" or none."""
-        if name not in (None, "default", self.llm.name):
-            raise ApiError(404, f"this server has no model {name!r}; it runs {self.llm.name!r}", param="model", code="model_not_found")
+        if name not in (None, "default", *self.names):
+            runs = " or ".join(map(repr, self.names))
+            raise ApiError(404, f"this server has no model {name!r}; it runs {runs}", param="model", code="model_not_found")
 
 
 class ResponseFormatter(ABC):
@@ -180,7 +186,7 @@ async def respond(
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     started = await start(server, request, body, prompts, prediction)
     frame = {"id": f"{formatter.prefix}-{uuid.uuid4().hex}", "object": formatter.kind, "created": int(time.time())}
-    frame |= {"model": server.llm.name, "system_fingerprint": server.fingerprint}
+    frame |= {"model": server.names[0], "system_fingerprint": server.fingerprint}
     if body.stream:
         has_usage = body.stream_options is not None and body.stream_options.include_usage
         usage = partial(usage_of, count=body.n or 1, has_prediction=prediction is not None) if has_usage else None

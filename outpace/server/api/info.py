@@ -13,12 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from outpace import __version__
 from outpace.server.api.chat_messages import as_messages
 from outpace.server.api.generation import Server
-from outpace.server.api.protocol import TokenizeRequest
+from outpace.server.api.protocol import DetokenizeRequest, TokenizeRequest
+from outpace.server.api.tolerance import TolerantRoute
 from outpace.server.api.trace import token_text
 from outpace.server.api.wire import json_response
 from outpace.server.api_errors import ApiError
 
-router = APIRouter()
+router = APIRouter(route_class=TolerantRoute)
 STATIC = Path(__file__).parents[1] / "static"
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
@@ -36,23 +37,23 @@ def _server(request: Request) -> Server:
     return server
 
 
-def _model(request: Request) -> dict[str, Any]:
+def _model(request: Request, name: str) -> dict[str, Any]:
     server, created = _server(request), request.app.state.started_at
-    about = {"id": server.llm.name, "object": "model", "created": created, "owned_by": "outpace"}
-    return {**about, "max_model_len": server.llm.engine.max_len}
+    return {"id": name, "object": "model", "created": created, "owned_by": "outpace", "max_model_len": server.llm.engine.max_len}
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
-    """The model that this server runs; requests may also call it "default"."""
-    return json_response({"object": "list", "data": [_model(request)]})
+    """The model that this server runs, under each of its names; requests may also call it "default"."""
+    return json_response({"object": "list", "data": [_model(request, name) for name in _server(request).names]})
 
 
 @router.get("/v1/models/{name:path}")
 async def model(name: str, request: Request) -> Response:
     """About the model of this name."""
-    _server(request).check_model(name)
-    return json_response(_model(request))
+    server = _server(request)
+    server.check_model(name)
+    return json_response(_model(request, name if name in server.names else server.names[0]))
 
 
 @router.get("/health")
@@ -97,6 +98,17 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if body.return_token_strs:
         answer["token_strs"] = [token_text(tokenizer, token) for token in token_ids]
     return json_response(answer)
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
+    """The text of tokens."""
+    server = _server(request)
+    server.check_model(body.model)
+    vocab_size = server.llm.target.capabilities.vocab_size
+    if any(token >= vocab_size for token in body.tokens):
+        raise ApiError(400, f"tokens has a token outside the vocabulary of {vocab_size}", param="tokens")
+    return json_response({"prompt": server.llm.tokenizer.decode(body.tokens, body.skip_special_tokens)})
 
 
 @router.get("/", include_in_schema=False)

@@ -276,3 +276,11 @@ class TokenizeRequest(Strict):
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)] | None = None
     add_special_tokens: bool = True
     return_token_strs: bool = False
+
+
+class DetokenizeRequest(Strict):
+    """POST /detokenize: the text of tokens, by default with special tokens."""
+
+    model: Short | None = None
+    tokens: Annotated[list[TokenId], Field(max_length=2**20)]
+    skip_special_tokens: bool = False

@@ -17,10 +17,11 @@ from outpace.server.api.generation import Server, StartedRequest, collect, specu
 from outpace.server.api.responses.response_fields import ResponseRequest
 from outpace.server.api.responses.response_items import OutputWriter
 from outpace.server.api.responses.response_store import ResponseStore
+from outpace.server.api.tolerance import TolerantRoute
 from outpace.server.api.wire import EventStream, as_json, json_response
 from outpace.server.api_errors import ApiError
 
-router = APIRouter()
+router = APIRouter(route_class=TolerantRoute)
 kept = APIRouter()  # what answers at once
 
 
@@ -52,7 +53,7 @@ class _Answering:
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
             "metadata": body.metadata or {},
-            "model": self.server.llm.name,
+            "model": self.server.names[0],
             "output": self.writer.items if output is not None else [],
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "previous_response_id": body.previous_response_id,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from outpace.server.api.protocol import ANYTHING, ChatRequest, Function, Harmless, SamplingRequest, Short, Strict, TokenId
 from outpace.server.api_errors import ApiError
@@ -67,6 +67,20 @@ class InputResult(Strict):
         return {"role": "tool", "tool_call_id": self.call_id, "content": text}
 
 
+def _kind(item: Any) -> str:
+    """The type of an input item; messages need not name theirs."""
+    kind = item.get("type", "message") if isinstance(item, Mapping) else getattr(item, "type", "message")
+    return kind if isinstance(kind, str) else "message"
+
+
+InputItem = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[InputCall, Tag("function_call")]
+    | Annotated[InputResult, Tag("function_call_output")],
+    Discriminator(_kind),
+]
+
+
 class ResponseTool(Function):
     """A function that the model may call."""
 
@@ -112,7 +126,7 @@ class ResponseRequest(SamplingRequest):
         "truncation": ("disabled",),
         "stream_options": ({}, {"include_obfuscation": False}),
     }
-    input: str | Annotated[list[InputMessage | InputCall | InputResult], Field(min_length=1, max_length=4096)]
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=4096)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=128)] | None = None
