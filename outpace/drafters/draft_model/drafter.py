@@ -1,9 +1,10 @@
 """Drafts with a second model (arXiv 2211.17192, 2302.01318): a smaller model, or the first layers of the target.
 
 Each forward pass of the draft model adds one level to the drafts of all requests: one token to a chain, or the children of the `branches`
-likeliest nodes to a tree. Its cache, like the engine's, keeps only committed tokens without the last one. It therefore never needs to be
-rolled back, and no K/V are missing after full acceptance: the first forward pass of a step runs every token that the cache lacks. Each
-further forward pass runs only the newest token of a chain, on the K/V that the earlier ones have left in the slot, or all nodes of a tree.
+likeliest nodes to a tree. Its cache, like the engine's, keeps only committed tokens without the last one, so it never needs to be rolled
+back. The first forward pass of a step runs every token that the cache lacks. Each further forward pass runs only the newest token of a
+chain, on the K/V that the earlier ones have left in the slot, or all nodes of a tree. The K/V of a chain's accepted tokens stay in the slot
+and join the cache in the next step, so that nearly all forward passes run one token.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -46,6 +48,7 @@ class _Growth:
     is_chain: bool
     tree: TreeBuilder = field(default_factory=lambda: TreeBuilder(NO_LIMIT))  # all candidates; the best become the draft
     run: list[int] = field(default_factory=list)  # expanded nodes, in the order in which they follow the context
+    num_passes: int = 0  # forward passes of the draft model
     frontier: list[int] = field(default_factory=lambda: [-1])  # nodes to expand next
 
     @property
@@ -64,6 +67,11 @@ class _Growth:
         tokens = [*rest, *(self.tree.token_ids[node] for node in self.run)]
         is_chain = all(parent == i - 1 for i, parent in enumerate(parents))
         return Segment(self.slot, tokens, None if is_chain else parents)
+
+    def left_in_slot(self) -> list[int]:
+        """The tokens whose K/V the forward passes of a chain have left in the slot, from its first uncached position on."""
+        drafted = [self.tree.token_ids[node] for node in self.run[: self.num_passes - 1]]
+        return [*self.context, *drafted][self.slot.num_cached :]
 
     def missing(self, most: int) -> list[int]:
         """Up to `most` tokens that the cache lacks and may keep."""
@@ -123,6 +131,7 @@ class DraftModelDrafter(CostlyDrafter):
         self.branches = min(branches, capabilities.vocab_size) if has_trees else 1
         self.num_draft_tokens = max(max_depth, min(max_depth * self.branches, MAX_NODES))
         self.slots: dict[str, Slot] = {}  # request -> its slot in the draft model's cache
+        self.left: dict[str, list[int]] = {}  # request -> tokens whose K/V lie behind the cached ones in its slot
 
     def propose(self, request: Request, budget: int) -> Draft:
         return self.propose_batch([request], [budget])[0]
@@ -150,6 +159,7 @@ class DraftModelDrafter(CostlyDrafter):
         self._free(request)
 
     def _free(self, request: Request) -> None:
+        self.left.pop(request.id, None)
         slot = self.slots.pop(request.id, None)
         if slot is not None:
             self.draft_model.target.free(slot)
@@ -166,7 +176,14 @@ class DraftModelDrafter(CostlyDrafter):
             return None
         committed = self.translation.to_draft(request.token_ids) if request.unconfirmed else context
         num_stable = max(0, len(committed or ()) - self.translation.num_unstable)
+        self._keep_left(request, slot, context[:num_stable])
         return _Growth(request, context, slot, num_stable, budget, depth, self.branches == 1)
+
+    def _keep_left(self, request: Request, slot: Slot, stable: Sequence[int]) -> None:
+        """Commit what the last chain left in the slot, as far as the text went on like that."""
+        pairs = zip(self.left.pop(request.id, ()), stable[slot.num_cached :], strict=False)
+        if kept := [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]:
+            self.draft_model.target.accept(slot, kept, range(len(kept)))
 
     def _catch_up(self, growths: Sequence[_Growth]) -> None:
         """Prefill the caches of all drafts, except for the last few tokens, in shared forward passes."""
@@ -197,26 +214,26 @@ class DraftModelDrafter(CostlyDrafter):
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
         """Add levels to all drafts, with one shared forward pass per level."""
-        target, level = self.draft_model.target, 0
-        growing = list(growths)
+        target, growing, level = self.draft_model.target, list(growths), 0
         while growing:
             segments = [growth.segment() for growth in growing]
-            logits = target.forward(segments).logits
+            logits = target.forward(segments, sum(map(len, segments))).logits
             level, start = level + 1, 0
             for growth, segment in zip(growing, segments, strict=True):
                 self._expand(growth, logits[start : start + len(segment)])
                 start += len(segment)
                 if not growth.is_chain:
                     self._accept(growth)
-                self.num_passes[growth.request.id] = level
+                growth.num_passes = self.num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
         for growth in growths:
-            self._accept(growth)
+            if growth.is_chain:
+                self.left[growth.request.id] = growth.left_in_slot()
             paths = growth.tree.path_confidences()
             self.price.record_proposal(sum(paths[node] for node in growth.best()), self.num_passes[growth.request.id])
 
     def _accept(self, growth: _Growth) -> None:
-        """Commit the stable tokens to the cache. A chain does so at its end, because its tokens build on each other in the slot."""
+        """Commit the stable tokens to the cache. A chain does so in the next step, with those of its own tokens that were accepted."""
         if stable := growth.missing(MAX_CATCH_UP):
             self.draft_model.target.accept(growth.slot, stable, range(len(stable)))
 

@@ -73,6 +73,22 @@ def test_a_perfect_helper_is_always_right_and_never_short_of_a_token(depth, batc
     assert model.target.cache == {}
 
 
+@pytest.mark.parametrize("sharpness", [3.0, 2.0])  # of the target; the draft model's is 3: it is always right, or often wrong
+def test_a_chain_runs_no_token_twice(sharpness):
+    """The K/V of accepted tokens are there already: a forward pass runs the new token, and the last of a chain that was accepted whole."""
+    target, model, lengths = ToyTarget(sharpness=sharpness, seed=1), DraftModel(ToyTarget(sharpness=3.0, seed=1)), []
+    forward = model.target.forward
+
+    def watched(batch, num_tokens=0):
+        lengths.extend(len(segment) for segment in batch)
+        return forward(batch, num_tokens)
+
+    model.target.forward = watched
+    generate(target, PROMPTS[:1], SamplingParams(max_tokens=40, temperature=0.5), drafter(target, model, ":max_depth=4"))
+    assert lengths[0] == len(PROMPTS[0])
+    assert set(lengths[1:]) == {1, 2}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("options", ["", ":branches=3"])
 @pytest.mark.parametrize("target", [ToyTarget(sharpness=3.0), InexactTarget(sharpness=3.0), ToyTarget(sharpness=3.0, exact_trees=False)])
@@ -94,9 +110,9 @@ def test_the_cache_follows_the_text_through_rejections(target, options, temperat
 
     def check_first(request, draft):
         """The first draft tokens must be what the draft model says without any cache."""
-        slot, text = guess.slots[request.id], request.context
-        assert slot.token_ids == text[: slot.num_cached]
-        assert len(request.token_ids) - slot.num_cached == 1
+        slot = guess.slots[request.id]
+        cached = [*slot.token_ids, *guess.left.get(request.id, ())]
+        assert cached[: len(request.token_ids) - 1] == request.token_ids[:-1]
         path = list(request.unconfirmed.token_ids)
         assert draft.token_ids[0] == guess_after(request, path)
         deeper = [node for node in range(len(draft)) if draft.parents[node] == 0]
