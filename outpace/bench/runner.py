@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 import outpace
@@ -21,6 +19,7 @@ from outpace.controller.strategy import Strategy
 from outpace.drafters.spec import parse_specs
 from outpace.engine.metrics import median
 from outpace.llm import LLM, SpeculativeLike
+from outpace.machine import num_cores, processor
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track
@@ -178,14 +177,9 @@ def _settings(llm: LLM, params: SamplingParams, num_prompts: int, repeats: int) 
 
 def machine() -> dict[str, Any]:
     """The machine and the versions that the figures were measured with."""
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = models[0] if models else cpu
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
+        "cpu": processor(),
+        "cores": num_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "openvino": version("openvino"),

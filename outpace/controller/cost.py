@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import re
 import time
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ import numpy as np
 
 from outpace import __version__
 from outpace.files import write_whole
+from outpace.machine import num_cores, processor
 from outpace.progress import stages
 from outpace.targets.base import TargetModel
 from outpace.tree.segment import Segment, Slot
@@ -130,7 +129,7 @@ def keep(table: CostTable, target: TargetModel, folder: Path) -> None:
 
 def _path_of(target: TargetModel, folder: Path) -> Path | None:
     """The file of this target, machine and version; None for a target without a fingerprint."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{_machine()}-{__version__}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.fingerprint}-{processor()}-{num_cores()}-{__version__}")
     return folder / f"{name}.json" if target.fingerprint else None
 
 
@@ -140,6 +139,7 @@ def _now() -> str:
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
     """Measure a whole CostTable; about 600 forward passes."""
+    target.settle()
     room = target.capabilities.max_len - max(SIZES) - 1
     alone = _times(target, [(num_tokens, 1) for num_tokens in SIZES], min(SHORT, room), repeats)
     wide = [num_tokens for num_tokens in SIZES if num_tokens >= 2 * BATCH]
@@ -173,6 +173,8 @@ def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tu
 
     The two models take turns, as in decoding: each finds the caches filled by the other.
     """
+    draft.settle()
+    target.settle()
     shapes = [(draft, 2), (target, 4), (draft, 2), (target, 8)]
     context = max(1, min(256, draft.capabilities.max_len - 9, target.capabilities.max_len - 9))
     slots = [_filled(model, context, 8) for model, _ in shapes]
@@ -188,14 +190,6 @@ def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tu
             model.free(slot)
     first, four, second, eight = (float(np.median(found)) for found in times)
     return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4
-
-
-def _machine() -> str:
-    """The processor and the number of its cores that this process may use."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0].partition(':')[2].strip() if names else platform.processor()}-{cores}"
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:

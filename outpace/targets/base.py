@@ -100,12 +100,16 @@ class TargetModel(ABC):
 
     @abstractmethod
     def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
-        """Keep the K/V of `nodes` (ascending) among the tokens that the last forward pass ran in this slot, in order; `token_ids` are
-        their tokens."""
+        """Keep the K/V of `nodes` (ascending) among the tokens that were run in this slot behind the cached ones, in order; `token_ids` are
+        their tokens. Several forward passes may have run them, each behind those of the ones before."""
 
     @abstractmethod
     def free(self, slot: Slot) -> None:
         """Release the slot."""
+
+    def settle(self) -> None:
+        """Wait for what the target still prepares in the background, so that forward passes can be timed."""
+        return None
 
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
         """Add trained vectors [n, H] float32 that stand for mask tokens, and by option weights that act on those tokens alone.

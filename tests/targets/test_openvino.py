@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import openvino as ov
 import pytest
@@ -216,7 +218,7 @@ def test_a_batch_in_pieces_gives_what_one_pass_gives(tiny):
     batch = [tree, Segment(second, prompt(30, seed=2), wants_output=False, wants_hidden=True), Segment(third, prompt(3, seed=4))]
     whole = [array.copy() for array in (lambda out: (out.logits, out.hidden, out.prompt_hidden))(target.forward(batch))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(target, "pass_tokens", 8)
+        patch.setattr(target, "sizes", replace(target.sizes, pass_tokens=8))
         cut = target.forward(batch)
     for one, other in zip(whole, (cut.logits, cut.hidden, cut.prompt_hidden), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-4 * np.abs(one).max())

@@ -11,8 +11,6 @@ accepted on a side branch again to confirm them.
 
 from __future__ import annotations
 
-import itertools
-import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,26 +22,22 @@ import openvino as ov
 
 from outpace.arrays import Array
 from outpace.errors import OutpaceError
+from outpace.machine import processor_mark
 from outpace.targets.base import Capabilities, Embeddings, LMHead, TargetModel, TargetOutput
 from outpace.targets.identity import Base
 from outpace.targets.low_rank import LowRank
-from outpace.targets.openvino import graphs
+from outpace.targets.openvino import graphs, sizes
 from outpace.targets.openvino.blocks import BlockPool
-from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse
+from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse_in_background
+from outpace.targets.openvino.sizes import MIN_TOKENS, Sizes
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
-logger = logging.getLogger("outpace")
-
 BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
-MIN_TOKENS = 2  # least number of tokens of a sequence in a forward pass, and of rows of the logits
 STEADY_TOKENS = 64  # forward passes of up to this many tokens are padded to a steady number
 KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where K/V is written
-LARGE = (64, 128, 256, 512)  # numbers of tokens tried at startup; the largest with the bits of a small pass is the limit (AVX2: about 90)
-UNLIMITED = 1 << 30  # no limit on the tokens of a forward pass
-EXACT_SIZES = (MIN_TOKENS, 8, 16, 33)  # tried at startup: the smallest that has the bits of the largest is the minimum
 QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
 _STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16; K/V is only copied, never read
 
@@ -82,11 +76,12 @@ class OpenVINOTarget(TargetModel):
         self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         self.recent_sizes: deque[int] = deque(maxlen=8)
         self.recent_slots: list[Slot] = []
-        self.min_tokens, self.pass_tokens = MIN_TOKENS, UNLIMITED
+        self.sizes = Sizes()
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._warm_up(memory)
-        self.min_tokens = self._find_min_tokens()
-        self.pass_tokens = self._find_pass_tokens()
+        key = f"{processor_mark()}-{self.fingerprint}-{ov.__version__}-{self.max_cached_tokens >= 2 * max(sizes.LARGE)}"
+        self.sizes = sizes.kept(path.with_name("sizes.json"), key, lambda: sizes.measured(self))
+        self.recent_sizes.clear()
 
     def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
         """(an infer request of the model, the size H of vectors in place of tokens or 0 if it takes none). Raises OutpaceError if OpenVINO
@@ -109,41 +104,15 @@ class OpenVINOTarget(TargetModel):
         return table
 
     def _warm_up(self, memory: set[Range]) -> None:
-        """Run once, so that the weights reach their final layout, then move them to huge pages."""
+        """Run once, so that the weights reach their final layout, then begin to move them to huge pages."""
         slot = self.allocate(MIN_TOKENS)
         self.forward([Segment(slot, [0])])
         self.free(slot)
-        collapse(memory, [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_arrays])
+        spared = [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_arrays]
+        self.moving = collapse_in_background(memory, spared, self.request)
 
-    def _find_min_tokens(self) -> int:
-        """The smallest forward pass that has the bits of large ones: 2 tokens in f32. With bf16 on AMX, up to 4 tokens take another
-        kernel."""
-        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max(EXACT_SIZES))]
-        slot = self.allocate(len(tokens))
-        *rows, largest = (self.forward([Segment(slot, tokens[:size])]).logits[:MIN_TOKENS].copy() for size in EXACT_SIZES)
-        self.free(slot)
-        self.recent_sizes.clear()
-        found = [size for size, logits in zip(EXACT_SIZES, rows, strict=False) if np.array_equal(logits, largest)]
-        if not found:
-            logger.warning("on this CPU logits depend on the number of tokens in a forward pass: texts may differ; try --precision f32")
-        return min(found, default=MIN_TOKENS)
-
-    def _find_pass_tokens(self) -> int:
-        """The largest forward pass that has the bits of small ones; larger batches are split."""
-        sizes = [size for size in LARGE if size <= min(self.max_cached_tokens // 2, self.capabilities.max_len)]
-        tokens = [i % self.capabilities.vocab_size for i in range(7, 7 + max([MIN_TOKENS, *sizes]))]
-        slot, other = self.allocate(MIN_TOKENS), self.allocate(len(tokens))
-        small = self.forward([Segment(slot, tokens[:MIN_TOKENS])]).logits.copy()
-
-        def is_exact(size: int) -> bool:
-            beside = Segment(other, tokens[: size - MIN_TOKENS], wants_output=False)
-            return np.array_equal(self.forward([Segment(slot, tokens[:MIN_TOKENS]), beside]).logits, small)
-
-        exact = list(itertools.takewhile(is_exact, sizes))
-        self.free(slot)
-        self.free(other)
-        self.recent_sizes.clear()
-        return UNLIMITED if exact == sizes else max([LARGE[0], *exact])
+    def settle(self) -> None:
+        self.moving.join()
 
     def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
         """Allocate K/V memory for all layers: one array [tensors, blocks, kv_heads, 32, head_dim] per distinct shape."""
@@ -179,9 +148,9 @@ class OpenVINOTarget(TargetModel):
         return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks, cache_salt)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        if sum(map(len, batch)) <= self.pass_tokens:
+        if sum(map(len, batch)) <= self.sizes.pass_tokens:
             return self._run(batch, num_tokens)
-        return join(self._run(piece, num_tokens) for piece in split(batch, self.pass_tokens))
+        return join(self._run(piece, num_tokens) for piece in split(batch, self.sizes.pass_tokens))
 
     def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
         """One forward pass of the model."""
@@ -210,8 +179,8 @@ class OpenVINOTarget(TargetModel):
     def _padded(self, batch: TreeBatch, num_tokens: int) -> TreeBatch:
         """Pad the batch with dummy tokens that no real token attends to, up to `num_tokens` or the largest of the last few forward passes.
 
-        A forward pass with another number of tokens than the one before takes 4 to 5 ms longer, because OpenVINO prepares its buffers
-        again; a further token takes only 0.5 ms.
+        A forward pass with another number of tokens than the one before takes longer, because OpenVINO prepares its buffers again (4 to 5
+        ms with 135M parameters). Dummy tokens are added only as long as they cost less.
         """
         size = sum(max(len(segment), MIN_TOKENS) for segment in batch)
         if size > STEADY_TOKENS:
@@ -221,8 +190,9 @@ class OpenVINOTarget(TargetModel):
             self.recent_slots = slots
             self.recent_sizes.clear()
         self.recent_sizes.append(max(size, num_tokens))
+        steady = max(self.recent_sizes) if num_tokens or max(self.recent_sizes) - size <= self.sizes.max_padding else size
         first = batch[0]
-        length = max(len(first), MIN_TOKENS) + max(self.min_tokens, *self.recent_sizes) - size
+        length = max(len(first), MIN_TOKENS) + max(self.sizes.min_tokens, steady) - size
         if length in (len(first), MIN_TOKENS) or first.slot.num_cached + length > first.slot.capacity:
             return batch
         parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
