@@ -72,6 +72,7 @@ CLIENTS = [
     Client("agent_agents_responses.py", "agents", ("openai-agents",)),
     Client("agent_litellm.py", "litellm", ("litellm",)),
 ]
+LLM_COMMAND = Client("", "llm", ("llm",))
 INSTRUCTOR = Client("agent_instructor.py", "instructor", ("instructor",))
 
 
@@ -81,6 +82,8 @@ def call(name: str, **arguments) -> str:
 
 def script(prompt: str) -> str:
     """The agent's part: it decides by the number of results that it has."""
+    if not prompt.startswith("tools:"):
+        return ANSWER
     if '"name": "Weather"' in prompt:
         return call("Weather", city="Paris", celsius=18)
     turns = [call("get_weather", city="Paris"), call("to_fahrenheit", celsius=18), ANSWER]
@@ -95,18 +98,28 @@ def address(monkeypatch) -> Iterator[str]:
     assert is_empty(llm)
 
 
-def run(client: Client, address: str) -> dict:
-    """What the agent did."""
+def installed(client: Client) -> Path:
+    """The folder of the client's environment."""
     folder = Path(HOME or "") / client.environment
     try:
         client.install(folder)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"cannot install {client.packages}: {error}")
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it waits for a download
+    return folder
+
+
+def output_of(command: list[str], **variables: str) -> str:
+    """What a program prints that knows nothing of this checkout."""
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **variables}  # else litellm waits for a download
     environment.pop("PYTHONPATH", None)
-    done = subprocess.run([*client.command(folder), address], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def run(client: Client, address: str) -> dict:
+    """What the agent did."""
+    return json.loads(output_of([*client.command(installed(client)), address]).splitlines()[-1])
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.script)
@@ -116,3 +129,10 @@ def test_an_agent_reaches_its_answer(address, client):
 
 def test_an_object_by_instructor(address):
     assert run(INSTRUCTOR, address)["calls"] == [["Weather", "Paris", 18]]
+
+
+def test_the_command_llm(address, tmp_path):
+    entry = f"- model_id: outpace\n  model_name: default\n  api_base: {address}\n"
+    (tmp_path / "extra-openai-models.yaml").write_text(entry, "utf-8")
+    program = str(installed(LLM_COMMAND) / "bin" / "llm")
+    assert output_of([program, "-m", "outpace", "--key", "none", "hello"], LLM_USER_PATH=str(tmp_path)).strip() == ANSWER

@@ -1,0 +1,91 @@
+"""Tools and completions on real models: `coder-0.5b`, whose format of calls is Qwen's, and the default model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import jsonschema
+import numpy as np
+import pytest
+from openai import OpenAI
+from server_tools import serving
+
+from outpace.llm import LLM
+from outpace.server import create_app
+
+pytestmark = pytest.mark.real
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 40}}, "required": ["city"], "additionalProperties": False}
+DEGREES = {"type": "object", "properties": {"celsius": {"type": "number"}}, "required": ["celsius"], "additionalProperties": False}
+SCHEMAS = {"get_weather": CITY, "to_fahrenheit": DEGREES}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "description": "Get the current weather in a city.", "parameters": CITY}},
+    {"type": "function", "function": {"name": "to_fahrenheit", "description": "Convert Celsius to Fahrenheit.", "parameters": DEGREES}},
+]
+QUESTION = [{"role": "user", "content": "How warm is it in Paris, in Fahrenheit? Use the tools."}]
+
+
+@pytest.fixture(scope="module")
+def coder() -> Iterator[OpenAI]:
+    with LLM("coder-0.5b", "prompt_lookup") as llm:
+        llm.target.fingerprint = ""  # no costs are measured
+        with serving(create_app(llm)) as address:
+            yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=600)
+
+
+def ask(client: OpenAI, messages: list, **options):
+    defaults = {"model": "default", "messages": messages, "tools": TOOLS, "max_tokens": 80, "temperature": 0}
+    return client.chat.completions.create(**{**defaults, **options})
+
+
+def test_an_agents_turns(coder):
+    """The model finds its way from the weather to the temperature; that it does not come to an end is its size."""
+    messages: list = [*QUESTION]
+    called = []
+    for _ in range(3):
+        answer = ask(coder, messages, parallel_tool_calls=False)
+        message = answer.choices[0].message
+        messages.append(message)
+        for call in message.tool_calls or ():
+            assert answer.choices[0].finish_reason == "tool_calls"
+            jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
+            called.append(call.function.name)
+            result = "18 degrees Celsius" if call.function.name == "get_weather" else "64.4 degrees Fahrenheit"
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    assert called[0] == "get_weather"
+    assert answer.speculative["tokens_per_step"] > 1.5  # drafting goes on inside calls
+
+
+def test_one_seed_one_call_with_and_without_drafts(coder):
+    for choice, seed in (("auto", 1), ("auto", 2), ("required", 3)):
+        found = set()
+        for speculative in (False, "prompt_lookup+recycling", "suffix"):
+            answer = ask(coder, QUESTION, tool_choice=choice, seed=seed, temperature=0.8, extra_body={"speculative": speculative}).choices[
+                0
+            ]
+            calls = [(call.function.name, call.function.arguments) for call in answer.message.tool_calls or ()]
+            found.add((answer.message.content, tuple(calls), answer.finish_reason))
+        assert len(found) == 1
+        if choice == "required":
+            assert calls
+
+
+def test_the_middle_of_a_function(coder):
+    answer = coder.completions.create(
+        model="default", prompt="def add(a, b):\n    return ", suffix="\n\nprint(add(1, 2))\n", max_tokens=12, temperature=0
+    )
+    assert answer.choices[0].text.strip().startswith("a + b")
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_the_log_probabilities_of_a_prompt_are_those_of_the_same_answer(llm):
+    """Prefill computes what decoding computed; the last bits may differ between kernels."""
+    with serving(create_app(llm)) as address:
+        client = OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=600)
+        start = llm.tokenizer.encode("The capital of France is")
+        options = {"model": "default", "temperature": 0, "logprobs": 3}
+        written = client.completions.create(**options, prompt=start, max_tokens=20, extra_body={"speculative": False}).choices[0]
+        tokens = llm.tokenizer.encode(written.text, False)
+        echo = client.completions.create(**options, prompt=[*start, *tokens], max_tokens=1, echo=True).choices[0]
+    np.testing.assert_allclose(echo.logprobs.token_logprobs[len(start) : -1], written.logprobs.token_logprobs[: len(tokens)], atol=0.05)
+    assert echo.logprobs.token_logprobs[0] is None
