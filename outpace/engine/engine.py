@@ -145,7 +145,7 @@ class Engine:
             elif segment.wants_hidden and output.prompt_hidden is not None:
                 hidden, row = output.prompt_hidden[row : row + len(segment)], row + len(segment)
             drafter = request.strategy.drafter
-            if hidden is not None and isinstance(drafter, PromptObserver) and self.guard.is_working(request):
+            if hidden is not None and isinstance(drafter, PromptObserver) and drafter.wants_prompt and self.guard.is_working(request):
                 self.guard.call([request], None, drafter.observe_prompt, request, start, hidden)
 
     # ---- verify
