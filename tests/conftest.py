@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, and threads of tiny models wait for each other
+os.environ.setdefault("OUTPACE_MODEL", "tiny")  # the tests' default model
 
 from collections.abc import Callable
 from dataclasses import fields

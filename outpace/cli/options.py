@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from outpace.llm import LLM
     from outpace.targets.identity import Base
 
-Model = Annotated[str, typer.Option(help="Model: default, a hub id, a folder or a .gguf file.")]
+Model = Annotated[str, typer.Option(help="Model: default, tiny, coder-0.5b, coder-1.5b, a hub id, a folder or a .gguf file.")]
 Drafter = Annotated[str | None, typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: prompt_lookup.")]
 NumDraftTokens = Annotated[int | None, typer.Option(min=0, help="Draft tokens per step. Default: that of the drafter.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens to generate.")]

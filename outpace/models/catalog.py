@@ -5,10 +5,12 @@ The PyPI packages only hold data: the bytes of the file, split into pieces. They
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-DEFAULT = "tiny"  # the model that the name "default" stands for
+DEFAULT = "coder-0.5b"  # the model that the name "default" stands for, unless OUTPACE_MODEL names another
 DEFAULT_MODEL = "default"
+SMALLEST = "tiny"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,12 @@ CATALOG = (
 NAMES = (DEFAULT_MODEL, *(model.name for model in CATALOG))
 
 
+def default_name() -> str:
+    """The model that the name "default" stands for: anything that --model accepts."""
+    return os.environ.get("OUTPACE_MODEL") or DEFAULT
+
+
 def lookup(name: str) -> CatalogModel | None:
     """The model with this short or full name; None if the catalog does not contain it."""
-    wanted = DEFAULT if name == DEFAULT_MODEL else name
+    wanted = default_name() if name == DEFAULT_MODEL else name
     return next((model for model in CATALOG if wanted in (model.name, model.title)), None)

@@ -12,13 +12,18 @@ from outpace.models.sources import SourceError, hub, pieces
 from outpace.models.store import entry, partial, sha256
 from outpace.progress import byte_meter, note
 
+
+class NoSourceError(OutpaceError):
+    """No source provides the model, or the disk has no room for it."""
+
+
 Source = Callable[[CatalogModel, Path, Callable[[float], None]], Path]
 
 
 def fetch(model: CatalogModel) -> Path:
     """Path of the model's .gguf file in the cache; downloads it if it is missing or damaged. A lock admits one process at a time.
 
-    Raises OutpaceError if every source fails; its message gives the reasons in one line.
+    Raises NoSourceError if every source fails; its message gives the reasons in one line.
     """
     return entry(model.folder, lambda folder: _build(model, folder)) / model.file
 
@@ -45,7 +50,7 @@ def _build(model: CatalogModel, folder: Path) -> None:
             shutil.rmtree(work)  # all pieces are as downloaded, so keeping them would repeat the failure
             work.mkdir()
             failures.append(f"{name}: the file has a wrong checksum and was removed")
-    raise OutpaceError(f"cannot fetch {model.name}; {'; '.join(failures)}")
+    raise NoSourceError(f"cannot fetch {model.name}; {'; '.join(failures)}")
 
 
 def _sources(model: CatalogModel, work: Path) -> list[tuple[str, Source]]:
@@ -62,6 +67,6 @@ def _check_space(model: CatalogModel, work: Path) -> None:
     needed = max(0, model.num_bytes - have) + 2 * model.num_bytes // len(model.packages)
     free = shutil.disk_usage(work).free
     if free < needed:
-        raise OutpaceError(
+        raise NoSourceError(
             f"{model.name} needs {needed / 1e9:.1f} GB of free disk, and {work} has {free / 1e9:.1f} (OUTPACE_HOME chooses another folder)"
         )

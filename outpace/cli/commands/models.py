@@ -32,7 +32,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"home": str(store.home()), "entries": store.listing(), "catalog": known}))
         return
     for model in catalog.CATALOG:
-        _show(model, inventory.held(model), model.name == catalog.DEFAULT)
+        _show(model, inventory.held(model), model is catalog.lookup(catalog.DEFAULT_MODEL))
     if others := inventory.others():
         typer.echo("\nalso in the cache:")
         for item in others:
