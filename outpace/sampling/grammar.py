@@ -277,10 +277,7 @@ class GrammarProcessor(Processor):
         return int(places[0]) * 8 + value.bit_length() - 1
 
     def shape(self, draft: Draft, request: Request, budget: int, limit: int) -> Draft:
-        """Forced tokens first, then the nodes that the grammar allows, then forced tokens behind the leaves while the budget has room.
-
-        The result has no `draft_probs`: the remaining nodes no longer follow them, and a draft without is valid for every verifier.
-        """
+        """Forced tokens first, then the nodes that the grammar allows, then forced tokens behind the leaves while the budget has room."""
         shaped = _Shaper(self, request, limit)
         shaped.force(-1, limit)
         num_certain = len(shaped.token_ids)
@@ -341,4 +338,4 @@ class _Shaper:
                 self.parents.append(parent)
                 self.confidences.append(0.0)
                 self.sources.append("" if draft.sources is None else draft.sources[node])
-        return Draft(self.token_ids, self.parents, None, len(self.token_ids) - num_nodes, self.confidences, self.sources)
+        return Draft(self.token_ids, self.parents, len(self.token_ids) - num_nodes, self.confidences, self.sources)

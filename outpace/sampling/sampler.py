@@ -12,27 +12,9 @@ from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
-from outpace.sampling.noise import arrival_times, uniform, winner
+from outpace.sampling.noise import arrival_times, winner
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
-
-_BLOCK = 256  # the CDF is searched by block: one sum per block, then one cumulative sum inside the block that is hit
-
-
-def inverse_cdf(weights: Array, u: float) -> int:
-    """The index where the cumulative weight passes u * total; weights [n] >= 0, not all zero; zero weights are never chosen."""
-    n = len(weights)
-    starts = np.arange(0, n, _BLOCK)
-    sums = np.add.reduceat(weights, starts, dtype=np.float64)
-    ends = np.cumsum(sums)
-    goal = u * ends[-1]
-    block = min(int(np.searchsorted(ends, goal, side="right")), len(ends) - 1)
-    before = ends[block] - sums[block]
-    inside = np.cumsum(weights[block * _BLOCK : (block + 1) * _BLOCK], dtype=np.float64)
-    index = block * _BLOCK + int(np.searchsorted(inside, goal - before, side="right"))
-    if index >= n or weights[index] == 0:  # rounding at the end of a block: the last possible token before it
-        index = int(np.flatnonzero(weights[: min(index, n - 1) + 1])[-1])
-    return index
 
 
 def _largest(row: Array, k: int) -> Array:
@@ -82,10 +64,6 @@ class RequestSampler:
     def __init__(self, params: SamplingParams, seed: int, processors: Sequence[Processor] = ()):
         self.params, self.seed, self.processors = params, seed, list(processors)
         self.is_cut = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
-
-    def uniform(self, position: int, draw: int) -> float:
-        """Further noise for verifiers that need more than one number per position."""
-        return uniform(self.seed, position, draw)
 
     def commit(self, token_ids: Sequence[int]) -> None:
         for processor in self.processors:

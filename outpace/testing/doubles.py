@@ -13,7 +13,6 @@ from outpace.arrays import Array
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.request import Request
 from outpace.sampling.noise import uniform
-from outpace.sampling.sampler import inverse_cdf
 from outpace.targets.base import TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.testing.harness import Prompt
@@ -21,7 +20,7 @@ from outpace.tree.draft import Draft, Verdict
 from outpace.tree.segment import TreeBatch
 from outpace.verifiers.base import Verifier
 
-_DRAFT_NOISE = 1 << 40  # SampledDrafter's noise streams, apart from every stream a verifier uses
+_DRAFT_NOISE = 1 << 40  # SampledDrafter's positions, apart from those of every text
 
 
 class OracleDrafter(Drafter):
@@ -58,7 +57,7 @@ class OracleDrafter(Drafter):
 
 
 class SampledDrafter(Drafter):
-    """Draws from a known wrong distribution, softmax of a random table by the last token, and hands it over in `Draft.draft_probs`.
+    """Draws from a known wrong distribution, softmax of a random table by the last token, with noise of its own.
 
     `width` 1 drafts a chain; more gives every node that many children, drawn without replacement, breadth first.
     """
@@ -71,20 +70,17 @@ class SampledDrafter(Drafter):
     def propose(self, request: Request, budget: int) -> Draft:
         token_ids: list[int] = []
         parents: list[int] = []
-        rows: list[Array] = []
         context, open_nodes = request.context, deque([-1])
         while len(token_ids) < budget:
             parent = open_nodes.popleft()
-            q = self.table[context[-1] if parent < 0 else token_ids[parent]]
-            left = q.astype(np.float64)
-            for _ in range(min(self.width, budget - len(token_ids))):
-                token = inverse_cdf(left, request.sampler.uniform(len(context), _DRAFT_NOISE + len(token_ids)))
-                left[token] = 0.0
+            weights = self.table[context[-1] if parent < 0 else token_ids[parent]]
+            place = _DRAFT_NOISE + (len(context) << 10) + len(token_ids)
+            order = np.argsort(request.sampler.arrival_times(place, range(len(weights))) / weights)
+            for token in order[: min(self.width, budget - len(token_ids))].tolist():
                 open_nodes.append(len(token_ids))
                 token_ids.append(token)
                 parents.append(parent)
-                rows.append(q)
-        return Draft(token_ids, parents, np.array(rows))
+        return Draft(token_ids, parents)
 
 
 class AcceptEverythingVerifier(Verifier):

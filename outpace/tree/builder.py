@@ -105,7 +105,7 @@ class TreeBuilder:
     def build(self) -> Draft:
         """The tree; `sources` is None if no node has a source. The lists are handed over, not copied."""
         sources = self.sources if any(self.sources) else None
-        return Draft(self.token_ids, self.parents, None, self.num_lookahead, self.confidences, sources)
+        return Draft(self.token_ids, self.parents, self.num_lookahead, self.confidences, sources)
 
 
 def grow_best_first(builder: TreeBuilder, successors: Successors, threshold: float = 0.0, min_expanded: float = 0.0) -> TreeBuilder:

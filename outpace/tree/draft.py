@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from outpace.arrays import Array
 from outpace.errors import OutpaceError
 
 UNKNOWN_CONFIDENCE = 0.5  # of a draft token whose drafter states none
@@ -15,7 +14,6 @@ UNKNOWN_CONFIDENCE = 0.5  # of a draft token whose drafter states none
 class Draft:
     """Draft tokens for the next positions, as a tree. Parents come before children; parent -1 is the last committed token.
 
-    `draft_probs` [N, V] float32 holds the distribution each node was drawn from, or None for a deterministic draft.
     The last `num_lookahead` nodes are never accepted: their outputs only reach `Drafter.observe`.
     `confidences` [N]: the drafter's probability that each node is right, given that its parent is; None if it states none.
     `sources` [N]: the drafters that proposed each node, as "a" or "a+b"; None: the drafter that the request runs with.
@@ -23,7 +21,6 @@ class Draft:
 
     token_ids: Sequence[int] = ()
     parents: Sequence[int] = ()
-    draft_probs: Array | None = None
     num_lookahead: int = 0
     confidences: Sequence[float] | None = None
     sources: Sequence[str] | None = None
@@ -88,8 +85,6 @@ def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> N
         min(draft.token_ids) >= 0 and max(proposed, default=0) < vocab_size and max(lookahead, default=0) < vocab_size + num_vectors
     ):
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
-    if draft.draft_probs is not None and draft.draft_probs.shape != (n, vocab_size):
-        raise OutpaceError(f"draft_probs has shape {draft.draft_probs.shape}, not {(n, vocab_size)}")
 
 
 def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
@@ -98,7 +93,6 @@ def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
     return Draft(
         [draft.token_ids[node] for node in nodes],
         [place[draft.parents[node]] for node in nodes],
-        None if draft.draft_probs is None else draft.draft_probs[list(nodes)],
         num_lookahead,
         None if draft.confidences is None else [draft.confidences[node] for node in nodes],
         None if draft.sources is None else [draft.sources[node] for node in nodes],
@@ -142,14 +136,14 @@ def chain_first(draft: Draft) -> Draft:
 
 
 def graft(stem: Sequence[int], draft: Draft) -> Draft:
-    """The draft behind a chain of tokens; without `draft_probs`, which the chain lacks."""
+    """The draft behind a chain of tokens."""
     if not stem:
         return draft
     top = len(stem)
     parents = [*range(-1, top - 1), *(parent + top if parent >= 0 else top - 1 for parent in draft.parents)]
     confidences = None if draft.confidences is None else [1.0] * top + list(draft.confidences)
     sources = None if draft.sources is None else [""] * top + list(draft.sources)
-    return Draft([*stem, *draft.token_ids], parents, None, draft.num_lookahead, confidences, sources)
+    return Draft([*stem, *draft.token_ids], parents, draft.num_lookahead, confidences, sources)
 
 
 def locate(draft: Draft, part: Draft, root: int = -1) -> list[int | None]:

@@ -9,7 +9,6 @@ from outpace.verifiers.base import Verifier
 
 VERIFIERS = {
     "exact": "outpace.verifiers.exact:ExactVerifier",
-    "rejection": "outpace.verifiers.rejection:RejectionVerifier",
     "typical": "outpace.verifiers.typical:TypicalVerifier",
 }
 

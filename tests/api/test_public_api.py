@@ -177,7 +177,7 @@ def test_values_that_cannot_work_are_refused(options):
         ({"method": "blind", "num_draft_tokens": 0}, SpeculativeConfig("blind", 0)),
         ({"method": "ngram", "num_speculative_tokens": 4}, SpeculativeConfig("prompt_lookup", 4)),
         ({"method": "ngram", "prompt_lookup_max": 5, "prompt_lookup_min": 2}, SpeculativeConfig("prompt_lookup:max_ngram=5:min_ngram=2")),
-        ({"verifier": "rejection"}, SpeculativeConfig(verifier="rejection")),
+        ({"verifier": "typical"}, SpeculativeConfig(verifier="typical")),
     ],
 )
 def test_speculative_settings(value, want):

@@ -44,7 +44,6 @@ def test_a_proof_whose_control_is_not_caught_fails(files, toy_llm, short_proof, 
         "blind, temperature 0.8": True,
         **dict.fromkeys(CONTROLS, False),
         "distribution of exact (toy model)": True,
-        "distribution of rejection (toy model)": True,
     }
 
 
@@ -52,9 +51,7 @@ def test_a_wrong_distribution_fails(files, toy_llm, short_proof, monkeypatch):
     from outpace.testing import proof as verify
 
     create = verify.create_verifier
-    monkeypatch.setattr(verify, "create_verifier", lambda name: AcceptEverythingVerifier() if name == "rejection" else create(name))
+    monkeypatch.setattr(verify, "create_verifier", lambda name: AcceptEverythingVerifier() if name == "exact" else create(name))
     result = call("verify", "--prompts", "good.jsonl", "--limit", "1", "--max-tokens", "8", "--json", "--drafters", "blind")
     assert result.exit_code == 1
-    assert [name for name, passed in checks_of(json.loads(result.stdout)).items() if not passed] == [
-        "distribution of rejection (toy model)"
-    ]
+    assert [name for name, passed in checks_of(json.loads(result.stdout)).items() if not passed] == ["distribution of exact (toy model)"]

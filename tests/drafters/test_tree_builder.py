@@ -25,7 +25,7 @@ def drafts(draw) -> Draft:
     num_lookahead = draw(st.integers(0, size))
     for node in range(size - num_lookahead):
         parents[node] = min(parents[node], size - num_lookahead - 1)
-    return Draft(token_ids, parents, None, num_lookahead, confidences)
+    return Draft(token_ids, parents, num_lookahead, confidences)
 
 
 @st.composite
@@ -73,7 +73,7 @@ def plain_merge(parts, budget, names) -> Draft:
                 parents.append(place[draft.parents[node]])
                 sources.append(name)
                 confidences.append(0.0)
-    return Draft(token_ids, parents, None, len(token_ids) - num_nodes, confidences, sources)
+    return Draft(token_ids, parents, len(token_ids) - num_nodes, confidences, sources)
 
 
 def plain_extend(draft, successors, budget, threshold, min_expanded) -> Draft:
@@ -105,7 +105,7 @@ def plain_extend(draft, successors, budget, threshold, min_expanded) -> Draft:
         sources.append(source)
         if -minus >= min_expanded:
             expand(len(token_ids) - 1, *paths[-1])
-    return Draft(token_ids, parents, None, 0, confidences, sources)
+    return Draft(token_ids, parents, 0, confidences, sources)
 
 
 def plain_pool(pool: NgramPool, token: int, budget: int) -> Draft:
@@ -124,7 +124,7 @@ def plain_pool(pool: NgramPool, token: int, budget: int) -> Draft:
         parents.append(parent)
         confidences.append(best.confidence)
         push(pool._following(best.token, best.tails, best.depth), -minus, len(token_ids) - 1)
-    return Draft(token_ids, parents, None, 0, confidences)
+    return Draft(token_ids, parents, 0, confidences)
 
 
 # ---- the same
@@ -207,4 +207,4 @@ def test_what_a_full_tree_takes():
     builder = TreeBuilder(2)
     nodes = [builder.add(-1, 5, 0.5, "a"), builder.add(0, 6, 0.5, "a"), builder.add(0, 7, 0.5, "a"), builder.add(-1, 5, 0.5, "b")]
     assert nodes == [0, 1, None, 0]
-    assert builder.build() == Draft([5, 6], [-1, 0], None, 0, [0.75, 0.5], ["a+b", "a"])
+    assert builder.build() == Draft([5, 6], [-1, 0], 0, [0.75, 0.5], ["a+b", "a"])

@@ -182,7 +182,6 @@ HOOKED = SamplingParams(max_tokens=40, logits_processors=(hook,))
         lambda: differs(toy(), PENALISED, change=pathless),
         lambda: differs(toy(), HOOKED, change=pathless),
         lambda: differs(toy(), verifier="typical"),
-        lambda: differs(toy(), verifier="rejection"),
     ],
 )
 def test_broken_pieces_are_caught(control):

@@ -19,8 +19,7 @@ def drafts(draw, max_nodes: int = 20, vocab_size: int = 5) -> Draft:
     n = draw(st.integers(0, max_nodes))
     parents = [draw(st.integers(-1, i - 1)) for i in range(n)]
     token_ids = draw(st.lists(st.integers(0, vocab_size - 1), min_size=n, max_size=n))
-    draft_probs = np.arange(n * vocab_size, dtype=np.float32).reshape(n, vocab_size) if draw(st.booleans()) else None
-    return Draft(token_ids, parents, draft_probs, draw(st.integers(0, n)))
+    return Draft(token_ids, parents, draw(st.integers(0, n)))
 
 
 def ancestors(parents, node) -> list[int]:
@@ -103,8 +102,6 @@ def test_first_chain_is_a_path_of_the_tree(draft):
         parent = children[0]
         path.append(parent)
     assert list(chain.token_ids) == [draft.token_ids[node] for node in path]
-    if draft.draft_probs is not None and path:
-        np.testing.assert_array_equal(chain.draft_probs, draft.draft_probs[path])
 
 
 def paths(draft, nodes) -> list[tuple[int, ...]]:
@@ -179,7 +176,7 @@ def test_graft_puts_a_stem_before_every_path(stem, draft):
     for node in range(len(draft)):
         assert ancestors(grown.parents, node + top) == [*range(top), *(n + top for n in ancestors(draft.parents, node))]
         assert grown.token_ids[node + top] == draft.token_ids[node]
-    assert (grown is draft) if not stem else grown.draft_probs is None
+    assert stem or grown is draft
 
 
 def test_chains_are_recognised():
@@ -201,8 +198,6 @@ def test_chains_are_recognised():
         (Draft([1, 2], [-1, -2]), "before its parent"),
         (Draft([1, 5], [-1, 0]), "vocabulary"),
         (Draft([-1, 2], [-1, 0]), "vocabulary"),
-        (Draft([1], [-1], np.ones((2, 5), np.float32)), "shape"),
-        (Draft([1], [-1], np.ones((1, 4), np.float32)), "shape"),
     ],
 )
 def test_malformed_drafts_are_refused(draft, message):

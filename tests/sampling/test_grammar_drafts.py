@@ -137,11 +137,10 @@ def test_forced_tokens_are_accepted(toy):
     assert answer.sources.count("grammar") >= len(answer.text) - 1
 
 
-@pytest.mark.parametrize("verifier", ["rejection", "typical"])
-def test_other_verifiers_keep_the_form_with_sampled_trees(toy, verifier):
+def test_the_typical_verifier_keeps_the_form_with_sampled_trees(toy):
     context = DrafterContext(toy.target)
     drafter = SampledDrafter(context, width=3)
-    strategy = Strategy("sampled", drafter, create_verifier(verifier), FixedController(12))
+    strategy = Strategy("sampled", drafter, create_verifier("typical"), FixedController(12))
     for seed in range(4):
         params = SamplingParams(temperature=1.0, seed=seed, max_tokens=80, structured=FORMS["regex"])
         answer = toy.generate("ab", params, speculative_config=strategy)[0]

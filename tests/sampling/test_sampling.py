@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.sampling.noise import arrival_times
-from outpace.sampling.sampler import RequestSampler, inverse_cdf, logprobs_of
+from outpace.sampling.sampler import RequestSampler, logprobs_of
 from tests.tools.lossless_tools import chi_square_is_fine
 
 FEW = settings(deadline=None, derandomize=True, max_examples=80)
@@ -124,53 +124,6 @@ def test_the_tiniest_temperature_is_greedy():
     sampler = RequestSampler(SamplingParams(temperature=1e-40), 3)
     assert sampler.draw(np.array([1.0, 4.0, 3.9], np.float32), [], 0) == 1
     assert np.isfinite(sampler.probabilities(np.array([1.0, 4.0, 3.9], np.float32), [])).all()
-
-
-# ---- inverse CDF
-
-edges = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, 2.0**-53, 0.5, 1 - 2.0**-53]))
-
-
-@FEW
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=900).filter(any), edges)
-def test_inverse_cdf_equals_a_scan(weights, u):
-    """Small integers: every sum is exact, so the answer is unique."""
-    got = inverse_cdf(np.array(weights, np.float32), u)
-    goal, reached = u * sum(weights), 0
-    for weight in weights[: got + 1]:
-        before, reached = reached, reached + weight
-    assert before <= goal < reached
-
-
-@FEW
-@given(
-    st.lists(st.one_of(st.just(0.0), st.floats(0, 2.0**100, width=32), st.floats(0, 2.0**-100, width=32)), min_size=1, max_size=700).filter(
-        any
-    ),
-    edges,
-)
-def test_inverse_cdf_never_gives_a_token_without_weight(weights, u):
-    weights = np.array(weights, np.float32)
-    assert weights[inverse_cdf(weights, u)] > 0
-
-
-def test_inverse_cdf_where_rounding_runs_over_the_end():
-    """Weights of very different sizes, then impossible tokens: in 4 of 10 cases here the sums disagree in the last bit."""
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        weights = np.concatenate([np.exp(rng.normal(0, 12, 200)), np.zeros(56)]).astype(np.float32)
-        for row in (weights, np.concatenate([weights, weights[::-1], weights])):
-            last = int(np.flatnonzero(row)[-1])
-            assert row[inverse_cdf(row, 1 - 2.0**-53)] > 0
-            assert inverse_cdf(row, 1 - 2.0**-53) <= last
-
-
-def test_inverse_cdf_with_one_possible_token_anywhere():
-    for n in (1, 2, 255, 256, 257, 512, 600):
-        for index in {0, n // 2, n - 1, min(255, n - 1), min(256, n - 1)}:
-            weights = np.zeros(n, np.float32)
-            weights[index] = 0.3
-            assert {inverse_cdf(weights, u) for u in (0.0, 0.5, 1 - 2.0**-53)} == {index}
 
 
 # ---- noise

@@ -96,7 +96,7 @@ FIELDS = {  # values that are right in form
                 ["prompt_lookup:branches=64", "suffix:max_suffix=0", "recycling:trust=0", "blind:seed=64", "auto", "suffix+auto"]
             ),
             "num_draft_tokens": st.integers(0, 64),
-            "verifier": st.sampled_from(["exact", "rejection", "typical"]),
+            "verifier": st.sampled_from(["exact", "typical"]),
             "trace": st.booleans(),
             "sources": st.booleans(),
         },

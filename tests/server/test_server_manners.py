@@ -163,7 +163,6 @@ def test_the_operator_limits_what_requests_choose(make_toy, choice):
     wishes: dict[str, Any] = {
         "lossy": {"verifier": "typical"},
         "exact": {"verifier": "exact"},
-        "rejection": {"verifier": "rejection"},
         "drafter": "blind",
         "number": {"num_draft_tokens": 3},
         "own": "suffix+recycling",

@@ -156,7 +156,6 @@ def test_trees_hold_the_likeliest_nodes_and_their_chances():
         weights = np.exp(row - row.max())
         assert draft.confidences[node] == pytest.approx(weights[draft.token_ids[node]] / weights.sum(), rel=1e-4)
         assert draft.token_ids[node] in np.argsort(-row)[:3]
-    assert draft.draft_probs is None
 
 
 def test_drafting_stops_where_a_pass_of_the_helper_costs_more_than_it_may_bring():
