@@ -102,3 +102,27 @@ def test_drafters():
     text = call("drafters").stdout
     assert "draft_model:PATH" in text
     assert all(entry["name"] in text and words(entry["description"]) in words(text) for entry in entries)
+
+
+def test_bench_shows_temperatures_and_seeds_side_by_side(files, toy_llm):
+    options = [
+        "--prompts",
+        "good.jsonl",
+        "--drafters",
+        "suffix",
+        "--max-tokens",
+        "6",
+        "--temperature",
+        "0,0.8",
+        "--seeds",
+        "2",
+        "--json",
+        "-",
+    ]
+    document = json.loads(call("bench", *options).stdout)
+    kinds = {(entry["drafter"], entry["temperature"], entry["num_seeds"]) for entry in document["temperatures"]}
+    assert kinds == {("none", 0.0, 1), ("none", 0.8, 2), ("suffix", 0.0, 1), ("suffix", 0.8, 2)}
+    assert all(entry["num_identical"] == entry["num_prompts"] for entry in document["temperatures"])
+    failed = call("bench", "--prompts", "good.jsonl", "--server", "--temperature", "0,1")
+    assert failed.exit_code == 2
+    assert "--server measures one temperature" in failed.stderr

@@ -20,7 +20,6 @@ from outpace.cli.options import (
     Prompts,
     Seed,
     Target,
-    Temperature,
     Threads,
     drafter_settings,
     load,
@@ -40,8 +39,9 @@ def bench(
     drafters: Annotated[str | None, typer.Option(help="Drafters to measure, comma-separated. Default: all.")] = None,
     max_tokens: MaxTokens = 128,
     limit: Limit = None,
-    temperature: Temperature = 0.0,
+    temperature: Annotated[str, typer.Option(help="Sampling temperatures; several, as in 0,0.8, are shown side by side.")] = "0",
     seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0, from --seed on.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
     peers: Annotated[
         str | None,
@@ -66,9 +66,14 @@ def bench(
     """
     if server is None and (clients, seconds) != (None, None):
         raise BadInputError("--clients and --seconds need --server")
+    from outpace.bench.temperatures import merged, parse_temperatures, points, table
+
+    temperatures = parse_temperatures(temperature)
     if server is not None:
+        if len(temperatures) > 1 or seeds > 1:
+            raise BadInputError("--server measures one temperature and one seed")
         refuse_with_server(peers=peers is not None, num_draft_tokens=num_draft_tokens is not None, concurrency=concurrency != 1)
-        sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed or 0}
+        sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
         llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
         levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
         bench_server(server, prompts, limit, drafters, config, sampling, llm_options, levels, duration, repeats, json_out)
@@ -77,17 +82,18 @@ def bench(
     from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
 
-    sides = _sides(peers, temperature, concurrency)
+    sides = _sides(peers, max(temperatures), concurrency)
     workloads = load_prompts(prompts, limit)
     check_writable(json_out)
-    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    samples = [SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(temperatures, seed, seeds)]
     engine = {"enable_prefix_caching": not sides}  # peers run every prompt anew
     llm = load(model, "none", target, precision, threads, None, None, engine)
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
-        document = runner.run(llm, workloads, settings, params, repeats, concurrency, sides)
+        documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides) for params in samples]
+    document = documents[0] if len(documents) == 1 else merged(documents)
     document["settings"] |= {"prompts": prompts, "limit": limit}
-    show_document(document, report.tables(document), json_out)
+    show_document(document, report.tables(document) if len(documents) == 1 else [table(document)], json_out)
     for row in document["results"]:
         if row["num_failed"]:
             raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")
