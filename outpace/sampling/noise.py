@@ -7,7 +7,10 @@ near the target's can therefore draw with the same noise and mostly draws the sa
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from outpace.arrays import Array
 
 _MASK = (1 << 64) - 1
 _UNIT = 2.0**-32
+_FACTORS = 0x7FEB352D, 0x846CA68B  # of lowbias32
 _SCREENING = 1 - 1e-5  # slack for the float32 rounding of the bounds
 
 
@@ -29,6 +33,18 @@ def arrival_times(seed: int, position: int, token_ids: Array) -> Array:
     bits = np.empty_like(token_ids)
     _hash(token_ids, seed, position, bits, np.empty_like(bits))
     return _times(bits)
+
+
+def few_arrival_times(seed: int, position: int, token_ids: Sequence[int]) -> list[float]:
+    """The same without arrays, which for some ten tokens takes a quarter of the time: drafters ask for the children of every node."""
+    multiplier, offset = _key(seed, position)
+    times = []
+    for token in token_ids:
+        x = (token * multiplier + offset) & 0xFFFFFFFF
+        x = (x ^ (x >> 16)) * _FACTORS[0] & 0xFFFFFFFF
+        x = (x ^ (x >> 15)) * _FACTORS[1] & 0xFFFFFFFF
+        times.append(-math.log1p(-((x ^ (x >> 16)) + 0.5) * _UNIT))
+    return times
 
 
 def winner(weights: Array, seed: int, position: int, token_ids: Array | None = None) -> int:
@@ -60,13 +76,20 @@ def _mixed(*parts: int) -> int:
     return x
 
 
+@lru_cache(1024)
+def _key(seed: int, position: int) -> tuple[int, int]:
+    """(multiplier, offset) of the tokens at a position, 32 bits each."""
+    key = _mixed(seed, position)
+    return key & 0xFFFFFFFF | 1, key >> 32
+
+
 def _hash(token_ids: Array, seed: int, position: int, bits: Array, scratch: Array) -> None:
     """Write 32 random bits for each token [n] uint32: lowbias32 (Wellons 2018) of the token times one half of a 64-bit key, made odd, plus
     the other half. Different tokens never have equal bits. `scratch` [n] uint32 is overwritten."""
-    key = _mixed(seed, position)
-    np.multiply(token_ids, np.uint32(key & 0xFFFFFFFF | 1), out=bits)
-    bits += np.uint32(key >> 32)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+    multiplier, offset = _key(seed, position)
+    np.multiply(token_ids, np.uint32(multiplier), out=bits)
+    bits += np.uint32(offset)
+    for shift, factor in zip((16, 15), _FACTORS, strict=True):
         np.right_shift(bits, shift, out=scratch)
         bits ^= scratch
         bits *= np.uint32(factor)

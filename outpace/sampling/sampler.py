@@ -12,7 +12,7 @@ from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
-from outpace.sampling.noise import arrival_times, winner
+from outpace.sampling.noise import arrival_times, few_arrival_times, winner
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
 
@@ -98,8 +98,7 @@ class RequestSampler:
 
     def arrival_times(self, position: int, token_ids: Sequence[int]) -> list[float]:
         """The noise of the draw at this position: how late each of these tokens arrives (see noise.py)."""
-        times: list[float] = arrival_times(self.seed, position, np.asarray(token_ids)).tolist()
-        return times
+        return few_arrival_times(self.seed, position, token_ids)
 
     def foresee(self, row: Array, path: Sequence[int], position: int, num_tokens: int) -> tuple[Array, Array]:
         """The tokens [n] that draw() will most probably give, n <= num_tokens, best first, and the probabilities [n] of being right, if the

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outpace.sampling.noise import arrival_times, uniform, winner
+from outpace.sampling.noise import arrival_times, few_arrival_times, uniform, winner
 from tests.tools.lossless_tools import chi_square_is_fine
 
 FEW = settings(deadline=None, derandomize=True, max_examples=80)
@@ -38,6 +38,7 @@ def reference_time(seed: int, position: int, token: int) -> float:
 def test_arrival_times_equal_the_definition(seed, position, tokens):
     got = arrival_times(seed, position, np.array(tokens))
     np.testing.assert_allclose(got, [reference_time(seed, position, token) for token in tokens], rtol=1e-12)
+    np.testing.assert_allclose(few_arrival_times(seed, position, tokens), got, rtol=1e-12)
 
 
 @FEW
