@@ -19,10 +19,11 @@ HOTTEST = 1.5  # the rule was fitted at 0.8 and 1.0
 
 
 def coupled(request: Request, successors: Successors) -> Successors:
-    """The successors with confidences that take the request's noise into account, best first; as they are at temperature 0."""
-    temperature = min(request.sampling_params.temperature, HOTTEST)
-    if not temperature:
+    """The successors with confidences that take the request's noise into account, best first; as they are where there is no choice."""
+    params = request.sampling_params
+    if params.is_greedy or params.top_k == 1:
         return successors
+    temperature = min(params.temperature, HOTTEST)
     noise, rest = NOISE * temperature, math.exp(REST + REST_SLOPE * (temperature - 1))
     start, arrival_times = len(request.token_ids) + len(request.unconfirmed), request.sampler.arrival_times
 

@@ -37,11 +37,12 @@ def test_confidences_stay_probabilities(shares, temperature, seed):
     assert sum(values) <= 1 + 1e-9
 
 
-def test_greedy_requests_keep_their_successors():
+@pytest.mark.parametrize("request_", [request_at(0.0), request_at(0.7, top_k=1)])
+def test_greedy_requests_keep_their_successors(request_):
     def successors(path):
         return [(1, 0.5)]
 
-    assert coupled(request_at(0.0), successors) is successors
+    assert coupled(request_, successors) is successors
 
 
 def test_an_early_token_gains_and_a_late_one_loses_and_sources_stay():
