@@ -27,7 +27,7 @@ def levels_of(text: str) -> list[int]:
     return list(dict.fromkeys(levels))
 
 
-def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool) -> None:
+def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool, many: bool) -> None:
     """Raise BadInputError for the first of these options that was given."""
     if peers:
         raise BadInputError("--peers cannot be used with --server")
@@ -35,6 +35,8 @@ def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool) -
         raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
     if concurrency:
         raise BadInputError("--concurrency cannot be used with --server; use --clients instead")
+    if many:
+        raise BadInputError("--server measures one temperature and one seed")
 
 
 def bench_server(

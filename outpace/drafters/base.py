@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
-from outpace.drafters.coupling import coupled
+from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
-from outpace.tree.builder import Successors, TreeBuilder, grow_best_first
+from outpace.tree.builder import TreeBuilder, grow_best_first
 from outpace.tree.draft import Draft, Verdict
 
 
@@ -124,10 +124,10 @@ class SuccessorSource(Drafter):
 
     def propose(self, request: Request, budget: int) -> Draft:
         self.prepare([request])
-        successors: Successors = partial(self.successors, request)
+        successors, builder = partial(self.successors, request), TreeBuilder(budget)
         if self.is_coupled:
-            successors = coupled(request, successors)
-        return grow_best_first(TreeBuilder(budget), successors, self.threshold).build()
+            return grow_coupled(builder, request, successors, self.threshold).build()
+        return grow_best_first(builder, successors, self.threshold).build()
 
     def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
         """As in Drafter. Afterwards `successors` may be asked about these requests."""

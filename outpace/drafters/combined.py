@@ -14,7 +14,7 @@ from operator import itemgetter
 
 from outpace.arrays import Array
 from outpace.drafters.base import CostlyDrafter, Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
-from outpace.drafters.coupling import coupled
+from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.builder import Path, Successors, TreeBuilder, grow_best_first
@@ -103,8 +103,9 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
         if sources and not builder.num_lookahead:
             successors: Successors = partial(self._successors, sources, request)
             if any(part.is_coupled for part, _ in sources):
-                successors = coupled(request, successors)
-            grow_best_first(builder, successors, THRESHOLD, MIN_EXPANDED)
+                grow_coupled(builder, request, successors, THRESHOLD, MIN_EXPANDED)
+            else:
+                grow_best_first(builder, successors, THRESHOLD, MIN_EXPANDED)
         return builder.build()
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:

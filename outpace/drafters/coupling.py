@@ -10,12 +10,21 @@ import math
 from collections.abc import Sequence
 
 from outpace.request import Request
-from outpace.tree.builder import Path, Successor, Successors
+from outpace.tree.builder import Path, Successor, Successors, TreeBuilder, grow_best_first
 
 POWER = 0.82  # of a candidate's confidence
 NOISE = 0.45  # weight of the noise at temperature 1
 REST, REST_SLOPE = 1.3, 1.9  # score of all tokens that are no candidates, at temperature 1, and its change with the temperature
 HOTTEST = 1.5  # the rule was fitted at 0.8 and 1.0
+LESS = 0.4  # of a threshold: the noise spreads confidences, and else trees would have fewer nodes
+
+
+def grow_coupled(
+    builder: TreeBuilder, request: Request, successors: Successors, threshold: float, min_expanded: float = 0.0
+) -> TreeBuilder:
+    """`grow_best_first` with coupled successors."""
+    found = coupled(request, successors)
+    return grow_best_first(builder, found, threshold if found is successors else LESS * threshold, min_expanded)
 
 
 def coupled(request: Request, successors: Successors) -> Successors:

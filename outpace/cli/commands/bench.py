@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,19 +66,17 @@ def bench(
     """
     if server is None and (clients, seconds) != (None, None):
         raise BadInputError("--clients and --seconds need --server")
-    from outpace.bench.temperatures import merged, parse_temperatures, points, table
+    from outpace.bench.temperatures import parse_temperatures, points
 
     temperatures = parse_temperatures(temperature)
     if server is not None:
-        if len(temperatures) > 1 or seeds > 1:
-            raise BadInputError("--server measures one temperature and one seed")
-        refuse_with_server(peers=peers is not None, num_draft_tokens=num_draft_tokens is not None, concurrency=concurrency != 1)
+        refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, len(temperatures) > 1 or seeds > 1)
         sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
         llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
         levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
         bench_server(server, prompts, limit, drafters, config, sampling, llm_options, levels, duration, repeats, json_out)
         return
-    from outpace.bench import report, runner
+    from outpace.bench import runner
     from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
 
@@ -91,8 +89,16 @@ def bench(
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
         documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides) for params in samples]
+    _show(documents, {"prompts": prompts, "limit": limit}, json_out)
+
+
+def _show(documents: Sequence[dict[str, Any]], settings: dict[str, Any], json_out: Path | None) -> None:
+    """Show the results of one point, or of several side by side. Raises OutpaceError if a drafter failed."""
+    from outpace.bench import report
+    from outpace.bench.temperatures import merged, table
+
     document = documents[0] if len(documents) == 1 else merged(documents)
-    document["settings"] |= {"prompts": prompts, "limit": limit}
+    document["settings"] |= settings
     show_document(document, report.tables(document) if len(documents) == 1 else [table(document)], json_out)
     for row in document["results"]:
         if row["num_failed"]:
