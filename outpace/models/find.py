@@ -26,7 +26,7 @@ from outpace.progress import note, stages
 from outpace.targets.identity import Base
 
 PRECISIONS = ("int8", "int4", "bf16", "f32")
-CONVERTER_VERSION = 5
+CONVERTER_VERSION = 6  # raise it when a conversion would give another model
 FILES = (".safetensors", ".json", ".model", ".jinja", ".txt")  # what a model folder is made of
 RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here: how it was made, which changes nothing about it
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from outpace.errors import BadInputError
 from outpace.models.refusal import reason_of
+from outpace.targets.text_length import chunks_of, max_length
 
 logger = logging.getLogger("outpace")
 
@@ -93,15 +94,10 @@ def _shallow(module: Any, config: Any) -> Any:
 
 
 def context_length(config: Any) -> int:
-    """Longest sequence of the model, in tokens. A sliding window is the limit, because within it sliding equals full attention."""
+    """Longest sequence of a converted model, in tokens. The chunks of some models are the limit, because OpenVINO cannot mask by them and
+    within the first one attention is full; sliding windows are none."""
     text = config.get_text_config()
-    length = int(getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048)
-    window = getattr(text, "sliding_window", None)
-    slides = "sliding_attention" in (getattr(text, "layer_types", None) or []) or getattr(text, "use_sliding_window", True)
-    if window and slides and window < length:
-        logger.warning("sliding window attention: the context is limited to %d tokens", window)
-        length = int(window)
-    return length
+    return max_length(text, widths=chunks_of(text))
 
 
 def end_token_ids(model: Any) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from outpace.errors import BadInputError
+from outpace.targets.text_length import max_length, windows_of
 from outpace.tree.segment import Segment
 
 torch = pytest.importorskip("torch")
@@ -45,16 +46,80 @@ def test_refusals(make, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["MistralConfig", "Gemma2Config"])
-def test_sliding_window_caps_the_length(name, caplog):
-    head = {"head_dim": 16} if name == "Gemma2Config" else {}
-    model, text = build(name, sliding_window=32, **SHAPE, **head), random_tokens(16, 32)
+WINDOW = 32
+WINDOWS = {
+    "Mistral": ("MistralConfig", {}),
+    "Mistral, eager": ("MistralConfig", {"attn_implementation": "eager"}),
+    "Gemma 2": ("Gemma2Config", {"head_dim": 16}),  # eager, because of its softcap
+    "Gemma 3": ("Gemma3TextConfig", {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+    "Qwen2": ("Qwen2Config", {"use_sliding_window": True, "max_window_layers": 1}),
+    "Cohere 2": ("Cohere2Config", {"logit_scale": 1.0, "layer_types": ["full_attention", "sliding_attention"]}),
+    "gpt-oss": ("GptOssConfig", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Llama 4": (
+        "Llama4TextConfig",
+        {"head_dim": 16, "attention_chunk_size": WINDOW, "num_local_experts": 2, "intermediate_size_mlp": 96, "no_rope_layers": [1, 0]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_slide_to_the_full_context(name, caplog):
+    """Chunks, a tree whose rows are not its positions, and texts of unequal length in one pass, on both sides of the window's edge."""
+    config, settings = WINDOWS[name]
+    model = build(config, **({} if "Llama4" in config else {"sliding_window": WINDOW}), **SHAPE, **settings)
     with caplog.at_level("WARNING", "outpace"):
         target = hf.HFTarget(model)
-    assert target.capabilities.max_len == 32
+    warnings = [record.getMessage() for record in caplog.records if record.name == "outpace"]
+    assert (target.capabilities.max_len, warnings) == (1024, [])
+    for length in (WINDOW - 3, WINDOW, 3 * WINDOW - 1):
+        text, short = random_tokens(length, length + 9), random_tokens(1, 11)
+        slot, other = target.allocate(length + 16), target.allocate(32)
+        for start in range(0, length, 20):
+            piece = text[start : min(start + 20, length)]
+            close(target.forward([Segment(slot, piece)]).logits, plain(model, text[:length])[start : start + len(piece)])
+            target.accept(slot, piece, range(len(piece)))
+        wrong = random_tokens(2, 12)
+        tree = [text[length], *wrong, *text[length + 1 :]]  # the text goes on behind 12 tokens of other branches
+        parents = [-1, *[0] * 12, 0, *range(13, 13 + 7)]
+        logits = target.forward([Segment(slot, tree, parents), Segment(other, short)]).logits
+        rows = [0, *range(13, 21)]
+        close(logits[rows], plain(model, text)[length:])
+        close(logits[21:], plain(model, short))
+        target.accept(slot, text[length:], rows)
+        close(target.forward([Segment(slot, short)]).logits, plain(model, [*text, *short])[len(text) :])
+        target.free(slot)
+        target.free(other)
+
+
+def test_a_window_that_cannot_be_masked_caps_the_length(caplog, monkeypatch):
+    monkeypatch.setattr("outpace.targets.hf.borrow.can_mask_by_position", lambda model: False)
+    model, text = build("MistralConfig", sliding_window=WINDOW, **SHAPE), random_tokens(16, WINDOW)
+    with caplog.at_level("WARNING", "outpace"):
+        target = hf.HFTarget(model)
+    assert target.capabilities.max_len == WINDOW
     assert [record.getMessage() for record in caplog.records] == ["texts are limited to 32 tokens by the model's sliding window"]
     slot = observe_prompt(target, text[:27])
     close(target.forward([Segment(slot, text[27:])]).logits, plain(model, text)[27:])
+
+
+def test_a_window_that_no_layer_asks_for_caps_the_length(caplog):
+    model = build("LlamaConfig", sliding_window=WINDOW, **SHAPE)  # Llama has none; who names one may mask by it in its own way
+    with caplog.at_level("WARNING", "outpace"):
+        assert hf.HFTarget(model).capabilities.max_len == WINDOW
+
+
+def test_a_borrowed_model_with_windows_is_given_back():
+    from outpace.targets.hf.borrow import borrowed
+
+    model, text = build("MistralConfig", sliding_window=WINDOW, **SHAPE), random_tokens(3, 60)
+    before = plain(model, text)
+    with borrowed(model):
+        assert model.config._attn_implementation == "by_position_sdpa"
+        target = hf.HFTarget(model, is_borrowed=True)
+        close(target.forward([Segment(target.allocate(64), text)]).logits, before)
+        np.testing.assert_array_equal(plain(model, text), before)  # others may run it meanwhile
+    assert model.config._attn_implementation == "sdpa"
+    np.testing.assert_array_equal(plain(model, text), before)
 
 
 def test_max_len():
@@ -66,9 +131,11 @@ def test_max_len():
     assert hf.HFTarget(build("Phi3Config", **phi)).capabilities.max_len == 64
     assert hf.HFTarget(model_of("llama"), max_len=5000).capabilities.max_len == 1024
     unused = SimpleNamespace(max_position_embeddings=64, sliding_window=8, use_sliding_window=False)
-    assert hf._max_len(unused, None) == 64
+    assert (windows_of(unused), max_length(unused)) == (set(), 64)
+    tuned = SimpleNamespace(max_position_embeddings=64, attn_temperature_tuning=True, floor_scale=32)  # Llama 4 counts cached tokens
+    assert max_length(tuned) == 31
     with pytest.raises(BadInputError, match="pass max_len"):
-        hf._max_len(SimpleNamespace(), None)
+        max_length(SimpleNamespace())
 
 
 def test_flex_attention_is_switched_to_sdpa():

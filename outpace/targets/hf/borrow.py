@@ -6,13 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MASKED_ATTENTION = ("eager", "sdpa")  # flash, flex and paged kernels take no explicit mask
+from outpace.targets.hf.masks import IMPLEMENTATIONS, can_mask_by_position
+from outpace.targets.text_length import chunks_of, windows_of
 
 
 def use_masked_attention(model: Any) -> None:
-    """Switch a model whose attention takes no explicit mask to sdpa, or to eager attention where it has no sdpa."""
-    if model.config._attn_implementation not in MASKED_ATTENTION:
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    """Switch a model to attention that takes an explicit mask: sdpa, or eager where it has no sdpa. If it has sliding windows or chunks,
+    each of its layers gets the mask of its kind, by position."""
+    current = model.config._attn_implementation
+    if current in IMPLEMENTATIONS.values():
+        return
+    masked = current if current in IMPLEMENTATIONS else "sdpa" if model._supports_sdpa else "eager"  # flash and flex take no mask
+    config = model.config.get_text_config()
+    if (windows_of(config) or chunks_of(config)) and can_mask_by_position(model):
+        masked = IMPLEMENTATIONS[masked]
+    if masked != current:
+        model.set_attn_implementation(masked)
+
+
+def masks_by_position(model: Any) -> bool:
+    """Is the model switched to masks by position?"""
+    return model.config._attn_implementation in IMPLEMENTATIONS.values()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ model.
 from __future__ import annotations
 
 import inspect
-import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,19 +21,20 @@ from transformers.cache_utils import Cache
 from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.targets.base import Capabilities, Embeddings, LMHead, OutOfSlots, TargetModel, TargetOutput
-from outpace.targets.hf.borrow import use_masked_attention
+from outpace.targets.hf.borrow import masks_by_position, use_masked_attention
 from outpace.targets.hf.low_rank import add_low_rank, mlps
+from outpace.targets.hf.masks import Windows, by_position
 from outpace.targets.hf.slot_layer import Place, SlotLayer
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
 from outpace.targets.self_check import check_tokens, tree_error
+from outpace.targets.text_length import chunks_of, max_length, windows_of
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
-logger = logging.getLogger("outpace")
-
 ROW_BLOCK, READ_BLOCK = 256, 64  # buffers grow by whole blocks of rows, and forward passes read whole blocks
 CACHE_NAMES = ("past_key_values", "cache")  # the cache argument of models: transformers up to 5.23, and from 5.24 on
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global"}
 MAX_PADDING = 128  # tokens of padding that cost less than another forward pass
 
 
@@ -62,11 +62,13 @@ class HFTarget(TargetModel):
         self._model: Callable[[], Any] = weakref.ref(model) if is_borrowed else lambda: model
         self._no_grad = torch.no_grad if is_borrowed else torch.inference_mode  # inference tensors must not stay in a model to be trained
         self.device, self.max_slots = model.device, max_slots
-        config, limit = model.config.get_text_config(), _max_len(model.config.get_text_config(), max_len)
+        config, self.windows = model.config.get_text_config(), Windows() if masks_by_position(model) else None
+        self.widths = windows_of(config) | chunks_of(config)  # of its windows and chunks
+        limit = max_length(config, max_len, set() if self.windows else self.widths)
         self.capabilities = Capabilities(tree=True, hidden=hidden, lookahead=True, vocab_size=config.vocab_size, max_len=limit)
         inputs = inspect.signature(model.forward).parameters
         self.can_skip_logits = "logits_to_keep" in inputs
-        self.cache_name = next(name for name in CACHE_NAMES if name in inputs)
+        self.cache_name = cache_name_of(model)
         name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
         self.base = base_of(model, name or type(model).__name__)
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
@@ -167,21 +169,21 @@ class HFTarget(TargetModel):
         width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
         self._take_place([segment.slot.index for segment in segments], bases, width)
         token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
-        visible = np.zeros((len(segments), 1, width, self.place.read_len), bool)
+        visible = np.zeros((len(segments), width, self.place.read_len), bool)
         for b, (segment, base) in enumerate(zip(segments, bases, strict=True)):
             n, padding = len(segment), np.arange(len(segment), width)
             token_ids[b, :n], position_ids[b, :n] = segment.token_ids, segment.position_ids
-            visible[b, 0, :n, :base] = True
-            visible[b, 0, :n, base : base + n] = segment.mask
-            visible[b, 0, padding, base + padding] = True  # itself only; a token that attends to nothing may become NaN
+            visible[b, :n, :base] = True
+            visible[b, :n, base : base + n] = segment.mask
+            visible[b, padding, base + padding] = True  # itself only; a token that attends to nothing may become NaN
+        places = position_ids
         position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # lookahead tokens past the end of a position table
-        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=self.device)
         columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last column, the least a model can compute
         limit = max(keep, 1) if read > keep else None
-        with self._read_by_head(limit) as hidden:
+        with self._read_by_head(limit) as hidden, self._masked(visible, places, bases) as mask:
             outputs = self.model(
                 **self._inputs(token_ids),
-                attention_mask=mask.masked_fill_(self._tensor(~visible), torch.finfo(mask.dtype).min),
+                attention_mask=mask,
                 position_ids=self._tensor(position_ids),
                 **{self.cache_name: self.cache},
                 use_cache=True,
@@ -190,6 +192,21 @@ class HFTarget(TargetModel):
         self.gate = None  # others may run this model too
         kept = (outputs.logits[:, :keep], *(states[:, :read] for states in hidden))
         return tuple(part.flatten(0, 1).to(self.device) for part in kept)
+
+    @contextmanager
+    def _masked(self, visible: Array, positions: Array, bases: list[int]) -> Iterator[Any]:
+        """The mask to pass to the model, from the rows `visible` [B, T, R] to tokens at `positions` [B, T]. It is None if the model asks
+        for the masks of its layers inside the `with` block."""
+        if self.windows is None:
+            mask = torch.zeros(visible[:, None].shape, dtype=self.model.dtype, device=self.device)
+            yield mask.masked_fill_(self._tensor(~visible[:, None]), torch.finfo(mask.dtype).min)
+            return
+        places = np.tile(np.arange(visible.shape[2]), (len(bases), 1))  # [B, R]: where the key of each row stands
+        for b, base in enumerate(bases):
+            places[b, base : base + positions.shape[1]] = positions[b]
+        keys = np.where(visible, places[:, None], -1)
+        with by_position(self._tensor(positions), self._tensor(keys), self.windows):
+            yield None
 
     def _inputs(self, token_ids: Array) -> dict[str, Any]:
         """The model's input for ids [B, T]: the ids themselves, or embeddings [B, T, H] if some ids name vectors of heads."""
@@ -236,11 +253,15 @@ class HFTarget(TargetModel):
         return torch.from_numpy(array).to(self.device)
 
     def _self_check(self) -> None:
-        """Raise BadInputError for a model whose logits in a tree are not those of a plain forward pass."""
+        """Raise BadInputError for a model whose logits in a tree are not those of a plain forward pass. Windows that its layers did not ask
+        a mask for limit the length of texts."""
         tokens = check_tokens(self.capabilities.vocab_size)
         with self._no_grad():
             expected = self.model(input_ids=self._tensor(np.array([tokens])), use_cache=False).logits[0].float().cpu().numpy()
         error = tree_error(self, expected)
+        if self.windows and (missed := self.widths - self.windows.asked):
+            limit = max_length(self.model.config.get_text_config(), self.capabilities.max_len, missed)
+            self.capabilities = replace(self.capabilities, max_len=limit)
         if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):
             raise BadInputError(f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model")
 
@@ -259,11 +280,17 @@ def _groups(batch: TreeBatch) -> list[list[int]]:
     return [sorted(group, key=lambda i: batch[i].slot.index) for group in groups]
 
 
+def cache_name_of(model: Any) -> str:
+    """The name of the model's argument for a cache."""
+    inputs = inspect.signature(model.forward).parameters
+    return next(name for name in CACHE_NAMES if name in inputs)
+
+
 def refuse(model: Any) -> None:
     """Raise BadInputError for a model whose config or signature rules out rollback or trees."""
     config, inputs = model.config.get_text_config(), inspect.signature(model.forward).parameters
     layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
-    other = sorted(set(layer_types) - {"full_attention", "sliding_attention", "global"})
+    other = sorted(set(layer_types) - ATTENTION_LAYERS)
     reason = ""
     if model.config.is_encoder_decoder:
         reason = "is an encoder-decoder model; use a decoder-only one"
@@ -276,21 +303,3 @@ def refuse(model: Any) -> None:
         reason = "is no causal language model with a K/V cache; load it with AutoModelForCausalLM"
     if reason:
         raise BadInputError(f"{type(model).__name__} {reason}")
-
-
-def _max_len(config: Any, asked: int | None) -> int:
-    """The longest text whose logits are exact: `asked`, limited by the context, the sliding window and the first rotary scale."""
-    limits = {"context": getattr(config, "max_position_embeddings", None), "given max_len": asked}
-    layer_types = getattr(config, "layer_types", None)
-    if "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True):
-        limits["sliding window"] = getattr(config, "sliding_window", None)  # within it, sliding attention is full attention
-    rope = getattr(config, "rope_parameters", None) or {}
-    for entry in (rope, *rope.values()):  # one for all layers, or one per layer type
-        if isinstance(entry, dict) and entry.get("rope_type") == "longrope":  # beyond it, one long text changes the others in its batch
-            limits["longrope switch"] = entry.get("original_max_position_embeddings")
-    name, limit = min(((name, limit) for name, limit in limits.items() if limit), key=lambda item: item[1], default=("", 0))
-    if not limit:
-        raise BadInputError("the model's config declares no max_position_embeddings; pass max_len")
-    if name in ("sliding window", "longrope switch"):
-        logger.warning("texts are limited to %d tokens by the model's %s", limit, name)
-    return int(limit)

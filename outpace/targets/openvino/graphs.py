@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ from openvino._offline_transformations import paged_attention_transformation
 
 from outpace.errors import BadInputError
 
+WINDOW, SINKS = 10, 20  # inputs of PagedAttentionExtension
+
 
 def paged(model: Any, hidden: bool) -> Any:
     """Convert a stateful IR to the paged form, which computes logits only for the tokens `logit_rows` and, with `hidden`, returns the
     hidden states of the tokens `hidden_rows`."""
     paged_attention_transformation(model, allow_qq_bias=True)
+    _set_attention(model)
     head = _head_of(model)
     states = head.input_value(0)
     head.input(0).replace_source_output(_chosen(model, states, "logit_rows").output(0))
@@ -24,6 +28,19 @@ def paged(model: Any, hidden: bool) -> Any:
         model.add_results([ops.result(ops.convert(_chosen(model, states, "hidden_rows"), "f32"))])
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _set_attention(model: Any) -> None:
+    """Give each attention its sliding window and sinks, as the converter recorded them; calls and operations come in the same order."""
+    if not model.has_rt_info(["outpace", "attention"]):
+        return
+    calls = json.loads(model.get_rt_info(["outpace", "attention"]).value)
+    operations = [op for op in model.get_ordered_ops() if op.get_type_name() == "PagedAttentionExtension"]
+    for operation, (window, sinks) in zip(operations, calls, strict=True):
+        if window:
+            operation.input(WINDOW).replace_source_output(ops.constant(np.int32(window)).output(0))
+        if sinks:
+            operation.input(SINKS).replace_source_output(ops.constant(np.array(sinks, np.float32).reshape(1, -1, 1, 1)).output(0))
 
 
 def _chosen(model: Any, states: Any, name: str) -> Any:
