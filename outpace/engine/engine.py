@@ -159,7 +159,7 @@ class Engine:
         except Exception as error:
             judged.error = error
             return judged
-        if not self.target.capabilities.exact_trees and request.strategy.verifier.same_text:
+        if self.target.capabilities.confirms_branches and request.strategy.verifier.same_text:
             judged.certain, judged.unconfirmed = Unconfirmed.split(verdict, sources_of(request, verdict))
         judged.error = judged.certain.error
         return judged

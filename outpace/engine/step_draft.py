@@ -79,7 +79,7 @@ class DraftLimits:
     def arrange(self, request: Request, draft: Draft) -> Draft:
         """The draft behind the unconfirmed tokens, its first chain in front where only that chain is exact."""
         draft = request.unconfirmed.graft(draft)
-        is_arranged = self.capabilities.exact_trees or not request.strategy.verifier.same_text or draft.is_chain
+        is_arranged = not self.capabilities.confirms_branches or not request.strategy.verifier.same_text or draft.is_chain
         return draft if is_arranged else chain_first(draft)
 
 

@@ -21,10 +21,16 @@ class Capabilities:
     tree: bool = False  # the tokens of one sequence may form a tree, not only a chain
     hidden: bool = False  # forward() also returns hidden states
     lookahead: bool = False  # a forward pass may include lookahead tokens, which are never accepted
-    exact_trees: bool = True  # a token's logits are bit-identical wherever its ancestors stand in the forward pass
+    exact_logits: bool = False  # measured: a token right behind its ancestors has the same bits in every forward pass
+    exact_trees: bool = False  # measured: it has them wherever its ancestors stand in the forward pass
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
     num_vectors: int = 0  # trained vectors that lookahead tokens may have as input; their ids follow the vocabulary
+
+    @property
+    def confirms_branches(self) -> bool:
+        """Whether tokens accepted on a side branch are run again behind their ancestors, where their bits are certain."""
+        return self.exact_logits and not self.exact_trees
 
 
 @dataclass(frozen=True)

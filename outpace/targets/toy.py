@@ -43,6 +43,7 @@ class ToyTarget(TargetModel):
             tree=tree,
             hidden=True,
             lookahead=tree,
+            exact_logits=True,
             exact_trees=exact_trees,
             vocab_size=vocab_size,
             max_len=max_len,

@@ -21,11 +21,11 @@ def check_target(target: TargetModel, prompt: Prompt, tolerance: float = 0.0, tr
     """Trees, accept(), ragged batches, chunked prefill and reused slots give the logits of a fresh plain run.
 
     `prompt` needs 4 tokens or more; `tolerance` is the largest allowed difference of a logit (0: bit-identical).
-    A target without trees is checked on chains. On targets without `exact_trees`, tokens that do not stand right behind their
-    ancestors, and tokens after them, may differ by `tree_tolerance`. Raises AssertionError.
+    A target without trees is checked on chains. On targets with `exact_logits` but not `exact_trees`, tokens that do not stand right behind
+    their ancestors, and tokens after them, may differ by `tree_tolerance`. Raises AssertionError.
     """
     require(len(prompt) >= 4, "check_target needs a prompt of 4 tokens or more")
-    bench = _Bench(target, list(prompt), tolerance, tolerance if target.capabilities.exact_trees else tree_tolerance)
+    bench = _Bench(target, list(prompt), tolerance, tree_tolerance if target.capabilities.confirms_branches else tolerance)
     for check in (bench.check_shape, bench.check_prefill, bench.check_rows, bench.check_accept, bench.check_ragged, bench.check_reuse):
         check()
     if target.capabilities.hidden:

@@ -7,7 +7,7 @@ lossless verifier on a toy model whose probabilities are known exactly; (3) a ve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from outpace.bench.workloads import Workload
@@ -20,6 +20,7 @@ from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track
 from outpace.testing import AcceptEverythingVerifier, SampledDrafter, distribution_test
+from outpace.testing.near_tie import logprobs_error, parting_of, rounding_of
 from outpace.verifiers import VERIFIERS, create_verifier
 
 SEED = 20_26
@@ -37,9 +38,12 @@ class Check:
 
 
 def verify(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int = 64) -> dict[str, Any]:
-    """Run all checks. Returns {"model", "passed", "checks": [{"name", "passed", "detail"}]}."""
+    """Run all checks. Returns {"model", "compared", "passed", "checks": [{"name", "passed", "detail"}]}; "compared" is what the target
+    promises: "bits" or "tokens"."""
     checks = [*_identity(llm, workloads, drafters, max_tokens), *_distributions()]
-    return {"model": llm.name, "passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+    compared = "bits" if llm.target.capabilities.exact_logits else "tokens"
+    passed = all(check.passed for check in checks)
+    return {"model": llm.name, "compared": compared, "passed": passed, "checks": [asdict(check) for check in checks]}
 
 
 def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, SpeculativeLike], max_tokens: int) -> list[Check]:
@@ -48,34 +52,44 @@ def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Sp
     candidates: dict[str, SpeculativeLike] = {**drafters, CHEAT: cheat}
     for setting in drafters.values():
         llm.strategy(setting)
-    differences: dict[tuple[str, float], list[str]] = {(name, t): [] for name in candidates for t in TEMPERATURES}
+    found = {(name, t): _Findings(len(workloads)) for name in candidates for t in TEMPERATURES}
     cases = [(workload, t) for workload in workloads for t in TEMPERATURES]
     for workload, temperature in track(cases, len(cases), "prompts"):
         params = SamplingParams(temperature=temperature, seed=SEED, max_tokens=max_tokens, logprobs=2)
         plain = llm.chat(workload.messages, params, speculative_config="none")[0]
         for name, candidate in candidates.items():
             output = llm.chat(workload.messages, params, speculative_config=candidate)[0]
-            if output.token_ids != plain.token_ids or output.logprobs != plain.logprobs:
-                differences[name, temperature].append(f"prompt {workload.id}: {first_difference(plain, output)}")
+            found[name, temperature].add(workload.id, llm, params, plain, output)
     checks = []
-    for (name, temperature), found in differences.items():
-        same = len(workloads) - len(found)
-        detail = f"{same} of {len(workloads)} prompts identical to plain decoding" + (f"; {found[0]}" if found else "")
+    for (name, temperature), findings in found.items():
         if name == CHEAT:
-            checks.append(Check(f"negative control caught, temperature {temperature:g}", bool(found), detail))
+            checks.append(Check(f"negative control caught, temperature {temperature:g}", bool(findings.wrong), str(findings)))
         else:
-            checks.append(Check(f"{name}, temperature {temperature:g}", not found, detail))
+            checks.append(Check(f"{name}, temperature {temperature:g}", not findings.wrong, str(findings)))
     return checks
 
 
-def first_difference(plain: RequestOutput, other: RequestOutput) -> str:
-    """The first difference of two answers, and the gap of the two best logits there: a tiny gap is a numerical tie, a large one a bug."""
-    pairs = zip(plain.token_ids, other.token_ids, strict=False)
-    index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(plain.token_ids), len(other.token_ids)))
-    if index >= len(plain.token_ids) or plain.logprobs is None:
-        return f"same tokens, other log-probabilities, {len(plain.token_ids)} and {len(other.token_ids)} tokens"
-    best = sorted(plain.logprobs[index].values(), reverse=True)
-    return f"first difference at token {index}, where the two best logits are {best[0] - best[1]:.4g} apart"
+@dataclass
+class _Findings:
+    """What differed from plain decoding: `wrong` says where it may not, `near_ties` where rounding explains it."""
+
+    num_prompts: int
+    wrong: list[str] = field(default_factory=list)
+    near_ties: list[str] = field(default_factory=list)
+
+    def add(self, name: str, llm: LLM, params: SamplingParams, plain: RequestOutput, other: RequestOutput) -> None:
+        """Compare two answers: their bits on a target that promises bits, else their tokens, and the rest but for rounding."""
+        parting = parting_of(llm, params, plain, other)
+        if parting is not None:
+            (self.near_ties if parting.is_near_tie else self.wrong).append(f"prompt {name}: {parting}")
+        elif (error := logprobs_error(plain, other)) > rounding_of(llm):
+            self.wrong.append(f"prompt {name}: same tokens, log-probabilities differ by {error:.1g}")
+
+    def __str__(self) -> str:
+        same = self.num_prompts - len(self.wrong) - len(self.near_ties)
+        ties = [f"{len(self.near_ties)} with a near tie"] if self.near_ties else []
+        parts = [f"{same} of {self.num_prompts} prompts identical to plain decoding", *ties, *self.wrong[:1], *self.near_ties[:1]]
+        return "; ".join(parts)
 
 
 def _distributions() -> list[Check]:

@@ -1,8 +1,8 @@
 """Unconfirmed tokens: predicted by the last forward pass, at positions in it where the bits may differ from plain decoding.
 
-On targets without `exact_trees` a token has plain decoding's bits only if its ancestors stand right before it in the forward pass. What was
-drawn from displaced tokens is not committed: it leads the next draft and is verified again there, which costs a token each and no
-forward pass.
+On targets with `exact_logits` but not `exact_trees` a token has plain decoding's bits only if its ancestors stand right before it in the
+forward pass. What was drawn from displaced tokens is not committed: it leads the next draft and is verified again there, which costs a
+token each and no forward pass.
 """
 
 from __future__ import annotations

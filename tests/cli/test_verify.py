@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 from cli_tools import CONTROLS, call, checks_of
+from toy_parts import toy_parts
 
 from outpace.testing import AcceptEverythingVerifier, distribution_test
 
@@ -25,6 +28,58 @@ def test_verify_fails_with_exit_code_1(files, toy_llm, monkeypatch):
     assert result.exit_code == 1
     assert "FAIL blind, temperature 0: " in result.stdout
     assert result.stdout.splitlines()[-1] == "FAILED: 2 of 4 checks"
+
+
+@pytest.fixture
+def rounded(files, monkeypatch):
+    """The toy model on a target that promises no bits: every forward pass rounds in its own way, and two tokens are always near a tie."""
+    monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
+    parts = toy_parts(sharpness=3.0)
+    target, noise = parts[1], np.random.default_rng(0)
+    monkeypatch.setattr("outpace.llm.load", lambda *_: parts)
+    target.capabilities = replace(target.capabilities, exact_logits=False)
+    plain = target.forward
+
+    def forward(batch, num_tokens=0):
+        output = plain(batch, num_tokens)
+        output.logits[:, 3] = output.logits[:, 4]
+        output.logits[:] += noise.uniform(-1e-5, 1e-5, output.logits.shape).astype(np.float32)
+        return output
+
+    monkeypatch.setattr(target, "forward", forward)
+    return target
+
+
+def test_what_rounding_explains_is_reported_and_passes(rounded):
+    result = call("verify", "--prompts", "good.jsonl", "--max-tokens", "40", "--json", "--drafters", "prompt_lookup")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert document["compared"] == "tokens"
+    details = {check["name"]: check["detail"] for check in document["checks"]}
+    assert " with a near tie; prompt " in details["prompt_lookup, temperature 0"]
+    assert "a near tie: a change of two logits by 1e-05 gives either text" in details["prompt_lookup, temperature 0"]
+    assert "which no change of the logits by 0.001 explains" in details[CONTROLS[0]]
+    result = call("verify", "--prompts", "good.jsonl", "--max-tokens", "40", "--drafters", "prompt_lookup")
+    assert result.stdout.splitlines()[-1] == "passed: 3 prompts, 12 runs, no difference found that rounding does not explain"
+
+
+def test_a_target_that_promises_bits_is_held_to_them(rounded):
+    rounded.capabilities = replace(rounded.capabilities, exact_logits=True)
+    result = call("verify", "--prompts", "good.jsonl", "--limit", "2", "--max-tokens", "4", "--json", "--drafters", "prompt_lookup")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["compared"]) == (1, "bits")
+    assert any("same tokens, log-probabilities differ by " in check["detail"] for check in document["checks"])
+
+
+def test_a_wrong_token_is_no_near_tie(rounded, monkeypatch):
+    monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
+    result = call("verify", "--prompts", "good.jsonl", "--limit", "2", "--max-tokens", "16", "--json", "--drafters", "blind")
+    assert result.exit_code == 1
+    assert checks_of(json.loads(result.stdout)) == {
+        "blind, temperature 0": False,
+        "blind, temperature 0.8": False,
+        **dict.fromkeys(CONTROLS[:2], True),
+    }
 
 
 @pytest.fixture

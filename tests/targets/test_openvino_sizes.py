@@ -53,6 +53,21 @@ def test_a_target_that_changes_with_the_size_is_limited():
     assert found.min_tokens == 8
 
 
+def test_a_target_without_a_steady_size_promises_no_bits():
+    target = ToyTarget(vocab_size=600)
+    forward = target.forward
+
+    def changed(batch, num_tokens=0):
+        output = forward(batch)
+        output.logits[:] += max(sum(map(len, batch)), num_tokens)
+        return output
+
+    target.forward = changed
+    found = measured(target)
+    assert (found.min_tokens, found.is_exact) == (2, False)
+    assert measured(ToyTarget(vocab_size=600)).is_exact
+
+
 def test_the_processor_has_a_name_and_a_mark():
     assert machine.processor()
     assert len(machine.processor_mark()) == 8

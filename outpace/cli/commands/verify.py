@@ -56,7 +56,8 @@ def verify(
             console.print(f"{mark} {check['name']}: {check['detail']}")
         num_runs = len(workloads) * len(proof.TEMPERATURES) * (len(settings) + 1)
         failed = sum(not check["passed"] for check in document["checks"])
-        passed = f"passed: {len(workloads)} prompts, {num_runs} runs, no difference found"
+        found = "no difference found" if document["compared"] == "bits" else "no difference found that rounding does not explain"
+        passed = f"passed: {len(workloads)} prompts, {num_runs} runs, {found}"
         console.print(passed if document["passed"] else f"[bold red]FAILED: {failed} of {len(document['checks'])} checks[/]")
     if not document["passed"]:
         raise typer.Exit(1)

@@ -33,11 +33,12 @@ NARROW, WIDE, REPEATS = 4, 8, 8  # sizes of the passes that padding is measured 
 class Sizes:
     """Tokens of forward passes. min_tokens: the smallest pass that has the bits of large ones (2 in f32; with bf16 on AMX, up to 4 tokens
     take another kernel). pass_tokens: the largest; larger batches are split. max_padding: the most dummy tokens that cost less than running
-    a pass of another size than the one before."""
+    a pass of another size than the one before. is_exact: there is such a smallest pass."""
 
     min_tokens: int = MIN_TOKENS
     pass_tokens: int = UNLIMITED
     max_padding: int = 0
+    is_exact: bool = True
 
 
 def kept(file: Path, key: str, measure: Callable[[], Sizes]) -> Sizes:
@@ -60,10 +61,11 @@ def _read(file: Path) -> dict[str, Sizes]:
 
 def measured(target: TargetModel) -> Sizes:
     """Measure all sizes with forward passes of this target, whose own limits must be MIN_TOKENS, UNLIMITED and no padding."""
-    return Sizes(_min_tokens(target), _pass_tokens(target), _max_padding(target))
+    least = _min_tokens(target)
+    return Sizes(least or MIN_TOKENS, _pass_tokens(target), _max_padding(target), least is not None)
 
 
-def _min_tokens(target: TargetModel) -> int:
+def _min_tokens(target: TargetModel) -> int | None:
     tokens = _tokens(target, max(EXACT_SIZES))
     slot = target.allocate(len(tokens))
     *rows, largest = (target.forward([Segment(slot, tokens[:size])], size).logits[:MIN_TOKENS].copy() for size in EXACT_SIZES)
@@ -71,7 +73,7 @@ def _min_tokens(target: TargetModel) -> int:
     found = [size for size, logits in zip(EXACT_SIZES, rows, strict=False) if np.array_equal(logits, largest)]
     if not found:
         logger.warning("on this CPU logits depend on the number of tokens in a forward pass: texts may differ; try --precision f32")
-    return min(found, default=MIN_TOKENS)
+    return min(found, default=None)
 
 
 def _pass_tokens(target: TargetModel) -> int:

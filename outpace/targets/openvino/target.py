@@ -61,7 +61,7 @@ class OpenVINOTarget(TargetModel):
         base: Base | None = None,
     ):
         self.capabilities = Capabilities(
-            tree=True, hidden=hidden, lookahead=True, exact_trees=False, vocab_size=vocab_size, max_len=max_len
+            tree=True, hidden=hidden, lookahead=True, exact_logits=True, vocab_size=vocab_size, max_len=max_len
         )
         self.path, self.base, self.threads = path, base, threads
         memory = anonymous_ranges()
@@ -81,6 +81,7 @@ class OpenVINOTarget(TargetModel):
         self._warm_up(memory)
         key = f"{processor_mark()}-{self.fingerprint}-{ov.__version__}-{self.max_cached_tokens >= 2 * max(sizes.LARGE)}"
         self.sizes = sizes.kept(path.with_name("sizes.json"), key, lambda: sizes.measured(self))
+        self.capabilities = replace(self.capabilities, exact_logits=self.sizes.is_exact)
         self.recent_sizes.clear()
 
     def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
