@@ -13,12 +13,27 @@ from typing import Any
 from outpace.errors import BadInputError
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON document. Raises BadInputError if the file cannot be read or is not JSON."""
+def decoded(data: bytes) -> str:
+    """UTF-8 text as Python's text files give it: every line ends with \\n. Without the mark that some editors put in front, which is no
+    part of the text. Raises UnicodeDecodeError."""
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a person wrote (`decoded`). Raises BadInputError if it cannot be read or is not UTF-8."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return decoded(path.read_bytes())
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"cannot read {path}: it is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document. Raises BadInputError if the file cannot be read or is not JSON."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
     except ValueError as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
 

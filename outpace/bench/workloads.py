@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError
+from outpace.files import read_text
 
-# the MT-bench part of Spec-Bench counts as one category
+# the MT-bench part of Spec-Bench, whose rows have `question_id` and `turns`, counts as one category
 CHAT_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
 
 
@@ -40,20 +41,24 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Workload]:
 
 
 def read_rows(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
-    """(file and line for error messages, line number from 1, object) of every line of a file of JSON objects. Raises BadInputError."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    """(file and line for error messages, line number from 1, object) of every line of a file of JSON objects, or of every entry of one JSON
+    array. Raises BadInputError."""
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        entries = list(enumerate(_parse(text, str(path)), 1))
+        return [(f"{path}, entry {number}", number, _object(entry, f"{path}, entry {number}")) for number, entry in entries]
     lines = [(f"{path}:{number}", number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(where, number, _parse(line, where)) for where, number, line in lines]
+    return [(where, number, _object(_parse(line, where), where)) for where, number, line in lines]
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parse(text: str, where: str) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except ValueError as error:
         raise BadInputError(f"{where}: not JSON ({error})") from error
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadInputError(f"{where}: not a JSON object")
     return row
@@ -61,7 +66,8 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 def _workload(row: dict[str, Any], where: str, number: int) -> Workload:
     part = str(row.get("category", "prompts"))
-    category = "chat" if part in CHAT_CATEGORIES else part
+    is_spec_bench = "question_id" in row and "turns" in row
+    category = "chat" if is_spec_bench and part in CHAT_CATEGORIES else part
     prediction = row.get("prediction")
     if prediction is not None and not isinstance(prediction, str):
         raise BadInputError(f"{where}: 'prediction' is not a text")

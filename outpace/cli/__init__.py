@@ -22,7 +22,7 @@ from outpace.cli.commands.pull import pull
 from outpace.cli.commands.serve import serve
 from outpace.cli.commands.tune import tune
 from outpace.cli.commands.verify import verify
-from outpace.cli.reporting import Command, Commands, reported
+from outpace.cli.reporting import Command, Commands, open_streams, reported
 from outpace.cli.train.train_blanks import blanks
 from outpace.cli.train.train_draft import draft
 from outpace.cli.train.train_eagle import eagle
@@ -66,4 +66,5 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Entry point of the shell command."""
+    open_streams()
     app()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
     are not there, which transformers would make up."""
     from transformers import AutoModelForCausalLM
 
+    _hide_bars()
     folder, arguments = source_arguments(source)
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}  # what does not fit is refused below, by name
     try:
@@ -39,6 +41,14 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
         del model.config.quantization_config  # the weights are plain tensors now
         model.hf_quantizer = None  # otherwise the model cannot be saved
     return model.eval()
+
+
+def _hide_bars() -> None:
+    """Keep transformers' progress bars out of log files."""
+    from transformers.utils import logging as bars
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        bars.disable_progress_bar()
 
 
 def _refuse_made_up_weights(source: Path, report: dict[str, Any]) -> None:

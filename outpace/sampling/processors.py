@@ -156,8 +156,9 @@ def build_processors(params: SamplingParams, prompt: Sequence[int], stop_token_i
         found.append(LogitBias(params.logit_bias, vocab_size))
     if (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1.0, 0.0, 0.0):
         found.append(Penalties(params, prompt))
-    if params.min_tokens and stop_token_ids:
-        found.append(MinTokens(params.min_tokens, stop_token_ids))
+    ends = frozenset(token for token in stop_token_ids if token < vocab_size)  # a model's config may name others
+    if params.min_tokens and ends:
+        found.append(MinTokens(params.min_tokens, ends))
     if params.allowed_token_ids:
         found.append(AllowedTokens(params.allowed_token_ids, vocab_size))
     if params.bad_words_ids:

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outpace.errors import BadInputError
+from outpace.files import decoded
 from outpace.server.api_errors import ApiError
 
 OPEN_PATHS = ("/", "/health", "/version")  # for health checks, and the page, which asks for a key itself
@@ -24,7 +25,7 @@ OPEN_FOLDER = "/static/"
 def read_keys(path: Path) -> tuple[str, ...]:
     """The keys in a file, one per line; blank lines and lines that start with # are ignored. Raises BadInputError."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in decoded(path.read_bytes()).split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"cannot read the keys in {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     keys = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

@@ -43,9 +43,32 @@ def test_ids(tmp_path):
 def test_the_eight_parts_of_mt_bench_are_one_category(tmp_path):
     parts = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
     assert set(parts) == CHAT_CATEGORIES
-    found = read_prompts(write(tmp_path, *({"category": part, "turns": ["x"]} for part in [*parts, "math_reasoning", "qa"])))
+    rows = [{"question_id": i, "category": part, "turns": ["x"]} for i, part in enumerate([*parts, "math_reasoning", "qa"])]
+    found = read_prompts(write(tmp_path, *rows))
     assert [w.category for w in found] == ["chat"] * 8 + ["math_reasoning", "qa"]
     assert [w.part for w in found] == [*parts, "math_reasoning", "qa"]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "x"}, {"turns": ["x"]}, {"question_id": 1, "prompt": "x"}])
+def test_files_of_others_keep_their_categories(tmp_path, row):
+    """Only rows like those of Spec-Bench have its eight parts."""
+    found = read_prompts(write(tmp_path, row | {"category": "math"}, row | {"category": "coding"}))
+    assert [(w.category, w.part) for w in found] == [("math", "math"), ("coding", "coding")]
+
+
+def test_a_json_array_is_read_entry_by_entry(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([{"prompt": "a"}, {"prompt": "b"}], indent=2))
+    assert [w.messages[0]["content"] for w in read_prompts(path)] == ["a", "b"]
+    path.write_text('[{"prompt": "a"}, 5]')
+    with pytest.raises(BadInputError, match=r"p\.json, entry 2: not a JSON object"):
+        read_prompts(path)
+
+
+def test_the_mark_that_some_editors_put_in_front_is_no_text(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\n')
+    assert [w.messages[0]["content"] for w in read_prompts(path)] == ["a"]
 
 
 def test_line_ends_of_windows(tmp_path):
@@ -111,7 +134,7 @@ def test_a_file_without_prompts(tmp_path, content):
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("missing", "No such file"), ("binary", "codec can't decode"), (".", "Is a directory")):
+    for name, message in (("missing", "No such file"), ("binary", "it is not UTF-8 text"), (".", "Is a directory")):
         with pytest.raises(BadInputError, match=message) as caught:
             read_prompts(tmp_path / name)
         assert str(caught.value).startswith("cannot read ")

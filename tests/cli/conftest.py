@@ -18,6 +18,7 @@ def files(tmp_path, monkeypatch) -> Path:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "abc"}\n{bad\n')
     (tmp_path / "text.json").write_text("nope")
     (tmp_path / "unknown.json").write_text('{"methd": "blind"}')
+    (tmp_path / "number.json").write_text('{"method": 5}')
     (tmp_path / "list.json").write_text('["blind"]')
     (tmp_path / "good.json").write_text('{"method": "blind", "num_draft_tokens": 3}')
     (tmp_path / "folder").mkdir()

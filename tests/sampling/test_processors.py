@@ -196,3 +196,15 @@ def test_the_sampler_applies_all_of_them_and_leaves_the_row_alone():
     np.testing.assert_array_equal(row, some_row())
     sampler.commit([8] * 9)
     assert sampler.draw(row, [3], 12) == 1
+
+
+def test_end_tokens_outside_the_vocabulary_are_left_out():
+    """A model's config may name some; a request must not."""
+    row = np.zeros(5, np.float32)
+    (processor,) = build_processors(SamplingParams(min_tokens=2), [1], frozenset({3, 9}), 5)
+    processor.apply(row, ())
+    assert row.tolist() == [0, 0, 0, -np.inf, 0]
+    assert build_processors(SamplingParams(min_tokens=2), [1], frozenset({9}), 5) == []
+    for wrong in (5, 10**9):
+        with pytest.raises(BadInputError, match="stop_token_ids has a token outside the vocabulary of 5"):
+            build_processors(SamplingParams(min_tokens=2, stop_token_ids=[wrong]), [1], frozenset({wrong}), 5)

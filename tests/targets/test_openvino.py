@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -286,3 +289,24 @@ def test_default_model_gives_one_text(target, temperature):
     context = DrafterContext(target)
     assert generate(target, prompts, params, OracleDrafter(context, answers, lie=0.3, width=3), num_draft_tokens=12) == alone, "trees"
     assert generate(target, prompts, params, create_drafter("prompt_lookup", context)) == alone, "prompt lookup"
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from outpace.targets.openvino.target import OpenVINOTarget
+facts = {"vocab_size": 96, "max_len": 256, "precision": "f32", "kv_cache_tokens": 256}
+OpenVINOTarget(Path(sys.argv[1]), **facts)
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+OpenVINOTarget(Path(sys.argv[1]), **facts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_is_told_that_openvino_does_not_work_in_it(tiny):
+    """It would wait for ever for threads that are its parent's."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(tiny[1].path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "OutpaceError: OpenVINO does not work in a process forked from one that has used it" in done.stderr

@@ -27,6 +27,7 @@ from outpace.cli.options import (
     load,
 )
 from outpace.errors import BadInputError, OutpaceError
+from outpace.files import decoded
 
 if TYPE_CHECKING:
     from outpace.llm import LLM
@@ -95,13 +96,13 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     if (prompt is None) == (file is None):
         raise BadInputError("give exactly one of: a prompt, --file, or - for stdin")
     try:
-        text = sys.stdin.buffer.read().decode("utf-8") if prompt == "-" else prompt
+        text = decoded(sys.stdin.buffer.read()) if prompt == "-" else prompt
         if file is not None:
-            text = file.read_text("utf-8")
+            text = decoded(file.read_bytes())
     except UnicodeDecodeError as error:
         raise BadInputError(f"the prompt is not UTF-8 text: {error}") from error
     except OSError as error:
-        raise BadInputError(f"cannot read {file}: {error.strerror}") from error
+        raise BadInputError(f"cannot read {file or 'stdin'}: {error.strerror}") from error
     if not (text or "").strip():
         raise BadInputError("the prompt is empty")
     return text or ""

@@ -29,6 +29,7 @@ from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino import graphs, sizes
 from outpace.targets.openvino.blocks import BlockPool
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse_in_background
+from outpace.targets.openvino.process import check_process
 from outpace.targets.openvino.sizes import MIN_TOKENS, Sizes
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
@@ -60,6 +61,7 @@ class OpenVINOTarget(TargetModel):
         hidden: bool = True,
         base: Base | None = None,
     ):
+        check_process()
         self.capabilities = Capabilities(
             tree=True, hidden=hidden, lookahead=True, exact_logits=True, vocab_size=vocab_size, max_len=max_len
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from outpace.bench.workloads import messages_of, read_rows
 from outpace.errors import BadInputError
+from outpace.files import read_text
 from outpace.models.tokenizer import Tokenizer
 
 MAX_FILE_BYTES = 4 << 30
@@ -141,10 +142,7 @@ def _rows(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
 
 def _text_of(path: Path) -> str:
     _check(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    text = read_text(path)
     if not text.strip():
         raise BadInputError(f"{path} is empty")
     return text

@@ -1,0 +1,165 @@
+"""Random requests, in random batches, with random drafters, against the same requests alone and without a drafter.
+
+usage: python dev/fuzz_lossless.py [--model default] [--target auto] [--precision auto] [--seed 0] [--comparisons 2000] [--minutes 10]
+
+Sampling parameters, stop strings, penalties and biases are drawn at random; some requests have a logits processor that fails at some token.
+Compared are tokens, texts, finish reasons, errors, and log-probabilities: bit for bit where the target promises bits. On other targets two
+texts may part at a near tie, which is reported. The last line of stdout is one JSON document; exit code 1 if anything else differs.
+A difference names the seed of its round: --seed N --comparisons 1 runs that round again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import random
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from outpace.drafters.spec import ready_drafters
+from outpace.llm import LLM
+from outpace.outputs import RequestOutput
+from outpace.params import SamplingParams
+from outpace.testing.near_tie import logprobs_error, parting_of, rounding_of
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ("outpace/assets/eddystone.txt", "outpace/assets/weather.py.txt")
+COMBINATIONS = (
+    "prompt_lookup+recycling",
+    "suffix+prompt_lookup",
+    "auto:suffix+recycling",
+    "prompt_lookup:branches=1",
+    "blind:tokens=frequent",
+)
+MAX_BATCH, MAX_TOKENS = 4, 40
+
+
+class FailsAt:
+    """A logits processor that raises as soon as a text has `length` tokens."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __call__(self, token_ids: Any, logits: Any) -> Any:
+        if len(token_ids) >= self.length:
+            raise ArithmeticError(f"no logits for a text of {len(token_ids)} tokens")
+        return logits
+
+
+@dataclass
+class Report:
+    """What was found. `differences` are those that nothing explains."""
+
+    num_comparisons: int = 0
+    num_failing: int = 0  # comparisons of requests that fail
+    num_drafted: int = 0  # draft tokens, of which some were accepted
+    num_accepted: int = 0
+    near_ties: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+
+def prompt_of(rng: random.Random, llm: LLM) -> list[int]:
+    """A piece of a text, or random tokens; some repeat themselves."""
+    vocab_size, room = llm.target.capabilities.vocab_size, llm.engine.max_len - MAX_TOKENS - 1
+    length = rng.randint(1, min(rng.choice((8, 70, 150)), room))
+    text = (ROOT / rng.choice(TEXTS)).read_text("utf-8")
+    start = rng.randrange(len(text))
+    tokens = llm.tokenizer.encode(text[start : start + 8 * length])[:length]
+    if not tokens or rng.random() < 0.3:
+        tokens = [rng.randrange(vocab_size) for _ in range(length)]
+    return (tokens[: max(1, length // 3)] * 3)[:length] if rng.random() < 0.4 else tokens
+
+
+def params_of(rng: random.Random, llm: LLM, num_prompt_tokens: int) -> SamplingParams:
+    """Random sampling parameters; one request in eight fails."""
+    vocab_size = llm.target.capabilities.vocab_size
+
+    def at_times(value: Any, otherwise: Any, share: float = 0.3) -> Any:
+        return value if rng.random() < share else otherwise
+
+    tokens, max_tokens = [rng.randrange(vocab_size) for _ in range(4)], rng.randint(1, MAX_TOKENS)
+    return SamplingParams(
+        temperature=rng.choice((0.0, 0.0, 0.3, 0.8, 1.3)),
+        top_k=at_times(rng.randint(1, 50), 0),
+        top_p=at_times(rng.uniform(0.1, 1.0), 1.0),
+        min_p=at_times(rng.uniform(0.0, 0.2), 0.0),
+        repetition_penalty=at_times(rng.uniform(0.8, 1.5), 1.0),
+        presence_penalty=at_times(rng.uniform(-1, 1), 0.0),
+        frequency_penalty=at_times(rng.uniform(-1, 1), 0.0),
+        logit_bias=at_times({token: rng.uniform(-5, 5) for token in tokens}, None),
+        min_tokens=at_times(rng.randint(0, max_tokens), 0),
+        max_tokens=max_tokens,
+        stop=at_times([llm.tokenizer.decode(tokens[:1]) or "x", "."], []),
+        stop_token_ids=at_times(tokens, []),
+        ignore_eos=at_times(True, False),
+        seed=rng.randrange(1 << 31),
+        logprobs=rng.choice((None, 0, 3)),
+        logits_processors=at_times((FailsAt(num_prompt_tokens + rng.randint(0, 30)),), (), 0.125),
+    )
+
+
+def compare(report: Report, llm: LLM, name: str, params: SamplingParams, plain: RequestOutput, other: RequestOutput) -> None:
+    """Add what differs between two answers to the report."""
+    report.num_comparisons += 1
+    report.num_failing += plain.error is not None
+    report.num_drafted += other.stats.num_draft_tokens
+    report.num_accepted += other.stats.num_accepted_tokens
+    parting = parting_of(llm, replace(params, logits_processors=()), plain, other)
+    if parting is not None:
+        (report.near_ties if parting.is_near_tie else report.differences).append(f"{name}: {parting}")
+        return
+    facts = [(one.text, one.finish_reason, repr(one.error), one.pieces) for one in (plain, other)]
+    if facts[0] != facts[1]:
+        report.differences.append(f"{name}: same tokens, but {facts[0]!r:.300} became {facts[1]!r:.300}")
+    elif (error := logprobs_error(plain, other)) > rounding_of(llm):
+        report.differences.append(f"{name}: same tokens, log-probabilities differ by {error:.1g}")
+
+
+def play_round(llm: LLM, seed: int, report: Report) -> None:
+    """One batch of random requests: each alone without a drafter, then all together with one."""
+    rng = random.Random(seed)
+    prompts = [prompt_of(rng, llm) for _ in range(rng.randint(1, MAX_BATCH))]
+    params = [params_of(rng, llm, len(prompt)) for prompt in prompts]
+    spec = rng.choice([*ready_drafters(llm.target.base), *COMBINATIONS])
+    config = {"method": spec, "num_draft_tokens": rng.choice((None, rng.randint(1, 16)))}
+    plain = [llm.generate(*one, speculative_config="none", return_errors=True)[0] for one in zip(prompts, params, strict=True)]
+    together = llm.generate(prompts, params, speculative_config=config, return_errors=True)
+    for i, (own, one, other) in enumerate(zip(params, plain, together, strict=True)):
+        compare(report, llm, f"seed {seed}, request {i} of {len(prompts)}, {config}", own, one, other)
+
+
+def fuzz(llm: LLM, seed: int, num_comparisons: int, seconds: float) -> Report:
+    """Play rounds with the seeds `seed`, `seed` + 1, … until there are so many comparisons or the time is over."""
+    report, started = Report(), time.monotonic()
+    for number in itertools.count(seed):
+        play_round(llm, number, report)
+        if report.num_comparisons >= num_comparisons or time.monotonic() - started > seconds:
+            return report
+    raise AssertionError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "target", "precision"):
+        parser.add_argument(f"--{name}", default="default" if name == "model" else "auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--comparisons", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    options = parser.parse_args(arguments)
+    logging.getLogger("outpace").setLevel(logging.ERROR)  # requests that fail are told one by one
+    llm = LLM(options.model, "none", target=options.target, precision=options.precision)
+    report = fuzz(llm, options.seed, options.comparisons, 60 * options.minutes)
+    for line in [*report.near_ties, *report.differences]:
+        sys.stdout.write(line + "\n")
+    promise = "bits" if llm.target.capabilities.exact_logits else "tokens"
+    sys.stdout.write(json.dumps({"model": llm.name, "compared": promise, "seed": options.seed, **asdict(report)}) + "\n")
+    return 1 if report.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

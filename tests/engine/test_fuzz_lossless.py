@@ -1,0 +1,66 @@
+"""dev/fuzz_lossless.py on the toy model: it finds nothing where all is well, and what is wrong where something is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outpace.testing import AcceptEverythingVerifier
+
+FILE = Path(__file__).parents[2] / "dev" / "fuzz_lossless.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("fuzz_lossless", FILE)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "fuzz_lossless", module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_nothing_differs(script, make_toy, monkeypatch, capsys):
+    llm = make_toy(toy={"sharpness": 4.0})
+    monkeypatch.setattr(script, "LLM", lambda *_, **__: llm)
+    assert script.main(["--comparisons", "150", "--seed", "3"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["compared"], found["near_ties"], found["differences"]) == ("bits", [], [])
+    assert found["num_comparisons"] >= 150
+    assert found["num_failing"] > 5
+    assert found["num_accepted"] > 100
+
+
+def test_a_cheating_verifier_is_found_and_its_round_can_be_run_again(script, make_toy, monkeypatch):
+    llm = make_toy(toy={"sharpness": 4.0})
+    monkeypatch.setattr("outpace.controller.factory.create_verifier", lambda name: AcceptEverythingVerifier())
+    report = script.fuzz(llm, 0, 40, 60.0)
+    assert report.differences
+    seed = int(report.differences[0].split()[1].rstrip(","))
+    again = script.fuzz(llm, seed, 1, 60.0)
+    assert again.differences[0] == report.differences[0]
+    assert "which no change of the logits by 0 explains" in again.differences[0]
+
+
+def test_rounding_gives_near_ties_where_no_bits_are_promised(script, make_toy, monkeypatch):
+    llm = make_toy(toy={"sharpness": 4.0})
+    target, noise = llm.target, np.random.default_rng(0)
+    target.capabilities = replace(target.capabilities, exact_logits=False)
+    plain = target.forward
+
+    def forward(batch, num_tokens=0):
+        output = plain(batch, num_tokens)
+        output.logits[:, 3] = output.logits[:, 4]
+        output.logits[:] += noise.uniform(-1e-5, 1e-5, output.logits.shape).astype(np.float32)
+        return output
+
+    monkeypatch.setattr(target, "forward", forward)
+    report = script.fuzz(llm, 0, 100, 60.0)
+    assert report.near_ties
+    assert not report.differences
