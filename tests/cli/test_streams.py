@@ -43,7 +43,7 @@ def test_decoded(data, text):
 
 # ---- streams
 
-SPEAK = """
+SPEAK = r"""
 import sys
 from outpace.cli.reporting import open_streams
 open_streams()
