@@ -55,7 +55,7 @@ sys.exit(5 if sys.stdin.read() == "" else 6)
 """
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "café ? ?"), ("ascii", "caf? ? ?"), ("utf-8", "café 中 😀")])
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "café ? ?"), ("latin-1", "café ? ?"), ("utf-8", "café 中 😀")])
 def test_a_terminal_that_cannot_show_a_character_shows_the_rest(encoding, shown):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", SPEAK], env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
