@@ -28,8 +28,8 @@ from outpace.targets.identity import Base
 from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino import graphs, sizes
 from outpace.targets.openvino.blocks import BlockPool
+from outpace.targets.openvino.fork import check_process
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse_in_background
-from outpace.targets.openvino.process import check_process
 from outpace.targets.openvino.sizes import MIN_TOKENS, Sizes
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
