@@ -120,6 +120,7 @@ def test_the_converted_model_is_compared_with_the_original(tiny_models, tmp_path
     convert.convert(tiny_models["llama"], out, "f32", None, stages.append)
     assert stages == ["loading the weights", "tracing the model", "writing the model", "comparing it with the original"]
     assert (out / "config.json").is_file()
+    assert not (out / "sizes.json").exists()  # it would be kept under the name of this folder
     monkeypatch.setattr(convert, "load_model", load)
     message = refused(convert.convert, tiny_models["llama"], out, "f32", None, lambda stage: None)
     assert message.startswith("the converted model is wrong (its logits are ")
