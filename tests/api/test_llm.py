@@ -149,7 +149,7 @@ def test_parts_are_built_once(toy_llm):
 def test_settings_of_the_constructor(make_toy):
     llm = make_toy("blind", num_draft_tokens=3, verifier="typical")
     assert llm.speculative_config == SpeculativeConfig("blind", 3, "typical")
-    assert type(llm.strategy(None).verifier).__name__ == "RejectionVerifier"
+    assert type(llm.strategy(None).verifier).__name__ == "TypicalVerifier"
     assert llm.generate("hello", params(5))[0].drafter == "blind"
     assert make_toy(False).generate("hello", params(5))[0].drafter == "none"
     assert make_toy(num_draft_tokens=0).generate("abcabcabc", params(30))[0].stats.num_draft_tokens == 0
