@@ -86,7 +86,7 @@ def test_four_bits_are_near_and_have_the_same_bits_in_every_width(tmp_path, arch
     assert np.corrcoef(near.ravel(), wide.ravel())[0, 1] > 0.8
     for width in (2, 3, 8, 17):
         assert np.array_equal(logits_of(target, PROMPT[:width]), near[:width])
-    assert "i4" in {c.get_element_type().get_type_name() for c in ov.Core().read_model(target.path).get_ops() if not c.inputs()}
+    assert "u4" in {c.get_element_type().get_type_name() for c in ov.Core().read_model(target.path).get_ops() if not c.inputs()}
 
 
 def test_surgery_finds_its_places(tmp_path):

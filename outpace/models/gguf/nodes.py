@@ -33,9 +33,14 @@ def matrix(weight: Weight) -> Any:
         numbers = ops.convert(ops.constant(weight.numbers, shared_memory=True), "f16")
         return ops.convert(ops.multiply(numbers, ops.constant(weight.scales, shared_memory=True)), "f32")
     rows, groups, columns = weight.shape
-    four_bits = ov.op.Constant(ov.Tensor(weight.numbers, ov.Shape(list(weight.shape)), ov.Type.i4), shared_memory=False)
-    scaled = ops.multiply(ops.convert(four_bits, "f16"), ops.constant(weight.scales, shared_memory=True))
+    numbers = ops.convert(_four_bits(weight.numbers, weight.shape), "f16")
+    zeros = ops.convert(_four_bits(weight.zeros, (rows, groups, 1)), "f16")
+    scaled = ops.multiply(ops.subtract(numbers, zeros), ops.constant(weight.scales, shared_memory=True))
     return ops.convert(ops.reshape(scaled, ints(rows, groups * columns), False), "f32")
+
+
+def _four_bits(values: Array, shape: tuple[int, ...]) -> Any:
+    return ov.op.Constant(ov.Tensor(values, ov.Shape(list(shape)), ov.Type.u4), shared_memory=False)
 
 
 def product(x: Any, weight: Any, name: str, bias: Array | None = None) -> Any:
