@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench results train-assets setup clean
+.PHONY: demo test check bench peers results train-assets setup clean
 
 demo: $(STAMP)
 	$(BIN)/outpace demo
@@ -21,9 +21,13 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(PYTEST)
 
-# make bench PROMPTS=questions.jsonl
+# make bench, or with prompts of your own: make bench PROMPTS=questions.jsonl
 bench: $(STAMP)
-	$(BIN)/outpace bench --prompts "$(PROMPTS)" --limit 48
+	$(BIN)/outpace bench --prompts "$(or $(PROMPTS),builtin)" --limit 48
+
+# the engines that `outpace bench --peers` compares with, each in an environment of its own
+peers: $(STAMP)
+	$(BIN)/python -m outpace.bench.peers
 
 # make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
 results: $(STAMP)

@@ -6,48 +6,84 @@ from typing import Any
 
 from rich.table import Table
 
+from outpace.bench.summary import ALL, LOOPING
+from outpace.bench.trust import interval_text
 
-def tables(document: dict[str, Any]) -> list[Table]:
-    """The cost of a forward pass, then one row per drafter and category. Rows of a drafter that failed say so instead of a speedup."""
+OF_OURS, NOTHING = "of ours", "–"
+COLUMNS = {  # heading -> least width of the terminal that shows it
+    "tokens/s": 0,
+    "tokens/step": 0,
+    "speedup": 0,
+    "95%": 0,
+    OF_OURS: 90,
+    "identical": 0,
+    "accepted": 100,
+    "tokens": 110,
+}
+
+
+def tables(document: dict[str, Any], width: int = 120, by_category: bool = False) -> list[Table]:
+    """The cost of a forward pass, then one row per drafter and way of a peer, or with `by_category` one per category of each.
+
+    `width`: of the terminal, in characters; narrow ones get fewer columns.
+    """
     cost = Table(title="cost of a forward pass (256 tokens of context)")
     for entry in document["verify_cost"]:
         cost.add_column(f"{entry['num_tokens']} tokens", justify="right")
     cost.add_row(*(f"{entry['milliseconds']:.1f} ms" for entry in document["verify_cost"]))
+    return [cost, _results(document, width, by_category)]
+
+
+def _results(document: dict[str, Any], width: int, by_category: bool) -> Table:
     settings = document["settings"]
     title = f"{document['model']} {settings['precision']}, {settings['num_prompts']} prompts, temperature {settings['temperature']:g}"
-    results = Table(title=title)
-    for heading in ("drafter", "category", "prompts", "tokens", "tokens/s", "tokens/step", "accepted", "speedup", "identical"):
-        results.add_column(heading, justify="left" if heading in ("drafter", "category") else "right")
-    for index, row in enumerate(document["results"]):
-        results.add_row(
-            row["drafter"],
-            row["category"],
-            str(row["num_prompts"]),
-            str(row["num_tokens"]),
-            f"{row['tokens_per_second']:.1f}",
-            f"{row['tokens_per_step']:.2f}",
-            f"{100 * row['acceptance_rate']:.0f}%",
-            "failed" if row.get("num_failed") else f"{row['speedup']:.2f}",
-            f"{row['num_identical']}/{row['num_prompts']}",
-            end_section=index + 1 == len(document["results"]) or document["results"][index + 1]["category"] == "all",
-        )
-    return [cost, results, *([_peer_table(document)] if document.get("peers") else [])]
-
-
-def _peer_table(document: dict[str, Any]) -> Table:
-    """One row per way of a peer and category, in the same turns as our rows."""
-    table = Table(
-        title="peers, in the same turns", caption="of outpace: tokens/s / those of our plain decoding; speedup, identical: own plain"
-    )
-    for heading in ("peer", "category", "prompts", "tokens", "tokens/s", "speedup", "of outpace", "identical"):
-        table.add_column(heading, justify="left" if heading in ("peer", "category") else "right")
-    rows = document["peers"]
-    for index, row in enumerate(rows):
-        figures = [str(row["num_tokens"]), f"{row['tokens_per_second']:.1f}", f"{row['speedup']:.2f}", f"{row['relative_speed']:.2f}"]
-        failed = "failed" if row["error"] else f"{row['num_identical']}/{row['num_prompts']}"
-        is_last = index + 1 == len(rows) or rows[index + 1]["category"] == "all"
-        table.add_row(row["peer"], row["category"], str(row["num_prompts"]), *figures, failed, end_section=is_last)
+    table = Table(title=title, caption=_caption(document))
+    columns = [name for name, least in COLUMNS.items() if width >= least and (name != OF_OURS or document["peers"])]
+    for heading in ["drafter", *(["category"] if by_category else []), *columns]:
+        is_text = heading in ("drafter", "category")
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold" if is_text else "ellipsis")
+    rows = [row for row in [*document["results"], *document["peers"]] if by_category or row["category"] == ALL]
+    for row, following in zip(rows, [*rows[1:], {}], strict=True):
+        cells, name = _cells(row), _name(row)
+        is_last = bool(following) and (name != _name(following) if by_category else ("peer" in row) != ("peer" in following))
+        table.add_row(name, *([row["category"]] if by_category else []), *(cells[column] for column in columns), end_section=is_last)
     return table
+
+
+def _name(row: dict[str, Any]) -> str:
+    return str(row.get("drafter", row.get("peer")))
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Column -> text of a row of results or peers."""
+    is_peer, has_prompts = "peer" in row, row["num_prompts"] > 0
+    is_failed = bool(row["error"] if is_peer else row.get("num_failed"))
+    has_ratio = has_prompts and not row.get("noise")
+    cells = {
+        "tokens/s": f"{row['tokens_per_second']:.1f}" if has_prompts else NOTHING,
+        "tokens/step": NOTHING if is_peer or not has_prompts else f"{row['tokens_per_step']:.2f}",
+        "speedup": f"{row['speedup']:.2f}" if has_ratio else "too noisy" if has_prompts else NOTHING,
+        "95%": interval_text(row.get("low"), row.get("high")) if has_ratio else NOTHING,
+        OF_OURS: (f"{row['relative_speed']:.2f}" if is_peer else f"{row['speedup']:.2f}") if has_ratio else NOTHING,
+        "identical": f"{row['num_identical']}/{row['num_prompts']}",
+        "accepted": NOTHING if is_peer else f"{100 * row['acceptance_rate']:.0f}%",
+        "tokens": str(row["num_tokens"]),
+    }
+    return {**cells, "speedup": "failed"} if is_failed else cells
+
+
+def _caption(document: dict[str, Any]) -> str:
+    """What a reader has to know about the figures."""
+    rows = document["results"]
+    reasons = dict.fromkeys(row.get("noise") for row in rows if row["category"] == ALL)
+    lines = [f"Too noisy to trust: {reason}." for reason in reasons if reason]
+    num_looping = next((row["num_prompts"] for row in rows if row["category"] == LOOPING), 0)
+    if num_looping:
+        lines.append(f"{num_looping} prompts with an answer that runs in circles are not counted here; --by-category shows them.")
+    if document["peers"]:
+        lines.append("speedup, identical: against the engine's own plain decoding; of ours: tokens/s / those of our plain decoding.")
+    failed = {_name(row): row["error"] for row in [*rows, *document["peers"]] if row["error"]}
+    return "\n".join([*lines, *(f"{name} failed: {error}" for name, error in failed.items())])
 
 
 def load_table(document: dict[str, Any]) -> Table:

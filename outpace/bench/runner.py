@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 import outpace
 from outpace.bench.peers.side import PeerSide
-from outpace.bench.summary import Cell, answers, groups, looping_prompts, summarise, summarise_peer
+from outpace.bench.summary import Cell, PeerResult, answers, groups, looping_prompts, summarise, summarise_peer
+from outpace.bench.trust import LoadMeter, machine_noise, spread
 from outpace.bench.workloads import Workload
 from outpace.config import SpeculativeConfig
 from outpace.controller.cost import measure_verify_cost
@@ -57,20 +59,26 @@ def run(
     cost = measure_verify_cost(llm.target)
     llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[Cell]] = {name: [] for name in settings}
+    meter = LoadMeter()
     batches = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]
     for index, group in enumerate(track(batches, len(batches), "prompts" if concurrency == 1 else f"groups of {concurrency} prompts")):
-        for name, found in _run_group(llm, group, settings, params, repeats, index, peers).items():
+        for name, found in _run_group(llm, group, settings, params, repeats, index, peers, meter).items():
             cells[name] += found
     theirs = {side.name: _peer_cells(llm, side, peers) for side in peers}
     categories = groups(workloads, looping_prompts({**cells, **theirs}))
+    repeat_spread = median([cell.spread for column in cells.values() for cell in column])
+    noise = machine_noise(meter.other_share, repeat_spread)
     return {
         "model": llm.name,
         "machine": machine(),
         "settings": {**_settings(llm, params, len(workloads), repeats), "concurrency": concurrency},
         "verify_cost": [asdict(entry) for entry in cost],
-        "results": [asdict(row) for name in settings for row in summarise(name, categories, cells[name], cells[BASELINE])],
-        "peers": [asdict(row) for side in peers for row in _peer_rows(side, categories, theirs, cells[BASELINE])],
+        "results": [
+            asdict(row) for name in settings for row in summarise(name, categories, cells[name], cells[BASELINE], noise, concurrency == 1)
+        ],
+        "peers": [asdict(row) for side in peers for row in _peer_rows(side, categories, theirs, cells[BASELINE], noise)],
         "about_peers": {side.name: side.about for side in peers},
+        "noise": {"other_cpu_share": meter.other_share, "repeat_spread": repeat_spread, "verdict": noise or None},
         "answers": [row for name, column in {**cells, **theirs}.items() for row in answers(workloads, name, column)],
     }
 
@@ -83,6 +91,7 @@ def _run_group(
     repeats: int,
     index: int,
     peers: Sequence[PeerSide] = (),
+    meter: LoadMeter | None = None,
 ) -> dict[str, list[Cell]]:
     """Run every side on a group of prompts at once, in an order that rotates with group and repeat. Peers keep their own answers."""
     messages = [workload.messages for workload in group]
@@ -95,9 +104,10 @@ def _run_group(
             if name in sides:
                 sides[name].answer(llm.tokenizer.encode_chat(group[0].messages), params.max_tokens, repeat)
                 continue
-            started = time.perf_counter()
-            outputs = llm.chat(messages, params, speculative_config=settings[name], prediction=_prediction(settings[name], group))
-            runs[name].append(_timed(outputs, time.perf_counter() - started))
+            with meter.timing() if meter is not None else nullcontext():
+                started = time.perf_counter()
+                outputs = llm.chat(messages, params, speculative_config=settings[name], prediction=_prediction(settings[name], group))
+                runs[name].append(_timed(outputs, time.perf_counter() - started))
     plain = [timed.output.token_ids for timed in runs[BASELINE][0]]
     return {name: [_cell([turn[i] for turn in turns], plain[i]) for i in range(len(group))] for name, turns in runs.items()}
 
@@ -131,6 +141,7 @@ def _cell(turns: Sequence[_Timed], plain: Sequence[int]) -> Cell:
         is_identical=all(output.token_ids == plain for output in outputs),
         stats=outputs[0].stats,
         error=errors[0] if errors else None,
+        spread=spread([turn.decode_seconds for turn in turns]),
     )
 
 
@@ -158,9 +169,11 @@ def _text(llm: LLM, answer: Mapping[str, Any]) -> str:
     return str(answer["text"]) if "text" in answer else llm.tokenizer.decode(answer["token_ids"])
 
 
-def _peer_rows(side: PeerSide, categories: Mapping[str, Sequence[int]], theirs: Mapping[str, list[Cell]], plain: Sequence[Cell]) -> Any:
+def _peer_rows(
+    side: PeerSide, categories: Mapping[str, Sequence[int]], theirs: Mapping[str, list[Cell]], plain: Sequence[Cell], noise: str
+) -> list[PeerResult]:
     own_plain = theirs.get(f"{side.spec.peer}:plain", [])
-    return summarise_peer(side.name, categories, theirs[side.name], own_plain, plain, side.error)
+    return summarise_peer(side.name, categories, theirs[side.name], own_plain, plain, side.error, noise)
 
 
 def rotated(entries: Sequence[T], turn: int) -> list[T]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from outpace.bench.intervals import speed_ratio
 from outpace.bench.looping import is_looping
+from outpace.bench.trust import is_possible
 from outpace.bench.workloads import Workload
 from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, tokens_per_step
 from outpace.request import RequestStats
@@ -19,7 +21,8 @@ class Cell:
     """One side on one prompt; seconds are medians of the repeats. `num_decoded` tokens came in `decode_seconds`.
 
     Of our own answers all tokens came in that time; of a peer's all but the first, which its prefill gives. `total_seconds` include
-    prefill. Prompts that run at once share the time by their tokens. `error`: the first failure of the drafter in any repeat.
+    prefill. Prompts that run at once share the time by their tokens. `error`: the first failure of the drafter in any repeat. `spread`: of
+    the seconds of the repeats, see `trust.spread`.
     """
 
     token_ids: Sequence[int]
@@ -30,12 +33,14 @@ class Cell:
     is_identical: bool
     stats: RequestStats = field(default_factory=RequestStats)
     error: str | None = None
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
 class Result:
     """One drafter on one category ("all" is the total). `speedup` is relative to plain decoding in the same run.
 
+    `low` and `high` are its 95% interval over prompts. `noise`: why the times cannot be trusted.
     `num_failed` counts the prompts on which the drafter failed, so that the engine continued without it; `error` is the first message.
     """
 
@@ -53,6 +58,9 @@ class Result:
     num_failed: int = 0
     error: str | None = None
     total_seconds: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    noise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,9 @@ class PeerResult:
     num_identical: int
     total_seconds: float
     error: str | None = None
+    low: float | None = None
+    high: float | None = None
+    noise: str | None = None
 
 
 def looping_prompts(cells: Mapping[str, Sequence[Cell]]) -> set[int]:
@@ -86,14 +97,32 @@ def groups(workloads: Sequence[Workload], looping: set[int]) -> dict[str, list[i
     return {ALL: sound, **{name: found for name, found in categories.items() if found}, **({LOOPING: sorted(looping)} if looping else {})}
 
 
-def summarise(name: str, categories: Mapping[str, Sequence[int]], cells: Sequence[Cell], plain: Sequence[Cell]) -> list[Result]:
-    """One row per category of one drafter."""
-    return [_result(name, category, [cells[i] for i in chosen], [plain[i] for i in chosen]) for category, chosen in categories.items()]
+def summarise(
+    name: str, categories: Mapping[str, Sequence[int]], cells: Sequence[Cell], plain: Sequence[Cell], noise: str = "", is_alone: bool = True
+) -> list[Result]:
+    """One row per category of one drafter. `noise`: of the whole run. `is_alone`: prompts ran one at a time."""
+    rows = [_result(name, category, [cells[i] for i in chosen], [plain[i] for i in chosen]) for category, chosen in categories.items()]
+    return [replace(row, noise=noise or (_doubt(row) if is_alone else "") or None) for row in rows]
+
+
+def _doubt(row: Result) -> str:
+    possible = is_possible(row.speedup, row.tokens_per_step)
+    return "" if possible else f"a speedup of {row.speedup:.2f} with {row.tokens_per_step:.2f} tokens per step is impossible"
+
+
+def _interval(mine: Sequence[Cell], other: Sequence[Cell]) -> tuple[float | None, float | None]:
+    """The 95% interval of the ratio of tokens per second; (None, None) without both sides."""
+    pairs = [[(cell.num_decoded, cell.decode_seconds) for cell in column] for column in (mine, other)]
+    found = speed_ratio(*pairs) if len(mine) == len(other) else None
+    if found is None or found.low is None or found.high is None:
+        return None, None
+    return round(found.low, 3), round(found.high, 3)
 
 
 def _result(name: str, category: str, mine: Sequence[Cell], plain: Sequence[Cell]) -> Result:
     stats = [cell.stats for cell in mine]
     errors = [cell.error for cell in mine if cell.error is not None]
+    low, high = _interval(mine, plain)
     num_tokens, num_accepted = sum(len(cell.token_ids) for cell in mine), sum(s.num_accepted_tokens for s in stats)
     return Result(
         drafter=name,
@@ -110,6 +139,8 @@ def _result(name: str, category: str, mine: Sequence[Cell], plain: Sequence[Cell
         num_failed=len(errors),
         error=errors[0] if errors else None,
         total_seconds=round(sum(cell.total_seconds for cell in mine), 4),
+        low=low,
+        high=high,
     )
 
 
@@ -120,6 +151,7 @@ def summarise_peer(
     own_plain: Sequence[Cell],
     plain: Sequence[Cell],
     error: str | None,
+    noise: str = "",
 ) -> list[PeerResult]:
     """One row per category of one peer: `own_plain` are its cells without drafts, `plain` ours. Prompts that it did not reach are
     left out on all sides."""
@@ -128,13 +160,14 @@ def summarise_peer(
     for category, chosen in categories.items():
         reached = [index for index in chosen if index < num_reached]
         mine, own, ours = ([column[index] for index in reached if column] for column in (cells, own_plain, plain))
-        rows.append(_peer_result(name, category, mine, own, ours, error))
+        rows.append(replace(_peer_result(name, category, mine, own, ours, error), noise=noise or None))
     return rows
 
 
 def _peer_result(
     name: str, category: str, mine: Sequence[Cell], own_plain: Sequence[Cell], plain: Sequence[Cell], error: str | None
 ) -> PeerResult:
+    low, high = _interval(mine, own_plain)
     return PeerResult(
         peer=name,
         category=category,
@@ -147,6 +180,8 @@ def _peer_result(
         num_identical=sum(cell.is_identical for cell in mine),
         total_seconds=round(sum(cell.total_seconds for cell in mine), 4),
         error=error,
+        low=low,
+        high=high,
     )
 
 

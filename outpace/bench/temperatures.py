@@ -71,14 +71,14 @@ def summaries(results: Sequence[dict[str, Any]]) -> list[Summary]:
         drafter, category, temperature = key
         plain = speeds.get((BASELINE, category, temperature), 0.0)
         per_step = [row["tokens_per_step"] for row in rows]
-        num_tokens, num_steps = sum(row["num_tokens"] for row in rows), sum(row["num_tokens"] / row["tokens_per_step"] for row in rows)
+        num_tokens, num_steps = sum(row["num_tokens"] for row in rows), sum(row["num_tokens"] / (row["tokens_per_step"] or 1.0) for row in rows)
         found.append(
             Summary(
                 drafter,
                 category,
                 temperature,
                 len(rows),
-                round(num_tokens / num_steps, 3),
+                round(num_tokens / num_steps, 3) if num_steps else 0.0,
                 min(per_step),
                 max(per_step),
                 round(speeds[key], 2),
@@ -106,7 +106,10 @@ def table(document: dict[str, Any]) -> Table:
     for drafter, category in dict.fromkeys((row["drafter"], row["category"]) for row in rows):
         figures: list[str] = []
         for temperature in temperatures:
-            row = cells[drafter, category, temperature]
+            row = cells.get((drafter, category, temperature))
+            if row is None:  # a category of this temperature only, such as looping answers
+                figures += ["–"] * 3
+                continue
             spread = f" ({row['lowest']:.2f} to {row['highest']:.2f})" if row["num_seeds"] > 1 else ""
             figures += [f"{row['tokens_per_step']:.2f}{spread}", f"{row['speedup']:.2f}", f"{row['num_identical']}/{row['num_prompts']}"]
         found.add_row(drafter, category, *figures)

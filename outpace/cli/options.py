@@ -73,6 +73,13 @@ def with_num_draft_tokens(settings: dict[str, Any], count: int | None) -> dict[s
     }
 
 
+def table_width() -> int:
+    """Characters in a line of the terminal; 120 where the output goes elsewhere."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else 120
+
+
 def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None) -> None:
     """Print a measurement as tables and write the document to a file; with `-` as the file, print only the document."""
     from rich.console import Console
@@ -80,7 +87,7 @@ def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Pat
     if str(json_out) == "-":
         typer.echo(json.dumps(document))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=table_width())
     for table in tables:
         console.print(table)
     if json_out is not None:

@@ -9,13 +9,14 @@ from typing import Any
 from rich.table import Table
 
 import outpace
+from outpace.bench.intervals import Estimate, Sample, speedup
 from outpace.bench.runner import machine
+from outpace.bench.trust import interval_text
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.engine.metrics import tokens_per_step
 from outpace.llm import LLM
 from outpace.params import SamplingParams
 from outpace.tune.candidates import label
-from outpace.tune.intervals import Estimate, Sample, speedup
 from outpace.tune.search import Outcome
 from outpace.tune.verdict import Tried, Verdict, by_category
 
@@ -33,6 +34,7 @@ def document(llm: LLM, params: SamplingParams, time_limit: float, outcome: Outco
         "failed_prompts": outcome.failed_prompts,
         "results": [row for entry in outcome.tried for row in _rows(entry)],
         "verdict": advice.text,
+        "is_trusted": advice.is_trusted,
     }
     return {**found, "config": _config(found, advice)}
 
@@ -115,6 +117,6 @@ def _order(entry: Tried) -> tuple[bool, float]:
 def _cells(row: dict[str, Any]) -> list[str]:
     """Cells for prompts, tokens per step, speedup, interval, identical."""
     value, low, high = row["speedup"], row["low"], row["high"]
-    interval = "" if low is None else f"{low:.2f} to {high:.2f}"
+    interval = "" if low is None else interval_text(low, high)
     figures = [str(row["num_prompts"]), f"{row['tokens_per_step']:.2f}", "" if value is None else f"{value:.2f}", interval]
     return [*figures, f"{row['num_identical']}/{row['num_prompts']}"]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from outpace.bench.intervals import Sample, advantage, speedup
 from outpace.bench.runner import rotated
 from outpace.bench.workloads import Workload, rotation
 from outpace.config import SpeculativeConfig
 from outpace.errors import BadInputError
 from outpace.tune.candidates import PLAIN, label, variations
-from outpace.tune.intervals import Sample, advantage, speedup
 from outpace.tune.verdict import Tried, in_words
 
 Ask = Callable[[Workload, SpeculativeConfig], Any]  # -> RequestOutput
@@ -28,7 +28,7 @@ NUM_BASES, NUM_FINALISTS, MAX_VARIATIONS = 2, 3, 8
 @dataclass(frozen=True)
 class Outcome:
     """The result of a search. `failed_prompts`: id -> why plain decoding could not run it. `seconds`: of the search; `mean_seconds`: of an
-    answer. `drafter_errors`: candidates whose drafter failed, with the first message."""
+    answer. `noise`: why no time can be trusted. `drafter_errors`: candidates whose drafter failed, with the first message."""
 
     tried: list[Tried]
     failed_prompts: dict[str, str]
@@ -36,6 +36,7 @@ class Outcome:
     seconds: float
     mean_seconds: float
     drafter_errors: Mapping[SpeculativeConfig, str] = field(default_factory=dict)
+    noise: str = ""
 
 
 class Search:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from outpace.bench.trust import LoadMeter, machine_noise
 from outpace.bench.workloads import Workload
 from outpace.config import SpeculativeConfig
 from outpace.errors import BadInputError, OutpaceError
 from outpace.files import write_whole
 from outpace.llm import LLM
+from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import countdown, note
 from outpace.tune import findings as report
@@ -42,7 +44,7 @@ def run(
     OutpaceError is raised at the end.
     """
     outcome = tune(llm, workloads, methods, params, time_limit)
-    advice = verdict(outcome.tried)
+    advice = verdict(outcome.tried, outcome.noise)
     document = report.document(llm, params, time_limit, outcome, advice)
     for prompt, why in outcome.failed_prompts.items():
         note(f"skipped prompt {prompt}: {why}")
@@ -60,6 +62,8 @@ def run(
     if outcome.is_interrupted:
         note("interrupted: these are the results so far; no settings were written")
         raise KeyboardInterrupt
+    if out is not None and not advice.is_trusted:
+        raise OutpaceError(f"{out} was not written: the measurement is too noisy to trust")
     if out is not None:
         write_whole(out, json.dumps(document["config"], ensure_ascii=False, indent=2))
         note(f"settings written to {out}; use them with --config {out}")
@@ -77,17 +81,16 @@ def tune(
         raise BadInputError("there is nothing to try besides plain decoding: name drafters with --drafters")
     for method in methods:
         llm.strategy(method)
+    meter = LoadMeter()
+
+    def ask(workload: Workload, how: SpeculativeConfig) -> RequestOutput:
+        with meter.timing():
+            return llm.chat(workload.messages, params, speculative_config=how, return_errors=True)[0]
+
     with countdown(time_limit) as show:
         _warm_up(llm, workloads, params)
-
-        search = Search(
-            workloads,
-            methods,
-            lambda workload, how: llm.chat(workload.messages, params, speculative_config=how, return_errors=True)[0],
-            time_limit,
-            show=show,
-        )
-        outcome = search.run()
+        outcome = Search(workloads, methods, ask, time_limit, show=show).run()
+    outcome = replace(outcome, noise=machine_noise(meter.other_share))
     if any(entry.samples or entry.failure for entry in outcome.tried):
         return outcome
     if outcome.is_interrupted:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from outpace.bench.intervals import Estimate, Sample, advantage, speedup
+from outpace.bench.trust import is_possible
 from outpace.config import SpeculativeConfig
+from outpace.engine.metrics import tokens_per_step
 from outpace.tune.candidates import PLAIN, label
-from outpace.tune.intervals import Estimate, Sample, advantage, speedup
 
 MAX_NAMED = 3  # equally good methods named
 
@@ -26,6 +28,12 @@ class Tried:
         return speedup(self.samples)
 
     @property
+    def is_possible(self) -> bool:
+        """Whether the speedup is one that drafting can give: at most the tokens per step."""
+        rate = tokens_per_step(sum(sample.num_tokens for sample in self.samples), sum(sample.num_steps for sample in self.samples))
+        return self.speedup is None or is_possible(self.speedup.value, rate)
+
+    @property
     def is_allowed(self) -> bool:
         """Whether the candidate did not fail and all its answers had the tokens of plain decoding."""
         return not self.failure and all(sample.is_identical for sample in self.samples)
@@ -34,22 +42,30 @@ class Tried:
 @dataclass(frozen=True)
 class Verdict:
     """`config` are the settings to use, possibly plain decoding; `closest` is the candidate that the figures describe: the chosen one, or
-    the best if none is chosen."""
+    the best if none is chosen. `is_trusted`: False if the machine was too noisy to choose anything."""
 
     config: SpeculativeConfig
     closest: Tried | None
     sentences: list[str]
+    is_trusted: bool = True
 
     @property
     def text(self) -> str:
         return " ".join(self.sentences)
 
 
-def verdict(tried: Sequence[Tried]) -> Verdict:
-    """Choose among the candidates; plain decoding wins unless a candidate is clearly faster."""
-    contenders = [entry for entry in tried if not entry.dropped and entry.is_allowed and entry.samples]
+def verdict(tried: Sequence[Tried], noise: str = "") -> Verdict:
+    """Choose among the candidates; plain decoding wins unless a candidate is clearly faster. With `noise`, the reason why the times
+    cannot be trusted, nothing is chosen."""
+    if noise:
+        sentence = f"Too noisy to trust: {noise}. Nothing was chosen; try again on a quiet machine."
+        return Verdict(PLAIN, _closest(tried), [sentence], is_trusted=False)
+    contenders = [entry for entry in tried if not entry.dropped and entry.is_allowed and entry.samples and entry.is_possible]
     best = _best([entry for entry in contenders if (estimate := entry.speedup) and estimate.is_faster])
     failures = [f"{label(entry.config)} {_failure(entry)}; it is not chosen." for entry in tried if not entry.is_allowed]
+    impossible = [entry for entry in tried if entry.is_allowed and not entry.is_possible]
+    excess = "exceeds its tokens per step"
+    failures += [f"{label(entry.config)} is too noisy to trust: {in_words(entry.speedup)} {excess}." for entry in impossible]
     if best is None:
         closest = _closest(tried)
         return Verdict(PLAIN, closest, [*_plain_wins(closest), *failures])

@@ -49,8 +49,11 @@ CELLS = {
 
 def test_totals_are_sums_and_not_means_of_ratios():
     total, chat, qa = summarise("fast", WORKLOADS, CELLS)
-    assert total == Result("fast", "all", 3, 60, 3.0, 20.0, 3.0, 3.0, round(40 / 120, 4), 2.667, 2, total_seconds=6.0)
-    assert chat == Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, 2.667, round(25 / 80, 4), 2.0, 1, total_seconds=4.0)
+    assert total == Result(
+        "fast", "all", 3, 60, 3.0, 20.0, 3.0, 3.0, round(40 / 120, 4), 2.667, 2, total_seconds=6.0, low=total.low, high=total.high
+    )
+    rate = round(25 / 80, 4)
+    assert chat == Result("fast", "chat", 2, 40, 2.0, 20.0, 2.667, 2.667, rate, 2.0, 1, total_seconds=4.0, low=2.0, high=2.0)
     assert qa == Result("fast", "qa", 1, 20, 1.0, 20.0, 4.0, 4.0, 0.375, 4.0, 1, total_seconds=2.0)
     for row in summarise("none", WORKLOADS, CELLS):
         assert (row.speedup, row.tokens_per_step, row.acceptance_rate) == (1.0, 1.0, 0.0)
@@ -105,7 +108,7 @@ def test_prompts_that_run_at_once_share_the_time_by_their_tokens(monkeypatch):
     assert [[cell.decode_seconds for cell in found] for found in cells.values()] == [[0.5, 0.5], [0.5, 0.5]]
 
 
-DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers", "about_peers", "answers"]
+DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers", "about_peers", "noise", "answers"]
 RESULT_KEYS = [
     "drafter",
     "category",
@@ -121,6 +124,9 @@ RESULT_KEYS = [
     "num_failed",
     "error",
     "total_seconds",
+    "low",
+    "high",
+    "noise",
 ]
 
 
@@ -158,16 +164,17 @@ def test_tables(toy_llm):
         "model": "toy",
         "settings": {"precision": "f32", "num_prompts": 3, "temperature": 0.5},
         "verify_cost": [{"num_tokens": 2, "milliseconds": 1.25}, {"num_tokens": 16, "milliseconds": 30.0}],
+        "peers": [],
         "results": [vars(row) for row in rows],
     }
     out = io.StringIO()
-    for table in report.tables(document):
-        Console(file=out, width=120).print(table)
+    for table in report.tables(document, 140, by_category=True):
+        Console(file=out, width=140).print(table)
     text = out.getvalue()
     for piece in ("toy f32, 3 prompts, temperature 0.5", "2 tokens", "1.2 ms", "16 tokens", "30.0 ms", "speedup", "identical"):
         assert piece in text
     (line,) = [line for line in text.splitlines() if "fast" in line and "all" in line]
-    assert line.replace("│", " ").split() == ["fast", "all", "3", "60", "20.0", "3.00", "33%", "2.67", "2/3"]
+    assert line.replace("│", " ").split() == ["fast", "all", "20.0", "3.00", "2.67", "too", "few", "prompts", "2/3", "33%", "60"]
     assert sum("├" in line for line in text.splitlines()) == 1  # one rule between the drafters
 
 

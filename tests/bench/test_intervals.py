@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tune_tools import BOTH, LOOKUP, STEADY, SUFFIX, samples
 
+from outpace.bench.intervals import Estimate, Sample, advantage, speedup
 from outpace.tune.candidates import PLAIN
-from outpace.tune.intervals import Estimate, Sample, advantage, speedup
 from outpace.tune.verdict import Tried, verdict
 
 

@@ -162,10 +162,10 @@ def test_tables_show_why():
     for table in report.tables({"model": "m", "settings": {"precision": "int8", "temperature": 0}}, outcome, advice):
         Console(file=out, width=120).print(table)
     lines = [" ".join(line.replace("│", " ").split()) for line in out.getvalue().splitlines()]
-    assert any(line.startswith("suffix default 7 2.00 1.67 1.") and line.endswith("7/7 chosen") for line in lines)
-    assert "prompt_lookup 7 3 2.00 0.80 0.80 to 0.80 3/3 slower than plain decoding" in lines
+    assert any(line.startswith("suffix default 7 4.00 1.67 1.") and line.endswith("7/7 chosen") for line in lines)
+    assert "prompt_lookup 7 3 4.00 0.80 0.80 to 0.80 3/3 slower than plain decoding" in lines
     assert "suffix+recycling default 0 0.00 0/0 no time left" in lines
-    assert "qa 1 2.00 1.50 1/1" in lines
+    assert "qa 1 4.00 1.50 1/1" in lines
 
 
 def test_the_search_needs_something_to_try(toy_llm):

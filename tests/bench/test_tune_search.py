@@ -74,7 +74,7 @@ class World:
             finish_reason="stop",
             error=None,
             token_ids=self.tokens(config, prompt),
-            stats=SimpleNamespace(decode_seconds=seconds, num_steps=2, drafter_error=None),
+            stats=SimpleNamespace(decode_seconds=seconds, num_steps=1, drafter_error=None),
         )
 
     def search(self, methods: list[SpeculativeConfig], num_prompts: int, time_limit: float, categories: int = 3) -> Search:

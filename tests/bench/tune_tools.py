@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from outpace.bench.intervals import Sample
 from outpace.config import SpeculativeConfig
-from outpace.tune.intervals import Sample
 
 
 def samples(ratios: list[float], category: str = "chat", first: int = 0, is_identical: bool = True) -> tuple[Sample, ...]:
-    """Plain decoding takes 1 s for each prompt; the candidate 1 / ratio."""
-    return tuple(Sample(first + i, category, 1.0, 1.0 / r, 20, 10, is_identical) for i, r in enumerate(ratios))
+    """Plain decoding takes 1 s for each prompt; the candidate 1 / ratio, at 4 tokens per step."""
+    return tuple(Sample(first + i, category, 1.0, 1.0 / r, 20, 5, is_identical) for i, r in enumerate(ratios))
 
 
 SUFFIX, LOOKUP, BOTH = SpeculativeConfig("suffix"), SpeculativeConfig("prompt_lookup", 7), SpeculativeConfig("suffix+recycling")

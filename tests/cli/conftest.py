@@ -32,3 +32,9 @@ def loaded(llm, monkeypatch):
         monkeypatch.setattr(f"outpace.cli.commands.{command}.load", lambda *_: llm)
     yield llm
     assert llm.engine.scheduler.running == []
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch):
+    """What other programs do on this machine must not decide about a test."""
+    monkeypatch.setattr("outpace.bench.trust._clocks", lambda: None)

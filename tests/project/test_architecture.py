@@ -46,9 +46,16 @@ INSIDE = {  # in these rooms a module knows only these of its neighbours, and th
     "verifiers": {"outpace.verifiers.base"},
 }
 HEAVY = {  # who may import it, at all
-    "transformers": ("targets/hf/", "models/", "training/", "transformers/"),
-    "openvino": ("targets/openvino/", "heads/medusa/openvino.py", "heads/eagle/openvino.py", "heads/openvino_parts.py", "models/"),
-    "torch": ("targets/hf/", "heads/medusa/torch.py", "heads/eagle/torch.py", "models/", "training/", "transformers/"),
+    "transformers": ("targets/hf/", "models/", "training/", "transformers/", "bench/peers/"),
+    "openvino": (
+        "targets/openvino/",
+        "heads/medusa/openvino.py",
+        "heads/eagle/openvino.py",
+        "heads/openvino_parts.py",
+        "models/",
+        "bench/peers/",
+    ),
+    "torch": ("targets/hf/", "heads/medusa/torch.py", "heads/eagle/torch.py", "models/", "training/", "transformers/", "bench/peers/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
 }

@@ -9,4 +9,6 @@ function (prompt_token_ids, max_tokens) -> {"token_ids" or "text", "num_decoded"
 
 PEERS = {  # name -> file in this folder
     "llama.cpp": "llama_cpp",
+    "genai": "genai",
+    "transformers": "transformers_generate",
 }

@@ -16,7 +16,7 @@ from outpace.models.find import converted, locate
 from outpace.models.precision import auto_precision
 from outpace.progress import note, track
 
-WARM_UP_TOKENS = 8
+WARM_UP_PROMPT, WARM_UP_TOKENS = 32, 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class PeerSide:
             }
             self.process = PeerProcess(python, Path(str(module.__file__)), arguments)
             self.about = self.process.about
-            self.process.answer(prompt, WARM_UP_TOKENS)
+            self.process.answer(prompt[:WARM_UP_PROMPT], WARM_UP_TOKENS)
         except OutpaceError as error:
             self.fail(str(error))
 

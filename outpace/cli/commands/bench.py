@@ -24,6 +24,7 @@ from outpace.cli.options import (
     drafter_settings,
     load,
     show_document,
+    table_width,
     with_num_draft_tokens,
 )
 from outpace.errors import BadInputError, OutpaceError
@@ -45,8 +46,9 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
     peers: Annotated[
         str | None,
-        typer.Option(help="Other engines to run in the same turns, such as llama.cpp, or PEER:WAY (docs/measuring/peers.md)."),
+        typer.Option(help="Other engines to run in the same turns, such as llama.cpp,genai, or PEER:WAY (docs/measuring/peers.md)."),
     ] = None,
+    by_category: Annotated[bool, typer.Option("--by-category", help="Show one row per category of the prompts.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Number of prompts that run at once.")] = 1,
     server: Annotated[str | None, typer.Option(metavar="[URL]", help="Measure a server under load; without a URL, start one here.")] = None,
     clients: Annotated[str | None, typer.Option(help="With --server: numbers of concurrent clients. Default: 1,4,16,64.")] = None,
@@ -89,17 +91,18 @@ def bench(
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
         documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides) for params in samples]
-    _show(documents, {"prompts": prompts, "limit": limit}, json_out)
+    _show(documents, {"prompts": prompts, "limit": limit}, json_out, by_category)
 
 
-def _show(documents: Sequence[dict[str, Any]], settings: dict[str, Any], json_out: Path | None) -> None:
+def _show(documents: Sequence[dict[str, Any]], settings: dict[str, Any], json_out: Path | None, by_category: bool) -> None:
     """Show the results of one point, or of several side by side. Raises OutpaceError if a drafter failed."""
     from outpace.bench import report
     from outpace.bench.temperatures import merged, table
 
     document = documents[0] if len(documents) == 1 else merged(documents)
     document["settings"] |= settings
-    show_document(document, report.tables(document) if len(documents) == 1 else [table(document)], json_out)
+    tables = report.tables(document, table_width(), by_category) if len(documents) == 1 else [table(document)]
+    show_document(document, tables, json_out)
     for row in document["results"]:
         if row["num_failed"]:
             raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")

@@ -55,6 +55,12 @@ def speedup(samples: Sequence[Sample]) -> Estimate | None:
     return _estimate(rows, (1, -1)) if rows else None
 
 
+def speed_ratio(mine: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> Estimate | None:
+    """Ratio of tokens per second; both have (tokens, seconds) of the same prompts. None without prompts."""
+    rows = [(*a, *b) for a, b in zip(mine, other, strict=True)]
+    return _estimate(rows, (1, -1, -1, 1)) if rows else None
+
+
 def advantage(mine: Sequence[Sample], other: Sequence[Sample]) -> Estimate | None:
     """Ratio of the speedups of `mine` and `other` on the prompts that both have run; None without such prompts."""
     theirs = {sample.prompt: sample for sample in other}
