@@ -71,7 +71,10 @@ def summaries(results: Sequence[dict[str, Any]]) -> list[Summary]:
         drafter, category, temperature = key
         plain = speeds.get((BASELINE, category, temperature), 0.0)
         per_step = [row["tokens_per_step"] for row in rows]
-        num_tokens, num_steps = sum(row["num_tokens"] for row in rows), sum(row["num_tokens"] / (row["tokens_per_step"] or 1.0) for row in rows)
+        num_tokens, num_steps = (
+            sum(row["num_tokens"] for row in rows),
+            sum(row["num_tokens"] / (row["tokens_per_step"] or 1.0) for row in rows),
+        )
         found.append(
             Summary(
                 drafter,

@@ -69,3 +69,14 @@ def test_the_table_has_a_column_group_per_temperature():
     assert "speedup at 0.8" in text
     assert "1.33 (1.00 to 1.50)" in text
     assert "3/4" in text
+
+
+def test_a_category_of_one_temperature_only_and_one_without_prompts():
+    """Looping answers are a category of their own: it may be missing at one temperature, or hold every prompt."""
+    looping = {**row("none", 80, 1.0, 8.0), "category": "looping"}
+    empty = {**row("none", 0, 0.0, 0.0), "num_prompts": 0}
+    found = merged([document(0.0, 0, row("none", 40, 1.0, 4.0)), document(0.8, 0, empty, looping)])
+    rows = {(entry["category"], entry["temperature"]): entry for entry in found["temperatures"]}
+    assert rows["looping", 0.8]["tokens_per_step"] == 1.0
+    assert (rows["all", 0.8]["tokens_per_step"], rows["all", 0.8]["speedup"]) == (0.0, 0.0)
+    assert table(found).row_count == 2
