@@ -15,7 +15,7 @@ OUT = Path(__file__).parents[2] / "docs" / "pictures"
 
 def main() -> None:
     """docs/pictures/demo.svg: what `outpace demo` shows."""
-    llm = LLM("default", "auto")
+    llm = LLM("coder-0.5b", "auto")
     compared = [side_by_side.run(llm, job, None, Console(file=io.StringIO())) for job in side_by_side.jobs()]
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     for job in compared:

@@ -36,7 +36,9 @@ def test_drafters_come_in_groups_with_one_recommended(page):
     ("names", "own", "wanted"),
     [
         (["none", "auto", "suffix"], "none", "auto"),
-        (["none", "suffix", "prompt_lookup"], "none", "suffix"),
+        (["none", "suffix", "prompt_lookup"], "none", "prompt_lookup"),
+        (["none", "auto", "prompt_lookup"], "prompt_lookup", "auto"),
+        (["none", "auto", "suffix"], "suffix", "suffix"),
         (["none", "auto", "a+b"], "a+b", "a+b"),
         (["none"], "none", "none"),
     ],

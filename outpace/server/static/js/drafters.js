@@ -11,6 +11,7 @@ const WORDS = {
   eagle: ["EAGLE head", "A small trained layer runs ahead of the model. Trained for this model."],
   draft_model: ["Draft model", "A smaller model writes ahead."],
   prediction: ["Expected answer", "Drafts from a text that the caller expects."],
+  grammar: ["JSON schema", "Tokens that the schema leaves no choice about."],
   blind: ["Blind", "Drafts without looking at the text, so almost nothing is accepted: the floor to compare with."],
   none: ["Plain decoding", "No drafter: one token per step. What all drafters are compared with."],
 };
@@ -19,6 +20,7 @@ const GROUPS = [
   ["From the model’s own predictions", ["recycling", "lookahead", "blanks", "medusa", "eagle"]],
 ];
 const LAST = ["To compare with", ["none", "blind"]];
+const UNCHOSEN = ["prompt_lookup", "none"]; // what a server has whose operator chose nothing
 const HIDDEN = ["prediction"]; // needs a text that this page does not send
 
 /** A spec in words: "Repeat passages + Runner-up tokens"; options are left out. */
@@ -34,11 +36,12 @@ export function explain({ name, description, options }) {
   return `${WORDS[name]?.[1] ?? description} In the API: ${name}${pairs.length ? ` (options: ${pairs.join(", ")})` : ""}.`;
 }
 
-/** The name of the drafter to try first: the server's own, unless it was started without one. */
+/** The name of the drafter to try first: the one that the server was started with on purpose, else `auto`. */
 export function recommended(drafters) {
   const names = drafters.map(({ name }) => name);
-  const own = drafters.find((drafter) => drafter.default && drafter.name !== "none")?.name;
-  return own ?? ["auto", "suffix", "prompt_lookup"].find((name) => names.includes(name)) ?? names[0];
+  const own = drafters.find((drafter) => drafter.default)?.name ?? "none";
+  if (!UNCHOSEN.includes(own)) return own;
+  return ["auto", "prompt_lookup", "suffix"].find((name) => names.includes(name)) ?? own;
 }
 
 /** [[title of the group, [name, …]], …] of all drafters that can be chosen; no group is empty. */
