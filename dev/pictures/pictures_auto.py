@@ -10,8 +10,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 
 from outpace import LLM, SamplingParams
-from outpace.cli import explain
-from outpace.cli.commands import demo
+from outpace.cli import explain, side_by_side
 
 OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "auto.svg"
 
@@ -21,19 +20,20 @@ def main() -> None:
     plt.switch_backend("svg")
     plt.rcParams.update({"svg.hashsalt": "outpace", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     llm = LLM("coder-0.5b", speculative_config="auto")
-    messages = [{"role": "user", "content": demo.INSTRUCTION + demo.document()}]
-    llm.chat(messages, SamplingParams(max_tokens=32))
+    messages = [{"role": "user", "content": side_by_side.jobs()[0].prompt}]
+    llm.chat([{"role": "user", "content": "Name three rivers."}], SamplingParams(max_tokens=32))  # warms up
     controller = explain.start(llm)
     output = llm.chat(messages, SamplingParams(max_tokens=160))[0]
     steps, costs = controller.steps or [], controller.policy.costs
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), width_ratios=(1, 2.2))
-    left.plot(costs.widths[:11], costs.alone[:11], marker="o", markersize=3, color="#2b6cb0")
+    left.plot(costs.sizes[:11], costs.alone[:11], marker="o", markersize=3, color="#2b6cb0")
     left.set(xlabel="tokens in the forward pass", ylabel="milliseconds", ylim=(0, None), title="cost of a forward pass here")
     numbers = range(1, len(steps) + 1)
-    right.bar(numbers, [step.width for step in steps], color="#cbd5e0", width=0.9, label="tokens in the forward pass")
+    right.bar(numbers, [step.num_tokens for step in steps], color="#cbd5e0", width=0.9, label="tokens in the forward pass")
     right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them draft tokens")
     right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} per step")
-    right.legend(frameon=False, loc="upper right")
+    right.set_ylim(0, 1.3 * max(step.num_tokens for step in steps))
+    right.legend(frameon=False, loc="upper left", ncols=2)
     figure.tight_layout()
     figure.savefig(OUT, metadata={"Date": None})
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.text import Text
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "drafters"))
-from test_prediction import OLD_FILE
-
 from outpace import LLM, SamplingParams
+from outpace.cli import side_by_side
 from outpace.drafters.prediction import prediction_usage
 
 OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "prediction.svg"
-QUESTION = "Rename the class Store to Notebook in this file. Answer with the whole file only."
 PREDICTED, OTHER, OWN = "bold green", "bold blue", "bold black on yellow"
 
 
 def main() -> None:
-    """Rename a class in the file of tests/drafters/test_prediction.py, plainly and with the old text as prediction."""
+    """Make the edit of `outpace demo`, plainly and with the old text as prediction."""
     llm, params = LLM("coder-0.5b", "suffix"), SamplingParams(max_tokens=240)
-    messages = [{"role": "user", "content": f"{QUESTION}\n\n{OLD_FILE}"}]
+    job = side_by_side.jobs()[1]
+    messages = [{"role": "user", "content": job.prompt}]
     plain = llm.chat(messages, params, speculative_config=False)[0]
-    fast = llm.chat(messages, params, prediction=OLD_FILE)[0]
+    fast = llm.chat(messages, params, prediction=job.prediction)[0]
     if plain.token_ids != fast.token_ids:
         raise SystemExit("the two answers differ")
     answer = Text()

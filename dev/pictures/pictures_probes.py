@@ -15,7 +15,7 @@ from outpace.controller.base import FixedController
 from outpace.controller.strategy import Strategy
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.blanks.drafter import BlanksDrafter, likeliest
-from outpace.drafters.lookahead import LookaheadDrafter
+from outpace.drafters.lookahead import Cell, LookaheadDrafter
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.draft import Draft, Verdict
@@ -35,7 +35,7 @@ class Step:
     draft: Draft
     path: list[int]
     gained: list[int]
-    rows: list[list[tuple[int, bool]]]  # of the look-ahead window: (token, is it a seed)
+    rows: list[list[Cell]]  # of the look-ahead window: (token, is it a seed)
     said: list[list[tuple[int, float]]]  # at the newest cell of each column, or at each blank
 
 
@@ -86,7 +86,7 @@ def run(llm: LLM, drafter: Drafter) -> list[int]:
 
 def shown(llm: LLM, token: int) -> str:
     """A token as text, blanks and line ends visible."""
-    return llm.tokenizer.fast.decode([token], skip_special_tokens=False).replace(" ", "␣").replace("\n", "⏎")
+    return str(llm.tokenizer.fast.decode([token], skip_special_tokens=False)).replace(" ", "␣").replace("\n", "⏎")
 
 
 def words(llm: LLM, tokens: list[int], style: str) -> Text:

@@ -67,7 +67,7 @@ class Watcher:
 
     def on_observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """Note the outcome."""
-        if self.context:
+        if self.context and verdict.next_token is not None:
             self.steps.append(Step(self.context, verdict.draft, verdict.path, verdict.next_token))
         self.observe(request, verdict, output)
 
