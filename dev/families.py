@@ -111,13 +111,14 @@ def hf_target(model: Any, _: Path) -> Any:
 
 def check(name: str, target: str) -> str:
     """The verdict on a family: "right", "refused: …" or "WRONG: …"."""
+    texts = prompts()
     try:
-        model, texts = build(name), prompts()
+        model = build(name)
+        with torch.inference_mode():
+            expected = model(torch.tensor([texts[-1]]), use_cache=False).logits[0].numpy()
+        answers = [greedy(model, text) for text in texts]
     except Exception as error:
-        return f"WRONG: cannot build it: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    with torch.inference_mode():
-        expected = model(torch.tensor([texts[-1]]), use_cache=False).logits[0].numpy()
-    answers = [greedy(model, text) for text in texts]
+        return f"WRONG: transformers cannot run it: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     with tempfile.TemporaryDirectory(prefix="outpace-families-") as folder:
         try:
             built = (openvino_target if target == "openvino" else hf_target)(model, Path(folder))

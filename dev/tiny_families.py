@@ -21,6 +21,7 @@ SHARED = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_sh
 SEQ2SEQ = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "is_decoder": True, "is_encoder_decoder": False}
 SEQ2SEQ |= {"decoder_attention_heads": 4, "encoder_attention_heads": 4, "decoder_ffn_dim": 96, "encoder_ffn_dim": 96}
 DECODER = {"is_decoder": True}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 UNSET: Any = object()  # a setting of SIZES that a family does not have
 
 # name in the table -> (model type of transformers, settings besides SIZES)
@@ -110,11 +111,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "BitNet": ("bitnet", {}),
     "BioGPT": ("biogpt", {}),
     "XGLM": ("xglm", {"d_model": 64, "num_layers": 2, "attention_heads": 4, "ffn_dim": 96}),
-    "ModernBERT decoder": ("modernbert-decoder", {"local_attention": WINDOW, "global_attn_every_n_layers": 2, "pad_token_id": 0}),
+    "ModernBERT decoder": ("modernbert-decoder", {"local_attention": WINDOW, "global_attn_every_n_layers": 2} | TOKENS),
     "JetMoE": ("jetmoe", EXPERTS | {"kv_channels": 16}),
     "DBRX": (
         "dbrx",
-        {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": CONTEXT, "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4}}
+        {
+            "d_model": 64,
+            "n_heads": 4,
+            "n_layers": 2,
+            "max_seq_len": CONTEXT,
+            "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        }
         | {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64}},
     ),
     "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
@@ -122,7 +129,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Mamba 2": ("mamba2", {"num_heads": 8, "state_size": 16, "n_groups": 1}),
     "RecurrentGemma": ("recurrent_gemma", {"lru_width": 64, "attention_window_size": WINDOW}),
     "Jamba": ("jamba", EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1}),
-    "Qwen3-Next": ("qwen3_next", EXPERTS | {"shared_expert_intermediate_size": 32, "linear_num_value_heads": 4}),
+    "Qwen3-Next": (
+        "qwen3_next",
+        EXPERTS | {"shared_expert_intermediate_size": 32, "linear_num_value_heads": 4, "linear_num_key_heads": 2, "num_hidden_layers": 4},
+    ),
     "Pegasus decoder": ("pegasus", SEQ2SEQ),
     "Blenderbot decoder": ("blenderbot", SEQ2SEQ),
     "Marian decoder": ("marian", SEQ2SEQ | {"decoder_vocab_size": VOCAB, "pad_token_id": 0}),

@@ -294,7 +294,7 @@ def refuse(model: Any) -> None:
     reason = ""
     if model.config.is_encoder_decoder:
         reason = "is an encoder-decoder model; use a decoder-only one"
-    elif getattr(model, "_is_stateful", False) or other:
+    elif other or (getattr(model, "_is_stateful", False) and not layer_types):
         state = f"layers of type {', '.join(other)}" if other else "a recurrent state"
         reason = f"has {state}, so rejected draft tokens cannot be rolled back; use a model with attention layers only"
     elif "position_ids" not in inputs or getattr(config, "alibi", False):
