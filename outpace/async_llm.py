@@ -10,10 +10,11 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from outpace.controller.strategy import Strategy
 from outpace.errors import BadInputError, OutpaceError
 from outpace.llm import LLM, SamplingLike, SpeculativeLike
 from outpace.models.find import DEFAULT_MODEL
@@ -85,16 +86,7 @@ class RequestHandle:
 class AsyncLLM:
     """An LLM for asyncio: any number of coroutines may generate at once, and their requests run together in one batch.
 
-    Wraps an LLM, or builds one from the arguments of LLM. A web service in a few lines:
-
-        app, llm = FastAPI(), AsyncLLM("default", "suffix")
-
-        @app.post("/ask")
-        async def ask(question: str) -> StreamingResponse:
-            async def text():
-                async for piece in llm.generate([{"role": "user", "content": question}], {"max_tokens": 200}):
-                    yield piece.text
-            return StreamingResponse(text(), media_type="text/plain")
+    Wraps an LLM, or builds one from the arguments of LLM; `generate` may be used as in docs/server.md.
 
     The engine's thread starts with the first request. End it with `await close()`, or use `async with AsyncLLM(...) as llm:`. An LLM
     that was passed in stays open, and may be called directly in the meantime.
@@ -185,6 +177,8 @@ class AsyncLLM:
         The events of the handle number the answers to all prompts, prompt by prompt. `on_message` is called in the event loop for each
         of them as it arrives, read or not. Without `waits` it returns at once, and a rejection ends the events.
         """
+        self.check_health()
+        jobs = [await self._prepared(job) for job in jobs]
         request_id = uuid.uuid4().hex if request_id is None else request_id
         if not isinstance(request_id, str) or request_id in self.handles:
             raise BadInputError(f"request_id must be a string that no running request has, not {request_id!r:.80}")
@@ -202,6 +196,12 @@ class AsyncLLM:
             handle.close()
             raise
         return handle
+
+    async def _prepared(self, job: GenerationJob) -> GenerationJob:
+        """The job with its strategy, built in a thread of its own, so that the others go on. Raises BadInputError."""
+        wanted = job.speculative_config, bool(job.prediction)
+        known = None if isinstance(wanted[0], Strategy) else self.llm.strategies.known(self.llm.settings(*wanted))
+        return replace(job, speculative_config=known or await asyncio.to_thread(self.llm.strategy, *wanted))
 
     def check_health(self) -> None:
         """Raises OutpaceError when no more requests are accepted."""

@@ -74,7 +74,8 @@ class SpeculativeConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Sizes of the engine. `kv_cache_tokens` None lets the target choose; `max_model_len` None is the model's own limit.
+    """Sizes of the engine. `kv_cache_tokens` and `prefix_cache_tokens` None let the target choose; `max_model_len` None is the model's own
+    limit.
 
     Raises BadInputError for values of a wrong type or out of range.
     """
@@ -85,15 +86,16 @@ class EngineConfig:
     min_prefill_chunk: int = 32  # prompt tokens that every forward pass may run, however much decoding fills it
     max_model_len: int | None = None
     kv_cache_tokens: int | None = None
+    prefix_cache_tokens: int | None = None  # of finished requests, kept for prompts that begin alike
     enable_prefix_caching: bool = True
     on_drafter_error: str = "continue"  # or "raise": a drafter's failure ends the step, as in tests
 
     def __post_init__(self) -> None:
         for name, least in (("max_num_seqs", 1), ("max_num_batched_tokens", 1), ("max_draft_tokens", 0), ("min_prefill_chunk", 1)):
             self._check(name, least)
-        for name in ("max_model_len", "kv_cache_tokens"):
+        for name, least in (("max_model_len", 2), ("kv_cache_tokens", 2), ("prefix_cache_tokens", 0)):
             if getattr(self, name) is not None:
-                self._check(name, 2)
+                self._check(name, least)
         if self.on_drafter_error not in ("continue", "raise"):
             raise BadInputError(f"on_drafter_error must be continue or raise, not {self.on_drafter_error!r:.80}")
 

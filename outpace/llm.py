@@ -21,7 +21,7 @@ from outpace.errors import BadInputError, OutpaceError
 from outpace.models.find import DEFAULT_MODEL, PRECISIONS
 from outpace.models.load import kind_of, load
 from outpace.models.tokenizer import ChatTokens, Messages, TextBuilder, Tokenizer
-from outpace.outputs import Job, RequestOutput, StreamPiece, failure
+from outpace.outputs import Job, RequestOutput, StreamPiece, ending, failure
 from outpace.params import Prompt, SamplingParams, conversations_of, prompts_of, sampling_params_of, token_ids_of
 from outpace.request import Request
 from outpace.sampling.grammar import GrammarCompiler
@@ -70,12 +70,12 @@ class LLM:
         self._load_arguments = (model, kind_of(model, target), threads, config)
         self.engine = Engine(self.target, config)
         self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
-        self.strategies = StrategyFactory(self.target, self.tokenizer, self._load_draft_model)
         self.is_closed = False
         self._jobs: dict[str, Job] = {}
         self._abandoned: list[Job] = []
         self._ids = itertools.count()
         self._turn = Turn()
+        self.strategies = StrategyFactory(self.target, self.tokenizer, self._load_draft_model, self._turn)
         self.strategy(self.speculative_config)  # fails now for wrong options, not at the first prompt
 
     def __enter__(self) -> LLM:
@@ -101,7 +101,7 @@ class LLM:
         A request that fails while it runs raises OutpaceError, or the BadInputError that ended it; with `return_errors` its output has
         the finish_reason "error" and the exception as `error` instead.
         """
-        with _ending(streamer):
+        with ending(streamer):
             return self._generate(prompts, sampling_params, speculative_config, prediction, streamer, return_errors)
 
     def chat(
@@ -115,7 +115,7 @@ class LLM:
         return_errors: bool = False,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of {"role", "content"}) or several, in the model's chat format; otherwise as `generate`."""
-        with _ending(streamer):
+        with ending(streamer):
             prompts = [self.tokenizer.encode_chat(conversation) for conversation in conversations_of(messages)]
             return self._generate(prompts, sampling_params, speculative_config, prediction, streamer, return_errors)
 
@@ -166,6 +166,8 @@ class LLM:
                     if not all(job.is_done for job in jobs):  # another thread's step may have finished them
                         self._step()
                     token_ids = jobs[0].take().token_ids if streamer is not None else []
+                    for job in jobs:
+                        job.steps.clear()  # nobody reads them
                 if token_ids:
                     streamer.put(np.array(token_ids))
                 for error in (job.request.error for job in jobs):
@@ -199,6 +201,7 @@ class LLM:
         params = SamplingParams.of(sampling_params)
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else token_ids_of(prompt)
         expected = self._expected(prediction)
+        strategy = self.strategy(speculative_config, bool(expected))
         with self._exclusive():
             room = self.engine.max_len - len(token_ids)
             if room < 1:
@@ -206,7 +209,6 @@ class LLM:
             if params.max_tokens > room:
                 params = replace(params, max_tokens=room, min_tokens=min(params.min_tokens, room))
             seed = params.seed if params.seed is not None else secrets.randbits(32) if not params.is_greedy else 0
-            strategy = self._strategy(speculative_config, bool(expected))
             shared = {"strategy": strategy, "prediction": expected, "cache_salt": cache_salt}
             jobs = [self._job(token_ids, params, seed + index, index, shared) for index in range(params.n)]
             for job in () if isinstance(prompt, ChatTokens) else jobs:
@@ -254,18 +256,21 @@ class LLM:
     # ---- how to speculate
 
     def strategy(self, speculative_config: SpeculativeLike, has_prediction: bool = False) -> Strategy:
-        """The drafter, verifier and controller for these settings; built once. Raises BadInputError for wrong ones.
+        """The drafter, verifier and controller for these settings; built once, while other requests go on. Raises BadInputError for wrong
+        ones.
 
         With a prediction the drafter `prediction` comes first, unless the settings ask for no drafter at all.
         """
-        with self._exclusive():
-            return self._strategy(speculative_config, has_prediction)
-
-    def _strategy(self, speculative_config: SpeculativeLike, has_prediction: bool) -> Strategy:
+        self.check_usable()
         if isinstance(speculative_config, Strategy):
             return speculative_config
+        config = self.settings(speculative_config, has_prediction)
+        return self.strategies.of(config, config in (self.speculative_config, self.settings(None, True)))
+
+    def settings(self, speculative_config: Any, has_prediction: bool = False) -> SpeculativeConfig:
+        """The settings of `strategy`. Raises BadInputError."""
         config = self.speculative_config if speculative_config is None else SpeculativeConfig.of(speculative_config)
-        return self.strategies.of(with_prediction(config) if has_prediction else config)
+        return with_prediction(config) if has_prediction else config
 
     def _load_draft_model(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
         """A further model on the same kind of target; "self" is this model (live ones share their weights)."""
@@ -338,13 +343,3 @@ class LLM:
         with self._turn:
             self.check_usable()
             yield
-
-
-@contextmanager
-def _ending(streamer: Any) -> Iterator[None]:
-    """Ends the streamer, whatever happens: another thread may be waiting for its end."""
-    try:
-        yield
-    finally:
-        if streamer is not None:
-            streamer.end()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from outpace.engine.metrics import acceptance_rate, mean_acceptance_length, tokens_per_step
 from outpace.errors import BadInputError, OutpaceError
@@ -135,6 +138,16 @@ class Job:
             index=self.index,
             prompt_logprobs=request.prompt_logprobs,
         )
+
+
+@contextmanager
+def ending(streamer: Any) -> Iterator[None]:
+    """Ends the streamer, whatever happens: another thread may be waiting for its end."""
+    try:
+        yield
+    finally:
+        if streamer is not None:
+            streamer.end()
 
 
 def failure(error: Exception) -> OutpaceError:

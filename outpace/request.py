@@ -41,6 +41,7 @@ class RequestStats:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_cached_prompt_tokens: int = 0
+    num_preemptions: int = 0  # times that the request gave its place in the K/V cache to an older one
     drafter_error: str | None = None  # why the request went on without its drafter
     num_rejected_prediction_tokens: int = 0  # written by the drafter `prediction`
     draft_seconds: float = 0.0

@@ -263,7 +263,7 @@ def raising_processor(_: Any = None) -> str:
             require(beside == alone and all(code == 200 for code, _ in alone), "the requests beside it were touched")
             require(httpx.get(url + "/health").status_code == 200, "/health is not fine")
             scheduler = llm.engine.scheduler
-            left = (len(scheduler.running), len(scheduler.waiting), llm.target.kv_usage, len(llm._jobs))
+            left = (len(scheduler.running), len(scheduler.waiting), llm.target.kv_use.share, len(llm._jobs))
             require(not any(left), f"left behind: running, waiting, K/V, jobs = {left}")
     finally:
         room.build_processors = build

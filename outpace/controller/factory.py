@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -21,33 +23,55 @@ from outpace.targets.base import TargetModel
 from outpace.verifiers import create_verifier
 
 MAX_NODES = 24  # default limit of `auto` per request and step
-MAX_KEPT = 32  # strategies kept: drafters hold tables, and clients of a server may name any number of them
+MAX_KEPT = 32  # strategies kept beside one's own: drafters hold tables, and clients of a server may name any number of them
 
 
 class StrategyFactory:
     """Serves one target. `load(name, num_layers)` returns the target and tokenizer of a draft model; the name "self" is the target's own
-    model."""
+    model. Threads may share a factory; `turn` is held while it runs the target for a measurement, and not while it builds."""
 
-    def __init__(self, target: TargetModel, tokenizer: Tokenizer, load: Callable[[str, int | None], tuple[TargetModel, Tokenizer]]):
-        self.target, self.tokenizer, self.load = target, tokenizer, load
-        self.kept: dict[SpeculativeConfig, Strategy] = {}
+    def __init__(
+        self,
+        target: TargetModel,
+        tokenizer: Tokenizer,
+        load: Callable[[str, int | None], tuple[TargetModel, Tokenizer]],
+        turn: AbstractContextManager[None] | None = None,
+    ):
+        self.target, self.tokenizer, self.load, self.turn = target, tokenizer, load, turn or nullcontext()
+        self.kept: dict[SpeculativeConfig, Strategy] = {}  # the latest is last
+        self.own: dict[SpeculativeConfig, Strategy] = {}  # never dropped
+        self._lock = threading.RLock()  # one is built at a time
         self.draft_models: dict[tuple[str, int | None], DraftModel] = {}
 
-    def of(self, config: SpeculativeConfig) -> Strategy:
-        """The strategy for these settings; the latest MAX_KEPT are kept. Raises BadInputError for wrong settings."""
-        try:
-            found = self.kept.pop(config, None) or self._build(config)
-        except BadInputError as error:
-            error.field = "speculative_config"
-            raise
-        self.kept[config] = found  # the latest is last
-        if len(self.kept) > MAX_KEPT:
-            del self.kept[next(iter(self.kept))]
+    def of(self, config: SpeculativeConfig, is_own: bool = False) -> Strategy:
+        """The strategy for these settings. One's own are kept with what their drafters have learnt, of all others the latest MAX_KEPT.
+        Raises BadInputError for wrong settings."""
+        found = self.known(config)
+        if found is None:
+            with self._lock:
+                try:
+                    found = self.known(config) or self._build(config)  # another thread may have built it in the meantime
+                except BadInputError as error:
+                    error.field = "speculative_config"
+                    raise
+                (self.own if is_own else self.kept)[config] = found
+                if len(self.kept) > MAX_KEPT:
+                    del self.kept[next(iter(self.kept))]
+        return found
+
+    def known(self, config: SpeculativeConfig) -> Strategy | None:
+        """The strategy for these settings if it has been built; never waits for one that is being built."""
+        found = self.own.get(config) or self.kept.get(config)
+        if config in self.kept and self._lock.acquire(blocking=False):
+            try:
+                self.kept[config] = self.kept.pop(config)
+            finally:
+                self._lock.release()
         return found
 
     def is_built(self, config: SpeculativeConfig) -> bool:
         """Whether `of` returns at once. Any thread may ask."""
-        return config in self.kept
+        return config in self.own or config in self.kept
 
     @property
     def is_measured(self) -> bool:
@@ -57,11 +81,13 @@ class StrategyFactory:
     @cached_property
     def costs(self) -> CostTable:
         """The cost table: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
-        return cost_of(self.target, home() / "costs")
+        with self.turn:
+            return cost_of(self.target, home() / "costs")
 
     def calibrate(self) -> CostTable:
         """Measure the cost table anew, and keep it."""
-        self.costs = cost_of(self.target, home() / "costs", is_new=True)
+        with self.turn:
+            self.costs = cost_of(self.target, home() / "costs", is_new=True)
         return self.costs
 
     def _keep_costs(self, costs: CostTable) -> None:
@@ -82,7 +108,9 @@ class StrategyFactory:
         """A draft model, with the cost of its forward pass relative to the target's. Loaded and measured once."""
         if (name, num_layers) not in self.draft_models:
             target, tokenizer = self.load(name, num_layers)
-            self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *draft_costs(target, self.target))
+            with self.turn:
+                costs = draft_costs(target, self.target)
+            self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *costs)
         return self.draft_models[name, num_layers]
 
 

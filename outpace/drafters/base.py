@@ -60,7 +60,7 @@ class Drafter(ABC):
     num_draft_tokens: int = 7  # default budget: with the last committed token, a forward pass of 8 tokens
 
     def begin(self, request: Request) -> None:
-        """A request starts; its text so far is `request.context`."""
+        """A request starts; its text so far is `request.context`: the prompt, and after a preemption also what has been written."""
         return None
 
     @abstractmethod
@@ -85,7 +85,7 @@ class Drafter(ABC):
         return None
 
     def end(self, request: Request) -> None:
-        """The request has ended, for whatever reason: forget it."""
+        """The request has ended, or waits again for room (then it has no `finish_reason`, and will begin again): forget it."""
         return None
 
 

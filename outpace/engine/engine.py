@@ -78,11 +78,19 @@ class Engine:
         if request.finish_reason is None:
             self._finish(request, "abort")
 
+    def preempt(self, request: Request) -> None:
+        """Take a running request's place in the K/V cache away; it waits again, and goes on with the same text when there is room."""
+        self.scheduler.preempt(request)
+        self._count_preemption(request)
+
     def step(self) -> list[StepOutput]:
         """One forward pass for all running requests. Returns what each decoding request got."""
         started = time.perf_counter()
         decoding = self._schedule(started)
         plan = self.drafting.plan(decoding, self.scheduler.num_prefill_tokens)
+        for draft in plan.drafts:
+            if not self.scheduler.reserve(draft.request, len(draft.request.token_ids) + len(draft.draft)):
+                draft.drop()
         prompts = list(self.scheduler.prefill(sum(draft.num_tokens for draft in plan.drafts)))
         if not decoding and not prompts:
             return []
@@ -98,14 +106,23 @@ class Engine:
     # ---- schedule
 
     def _schedule(self, now: float) -> list[Request]:
-        """Admit what fits; returns the requests that decode in this step."""
+        """Make room for what runs and admit what fits; returns the requests that decode in this step."""
+        for request in self.scheduler.make_room():
+            self._count_preemption(request)
         for request in self.scheduler.admit():
             assert request.slot is not None
-            request.stats.prefill_started_at = request.stats.decode_started_at = now
-            request.stats.num_cached_prompt_tokens = request.slot.num_cached
+            if not request.stats.num_preemptions:
+                request.stats.prefill_started_at = request.stats.decode_started_at = now
+                request.stats.num_cached_prompt_tokens = request.slot.num_cached
             if self.guard.is_working(request):
                 self.guard.call([request], None, request.strategy.drafter.begin, request)
         return self.scheduler.decoding()
+
+    def _count_preemption(self, request: Request) -> None:
+        """A request has lost its place: its drafter forgets it, and is told of its text when it goes on."""
+        self.metrics.num_preemptions += 1
+        request.stats.num_preemptions += 1
+        self.guard.call([request], None, request.strategy.drafter.end, request)
 
     def _num_reusable_prefix(self, request: Request) -> int:
         drafter, whole = request.strategy.drafter, len(request.token_ids)
@@ -125,7 +142,8 @@ class Engine:
         for controller in plan.controllers:
             controller.record_forward_time(1e3 * (ended - started))
         for request, _ in prompts:
-            request.stats.decode_started_at = ended
+            if not request.num_output_tokens:
+                request.stats.decode_started_at = ended
         self.metrics.forward_seconds += ended - started
         return output
 

@@ -18,6 +18,7 @@ class Metrics:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_drafter_errors: int = 0  # requests that continued without their drafter
+    num_preemptions: int = 0  # times that a request gave its place in the K/V cache to an older one
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
     step_seconds: float = 0.0
     forward_seconds: float = 0.0

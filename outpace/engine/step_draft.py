@@ -39,6 +39,10 @@ class StepDraft:
         """Draft tokens that can be accepted, without the unconfirmed ones."""
         return len(self.draft) - self.draft.num_lookahead - self.num_unconfirmed
 
+    def drop(self) -> None:
+        """Run no more than the unconfirmed tokens."""
+        self.draft = self.request.unconfirmed.graft(EMPTY_DRAFT)
+
     def segment(self) -> Segment:
         """The request's part of the forward pass."""
         assert self.request.slot is not None

@@ -32,7 +32,8 @@ def load(
     found = converted(str(model), precision, num_layers)
     facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
     options = {**facts, "precision": precision, "threads": threads}
-    built = create_target("openvino", found.folder / "model.xml", kv_cache_tokens=config.kv_cache_tokens, **options)
+    sizes = {"kv_cache_tokens": config.kv_cache_tokens, "prefix_cache_tokens": config.prefix_cache_tokens}
+    built = create_target("openvino", found.folder / "model.xml", **sizes, **options)
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
     return found.name, built, text, frozenset(found.eos_token_ids), precision
 
@@ -61,7 +62,7 @@ def _load_hf(
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
     if num_layers:
         live = transformers_io.first_layers(live, num_layers)
-    built = create_target("hf", live, max_len=config.max_model_len)
+    built = create_target("hf", live, max_len=config.max_model_len, kv_cache_tokens=config.kv_cache_tokens)
     return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
 
 

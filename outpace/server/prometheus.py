@@ -32,6 +32,7 @@ class _EngineCollector:
             ("spec_decode_num_accepted_tokens", "Draft tokens accepted.", totals.num_accepted_tokens),
             ("drafter_errors", "Requests that continued without their drafter, because it failed.", totals.num_drafter_errors),
             ("generation_tokens", "Tokens generated.", totals.num_generation_tokens),
+            ("num_preemptions", "Times that a running request had to wait again, because the K/V cache was full.", totals.num_preemptions),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value)
         family = CounterMetricFamily(
@@ -40,10 +41,15 @@ class _EngineCollector:
         for position, count in enumerate(list(totals.num_accepted_tokens_per_pos)):
             family.add_metric([str(position)], count)
         yield family
+        kv = self.engine.target.kv_use
         for name, text, amount in (
             ("num_requests_running", "Requests in the running batch.", len(scheduler.running)),
             ("num_requests_waiting", "Requests waiting for a slot.", len(scheduler.waiting)),
-            ("kv_cache_usage_perc", "Share of the K/V cache in use, from 0 to 1.", self.engine.target.kv_usage),
+            ("kv_cache_usage_perc", "Share of the K/V cache in use, from 0 to 1.", kv.share),
+            ("kv_cache_tokens", "Tokens of the K/V cache that running requests hold.", kv.num_tokens),
+            ("kv_cache_max_tokens", "Tokens that the K/V cache can hold; 0 without a limit.", kv.max_tokens),
+            ("kv_cache_bytes", "Memory of the K/V cache, stored prefixes included.", kv.num_bytes),
+            ("kv_cache_max_bytes", "Most memory that the K/V cache may take; 0 without a limit.", kv.max_bytes),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, amount)
 

@@ -73,6 +73,21 @@ class TargetOutput:
     prompt_hidden: Array | None = None
 
 
+@dataclass(frozen=True)
+class KVUse:
+    """The K/V cache: tokens that requests hold, and the bytes of memory it takes, with the largest possible values (0: no limit)."""
+
+    num_tokens: int = 0
+    max_tokens: int = 0
+    num_bytes: int = 0
+    max_bytes: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens that are held, 0 to 1; 0 without a limit."""
+        return self.num_tokens / self.max_tokens if self.max_tokens else 0.0
+
+
 class OutOfSlots(Exception):
     """The K/V cache has no room for another sequence now; retry after free()."""
 
@@ -90,14 +105,18 @@ class TargetModel(ABC):
     base: Base | None = None  # identity of the model, which trained heads must match; None if it takes no heads
 
     @property
-    def kv_usage(self) -> float:
-        """Share of the K/V cache in use by requests, 0 to 1; 0 if the cache has no fixed size."""
-        return 0.0
+    def kv_use(self) -> KVUse:
+        """How full the K/V cache is."""
+        return KVUse()
 
     @abstractmethod
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         """Reserve a slot with room for `num_tokens` tokens. Its `num_cached` is above 0 if the K/V of a prefix of the prompt is already
         stored by a slot of the same `cache_salt`; the last prompt token is always run. Raises OutOfSlots."""
+
+    @abstractmethod
+    def extend(self, slot: Slot, num_tokens: int) -> None:
+        """Give a slot room for `num_tokens` tokens in all. Raises OutOfSlots, and then changes nothing."""
 
     @abstractmethod
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:

@@ -32,6 +32,7 @@ class ToyTarget(TargetModel):
         vocab_size: int = 12,
         max_len: int = 512,
         max_slots: int = 64,
+        kv_cache_tokens: int | None = None,
         sharpness: float = 2.0,
         seed: int = 0,
         tree: bool = True,
@@ -53,6 +54,8 @@ class ToyTarget(TargetModel):
         self.detail = rng.normal(0, 0.5, (251, vocab_size)).astype(np.float32)
         self.vectors = VectorTable(vocab_size, vocab_size)
         self.max_slots = max_slots
+        self.max_cached_tokens = kv_cache_tokens or self.max_cached_tokens
+        self.capacities: dict[int, int] = {}  # slot -> tokens reserved
         self.cache: dict[int, list[tuple[int, int]]] = {}  # slot -> (token, position) of each cached token, the last forward pass included
         self.num_passes = 0
         self.lent: list[Array] = []  # the outputs of the last forward pass
@@ -69,8 +72,20 @@ class ToyTarget(TargetModel):
         free = [i for i in range(self.max_slots) if i not in self.cache]
         if not free:
             raise OutOfSlots
+        self._reserve(free[0], num_tokens)
         self.cache[free[0]] = []
         return Slot(free[0], num_tokens, [], [])
+
+    def extend(self, slot: Slot, num_tokens: int) -> None:
+        self._reserve(slot.index, num_tokens)
+        slot.capacity = num_tokens
+
+    def _reserve(self, index: int, num_tokens: int) -> None:
+        """Reserve so many tokens for a slot in all. Raises OutOfSlots."""
+        others = sum(self.capacities.values()) - self.capacities.get(index, 0)
+        if others + num_tokens > self.max_cached_tokens:
+            raise OutOfSlots
+        self.capacities[index] = num_tokens
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         self.num_passes += 1
@@ -116,7 +131,7 @@ class ToyTarget(TargetModel):
         slot.token_ids.extend(token_ids)
 
     def free(self, slot: Slot) -> None:
-        del self.cache[slot.index]
+        del self.cache[slot.index], self.capacities[slot.index]
 
     def lm_head(self) -> LMHead:
         """The identity matrix, as hidden states are the logits themselves."""

@@ -71,6 +71,7 @@ class _Watched(PromptObserver, ResetObserver, StepObserver):
         return known
 
     def begin(self, request: Request) -> None:
+        self.ended.discard(request.id)
         self._call([request], self.inner.begin, request)
 
     def observe_prompt(self, request: Request, start: int, hidden: Array) -> None:
@@ -127,7 +128,8 @@ def check_drafter(build: Build, target: TargetModel | None = None) -> None:
     """Check that text never changes, budgets hold, drafts depend on the text alone (whether it is drafted alone or in a batch), outputs are
     not kept beyond a step, and ended requests are forgotten. Raises AssertionError.
 
-    Runs one request and a ragged batch of three (one of them a prompt of one token), greedy and sampled, with an abort in between. Without
+    Runs one request and a ragged batch of three (one of them a prompt of one token), greedy and sampled, with an abort and a preemption
+    (the request is ended, and begun again later with the text that it has by then) in between. Without
     `target` it runs on a toy model with exact trees and on one without, where part of the context may change again.
     """
     for toy in [target] if target else [ToyTarget(sharpness=3.0), InexactTarget(sharpness=3.0)]:
@@ -178,7 +180,7 @@ def _views_checked(drafter: _Watched, target: TargetModel) -> Iterator[None]:
 
 
 def _check_abort(drafter: _Watched, target: TargetModel, prompts: list[list[int]], plain: list[list[int]], params: SamplingParams) -> None:
-    """The same drafter object serves a batch of which one request is aborted, then a second batch."""
+    """The same drafter object serves a batch of which one request is aborted and one is preempted, then a second batch."""
     for _ in range(2):
         engine = Engine(target, CONFIG)
         requests = [make_request(target, prompt, params, drafter, seed=i) for i, prompt in enumerate(prompts)]
@@ -187,12 +189,15 @@ def _check_abort(drafter: _Watched, target: TargetModel, prompts: list[list[int]
         for _ in range(3):
             engine.step()
         engine.abort(requests[1])
+        if requests[2].slot is not None:
+            engine.preempt(requests[2])
         while engine.has_unfinished:
             engine.step()
         drafter.conclude()
         for i in (0, 2):
             got = requests[i].output_token_ids
-            require(got == plain[i], f"{drafter.name}: after an abort of another request: {got}, but plain decoding gives {plain[i]}")
+            what = "after it had to wait in between" if requests[i].stats.num_preemptions else "after an abort of another request"
+            require(got == plain[i], f"{drafter.name}: {what}: {got}, but plain decoding gives {plain[i]}")
 
 
 def _mentions(value: Any, ids: Collection[str], depth: int = 4) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from outpace.config import EngineConfig
@@ -49,10 +48,10 @@ def make_request(
 def run(target: TargetModel, requests: Sequence[Request], config: EngineConfig | None = None) -> Sequence[Request]:
     """Decode all requests to the end in one engine. Raises AssertionError when one of them fails, and what a drafter raises."""
     config = config or EngineConfig(max_num_seqs=64, on_drafter_error="raise")
-    engine, left = Engine(target, config), deque(requests)
-    while left or engine.has_unfinished:
-        while left and len(engine.scheduler.waiting) < config.max_num_seqs:  # admission looks at every waiting request
-            engine.add(left.popleft())
+    engine = Engine(target, config)
+    for request in requests:
+        engine.add(request)
+    while engine.has_unfinished:
         engine.step()
     for request in requests:
         if request.error is not None:

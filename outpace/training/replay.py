@@ -33,6 +33,9 @@ class ReplayTarget(TargetModel):
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         return Slot(0, num_tokens, [], [])
 
+    def extend(self, slot: Slot, num_tokens: int) -> None:
+        slot.capacity = num_tokens
+
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         places = [place for segment in batch if segment.wants_output for place in self._places(segment)]
         logits = np.zeros((len(places), self.capabilities.vocab_size), np.float32)

@@ -197,3 +197,9 @@ def test_engine_sizes(name):
     with pytest.raises(BadInputError, match=name):
         EngineConfig(**{name: 0})
     assert getattr(EngineConfig(**{name: 2}), name) == 2
+
+
+def test_no_stored_prefixes_is_a_size_too():
+    assert EngineConfig(prefix_cache_tokens=0).prefix_cache_tokens == 0
+    with pytest.raises(BadInputError, match="prefix_cache_tokens"):
+        EngineConfig(prefix_cache_tokens=-1)

@@ -146,7 +146,7 @@ def test_one_target_serves_all_calls(monkeypatch):
         generate(model, **ONE, max_new_tokens=settings[0], **settings[1])
     assert built == [model, model_of("llama")]
     live = Live.of(model)
-    assert not any(target.used for target in live.targets)
+    assert not any(target.kv_cache.slots for target in live.targets)
     assert all(layer.keys is None for target in live.targets for layer in target.cache.layers)
     same(model.to(torch.float64), ONE, max_new_tokens=5)
     assert built == [model, model_of("llama"), model]
@@ -173,7 +173,7 @@ def test_errors_leave_nothing_behind():
     model = build("llama")
     with pytest.raises(ArithmeticError, match="no"):
         generate(model, **ONE, stopping_criteria=[Failing()], assistant_model=model_of("llama"))
-    assert not any(target.used for target in Live.of(model).targets)
+    assert not any(target.kv_cache.slots for target in Live.of(model).targets)
     same(model, ONE, max_new_tokens=4)
 
 

@@ -72,6 +72,7 @@ SAME_NAME = {  # file names that several rooms have, and the one thing each mean
     "low_rank.py": "low-rank weights: what they are, and how each target applies them",
     "vectors.py": "vectors in place of tokens: the table, and how each target reads it",
     "target.py": "the target model of its folder",
+    "kv_cache.py": "the K/V cache of the target of its folder",
     "drafter.py": "the drafter of its folder",
     "run.py": "a training run from data to a folder",
     "task.py": "what one training method optimises",

@@ -229,6 +229,9 @@ def test_metrics_have_vllms_names(server):
     assert float(values["outpace:time_to_first_token_seconds_count"]) == float(values["outpace:request_queue_time_seconds_count"]) == 1
     assert float(values["outpace:time_per_output_token_seconds_count"]) == answer["usage"]["completion_tokens"] - 1
     assert 0 <= float(values["outpace:kv_cache_usage_perc"]) <= 1
+    names = ("tokens", "max_tokens", "bytes", "max_bytes")
+    assert [float(values[f"outpace:kv_cache_{name}"]) for name in names] == [0, 0, 0, 0]  # the toy model has no limit
+    assert float(values["outpace:num_preemptions_total"]) == 0
 
 
 @pytest.mark.usefixtures("real_defaults")

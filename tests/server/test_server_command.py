@@ -27,15 +27,17 @@ def test_it_says_where(started, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("one\ntwo\n", "utf-8")
     result = invoke(
-        "--api-key-file", str(keys), "--max-num-seqs", "3", "--max-queue", "5", "--drafter", "suffix", "--cors", "https://a.example"
-    )
+        "--api-key-file", str(keys), "--max-num-seqs", "3", "--max-queue", "5", "--drafter", "suffix", "--cors", "https://a.example",
+        "--kv-cache-tokens", "4096", "--prefix-cache-tokens", "0",
+    )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "outpace serves toy at http://127.0.0.1:" in result.stderr
     assert "(drafter suffix)" in result.stderr
     assert "warning" not in result.stderr
     server = started[0][0].state.server
     assert server.settings.api_keys == ("one", "two")
-    assert (server.llm.engine.config.max_num_seqs, server.settings.max_queue) == (3, 5)
+    config = server.llm.engine.config
+    assert (config.max_num_seqs, config.kv_cache_tokens, config.prefix_cache_tokens, server.settings.max_queue) == (3, 4096, 0, 5)
 
 
 def test_auto_is_measured_before_it_listens(started):
@@ -44,7 +46,7 @@ def test_auto_is_measured_before_it_listens(started):
     assert 0 <= result.stderr.index("measuring the cost of a forward pass (once)") < result.stderr.index("outpace serves toy")
     assert "(drafter auto)" in result.stderr
     server = started[0][0].state.server
-    assert [config.method for config in server.llm.strategies.kept] == ["auto", "auto:prediction+suffix+recycling"]
+    assert [config.method for config in server.llm.strategies.own] == ["auto", "auto:prediction+suffix+recycling"]
 
 
 def test_an_open_server_is_warned_about(started):

@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from outpace.targets.base import OutOfSlots
 from outpace.targets.openvino.blocks import BlockPool
 
-SIZE, NUM_BLOCKS = 2, 8
+SIZE, NUM_BLOCKS, MAX_STORED = 2, 8, 3
 salts = st.sampled_from(["", "a"])
 
 
@@ -30,18 +30,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.pool = BlockPool(NUM_BLOCKS, SIZE)
+        self.pool = BlockPool(NUM_BLOCKS, SIZE, MAX_STORED)
         self.alive: list[Owner] = []
         self.content: dict[int, tuple[str, tuple[int, ...]]] = {}
 
     @rule(target=owners, text=st.lists(st.integers(0, 1), min_size=1, max_size=9), extra=st.integers(0, 3), salt=salts)
     def allocate(self, text, extra, salt):
         room = -(-len(text) // SIZE) + extra
-        before = (dict(self.pool.free), list(self.pool.references), dict(self.pool.by_content))
+        before = (dict(self.pool.free), list(self.pool.references), dict(self.pool.by_content), self.pool.num_fresh)
         try:
             owner = Owner(self.pool, text, room, salt)
         except OutOfSlots:
-            assert before == (self.pool.free, self.pool.references, self.pool.by_content)  # nothing was reserved
+            assert before == (self.pool.free, self.pool.references, self.pool.by_content, self.pool.num_fresh)  # nothing was reserved
             assert list(before[0]) == list(self.pool.free)
             return multiple()
         assert len(owner.blocks) == room
@@ -82,7 +82,13 @@ class PoolMachine(RuleBasedStateMachine):
         for block in range(NUM_BLOCKS):
             owners = sum(block in owner.blocks for owner in self.alive)
             assert self.pool.references[block] == owners
-            assert (block in self.pool.free) == (owners == 0)
+            assert (block in self.pool.free or block >= NUM_BLOCKS - self.pool.num_fresh) == (owners == 0)
+        assert self.pool.num_used == len({block for owner in self.alive for block in owner.blocks})
+
+    @invariant()
+    def memory_is_what_was_held_at_once_and_a_few_stored_blocks(self):
+        self.most = max(getattr(self, "most", 0), self.pool.num_used)
+        assert NUM_BLOCKS - self.pool.num_fresh <= self.most + MAX_STORED
 
     @invariant()
     def equal_identities_mean_equal_text(self):
@@ -139,8 +145,10 @@ def test_sharing_keeps_a_text_alive():
     with pytest.raises(OutOfSlots):
         pool.take([], 2)
     assert pool.find([1, 1, 2, 2])[0] == held
+    pool = BlockPool(2, SIZE)
+    shared = stored(pool, [1, 1, 2, 2])
     with pytest.raises(OutOfSlots):  # shared blocks that are free do not count as room for new ones
-        BlockPool(2, SIZE).take([0, 1], 1)
+        pool.take(shared, 1)
 
 
 def test_a_block_is_found_only_behind_the_same_start():
@@ -158,3 +166,15 @@ def test_salts_share_nothing():
     assert [len(pool.find([1, 1, 2, 2], salt)[0]) for salt in ("one", "two", "")] == [2, 0, 0]
     stored(pool, [1, 1, 2, 2], "two")
     assert not set(pool.find([1, 1, 2, 2], "one")[0]) & set(pool.find([1, 1, 2, 2], "two")[0])
+
+
+def test_blocks_without_memory_are_taken_only_while_few_texts_are_stored():
+    pool = BlockPool(100, SIZE, max_stored=4)
+    for number in range(30):
+        stored(pool, [number, number, 7, 7])
+        assert pool.num_blocks - pool.num_fresh <= 6
+    assert [len(pool.find([number, number, 7, 7])[0]) for number in (29, 28, 0)] == [2, 2, 0]
+    pool.take([], 100)  # the rest is there when it is needed
+    assert pool.num_fresh == 0
+    with pytest.raises(OutOfSlots):
+        pool.take([], 1)

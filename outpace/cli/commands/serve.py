@@ -42,6 +42,8 @@ def serve(
     served_model_name: ServedModelName = None,
     api_key_file: Annotated[Path | None, typer.Option(help="File with one API key per line; every request then needs one.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Maximum number of requests that run at once.")] = 16,
+    kv_cache_tokens: Annotated[int | None, typer.Option(min=2, help="Size of the K/V cache in tokens. Default: 2 GB of them.")] = None,
+    prefix_cache_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens kept of ended requests. Default: 256 MB of them.")] = None,
     max_queue: Annotated[int, typer.Option(min=0, help="Maximum number of waiting requests per API key; more get status 429.")] = 64,
     request_timeout: Annotated[float, typer.Option(min=0.001, help="Time limit of a request in seconds, including waiting.")] = 600.0,
     shutdown_timeout: Annotated[float, typer.Option(min=0, help="Seconds that running requests may take after SIGTERM.")] = 30.0,
@@ -85,19 +87,17 @@ def serve(
         typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
     options = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": num_draft_tokens}
-    _serve(bound, model, speculative, max_num_seqs, options, settings, shutdown_timeout, access_log)
+    sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
+    _serve(bound, model, speculative, {**options, "engine": sizes}, settings, shutdown_timeout, access_log)
 
 
-def _serve(
-    bound: Any, model: str, speculative: Any, max_num_seqs: int, options: dict[str, Any], settings: Any, patience: float, access_log: bool
-) -> None:
-    from outpace.config import EngineConfig
+def _serve(bound: Any, model: str, speculative: Any, options: dict[str, Any], settings: Any, patience: float, access_log: bool) -> None:
     from outpace.llm import LLM
     from outpace.server.app import create_app
     from outpace.server.listen import run
 
     with bound:
-        llm = LLM(model, speculative, engine=EngineConfig(max_num_seqs=max_num_seqs), **options)
+        llm = LLM(model, speculative, **options)
         app = create_app(llm, settings)
         host, port = bound.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"

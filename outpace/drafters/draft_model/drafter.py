@@ -200,17 +200,23 @@ class DraftModelDrafter(CostlyDrafter):
         room = 2 + self.max_depth * self.branches
         if slot is not None:
             is_prefix = slot.num_cached < len(context) and slot.token_ids == context[: slot.num_cached]
-            if is_prefix and len(context) + room <= slot.capacity:
+            if is_prefix and self._has_room(slot, len(context) + room):
                 return slot
             self._free(request)
-        size = min(len(context) + request.num_tokens_left, target.capabilities.max_len) + room
-        if size > target.max_cached_tokens:
-            return None
         try:
-            self.slots[request.id] = slot = target.allocate(size, context, request.cache_salt)
+            self.slots[request.id] = slot = target.allocate(len(context) + room, context, request.cache_salt)
         except OutOfSlots:
             return None
         return slot
+
+    def _has_room(self, slot: Slot, num_tokens: int) -> bool:
+        """Whether a slot can take so many tokens; grows it if there is room."""
+        try:
+            if num_tokens > slot.capacity:
+                self.draft_model.target.extend(slot, num_tokens)
+        except OutOfSlots:
+            return False
+        return True
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
         """Add levels to all drafts, with one shared forward pass per level."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from outpace.errors import BadInputError
 from outpace.tree.draft import EMPTY_DRAFT, Draft
 
 UNFINISHED = "\ufffd"  # what decoders show for bytes that are no complete character
+NUM_RECENT = 256  # converted texts that are remembered, so that only what is new is converted
 WINDOW = 8  # tokens before the draft that are encoded with it, because of merges and leading spaces
 
 
@@ -130,13 +132,45 @@ class Reencoded(Translation):
         ends = theirs.fast.get_added_tokens_decoder()
         self.unknown = {token for token, added in ends.items() if added.special and added.content not in known_here}
         self.start = start_tokens(theirs)
+        self.recent: deque[tuple[list[int], list[int]]] = deque(maxlen=NUM_RECENT)  # texts in our tokens and in theirs
 
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
-        text = self.our_tokenizer.fast.decode([t for t in token_ids if t not in self.dropped], skip_special_tokens=False)
+        ours = list(token_ids)
+        for known, theirs in reversed(self.recent):
+            if len(known) <= len(ours) and known[-1] == ours[len(known) - 1] and known == ours[: len(known)]:
+                ids = theirs if len(known) == len(ours) else self._continued(known, theirs, ours[len(known) :])
+                break
+        else:
+            ids = None
+        ids = self._whole(ours) if ids is None else ids
+        if ids and ours:
+            self.recent.append((ours, ids))
+        return ids or None
+
+    def _whole(self, token_ids: list[int]) -> list[int] | None:
+        """A text's tokens for the draft model; None for a text that ends inside a character."""
+        text = self._our_text(token_ids)
         if text.endswith(UNFINISHED):
             return None
         ids: list[int] = self.their_tokenizer.fast.encode(text, add_special_tokens=False).ids
-        return ids if ids[: len(self.start)] == self.start and ids else [*self.start, *ids] or None
+        return ids if ids[: len(self.start)] == self.start else [*self.start, *ids]
+
+    def _continued(self, known: list[int], theirs: list[int], new: list[int]) -> list[int] | None:
+        """The tokens of a known text that goes on with `new`: its last ones and what is new are encoded together, in case they merge. None
+        if that changes the text too far back."""
+        before, after = self._our_text(known[-WINDOW:]), self._our_text([*known[-WINDOW:], *new])
+        if not after.startswith(before) or after.endswith(UNFINISHED):
+            return None
+        for window in (WINDOW, 4 * WINDOW):  # a short one may begin inside a character
+            end = theirs[-window:]
+            ids: list[int] = self.their_tokenizer.fast.encode(self._said(end) + after[len(before) :], add_special_tokens=False).ids
+            if len(self.start) + window < len(theirs) and ids[: window // 2] == end[: window // 2]:
+                return [*theirs[:-window], *ids]
+        return None
+
+    def _our_text(self, token_ids: list[int]) -> str:
+        text: str = self.our_tokenizer.fast.decode([t for t in token_ids if t not in self.dropped], skip_special_tokens=False)
+        return text
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         tail = list(draft_context[-WINDOW:])

@@ -12,16 +12,16 @@ from transformers.cache_utils import CacheLayerMixin
 class Place:
     """Which rows of the buffers the running forward pass writes and reads; one object, shared by all layers."""
 
-    num_slots: int = 0
+    num_places: int = 0  # of new buffers
     num_rows: int = 0
-    slots: Any = None  # [B, 1] slot of each sequence
+    places: Any = None  # [B, 1] place of each sequence
     rows: Any = None  # [B, T] row of each token
-    read: Any = None  # the slots to read: a slice if they are adjacent (no copy), else [B] indices
+    first: int = 0  # place of the first sequence; the others follow it
     read_len: int = 0
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """K/V of one layer, [slots, kv_heads, rows, head_dim]. The first tensors stored decide the shape, so every head layout works.
+    """K/V of one layer, [places, kv_heads, rows, head_dim]. The first tensors stored decide the shape, so every head layout works.
 
     Rows are never cleared, because the mask hides stale ones. New buffers are zeros, because a NaN would spread through the mask.
     """
@@ -29,38 +29,64 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     is_sliding = False
     keys: Any
     values: Any
+    is_initialized: bool
 
     def __init__(self, place: Place):
         super().__init__()
         self.place = place
+        self.empty: tuple[Any, Any] | None = None  # keys and values [0, kv_heads, 0, head_dim], once a forward pass has shown them
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of a token; 0 for a layer that shares another layer's K/V, or has not run yet."""
+        return sum(like.shape[1] * like.shape[3] * like.element_size() for like in self.empty or ())
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(places, rows) of the buffers; None without buffers."""
+        return (self.keys.shape[0], self.keys.shape[2]) if self.is_initialized else None
 
     def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
-        """Allocate the buffers, or larger ones with the same content; both arguments are [B, kv_heads, T, head_dim]."""
-        self.keys, self.values = self._grown(self.keys, key_states), self._grown(self.values, value_states)
-        self.is_initialized = True
+        """Allocate the first buffers; both arguments are [B, kv_heads, T, head_dim]."""
+        self.empty = tuple(states.new_empty(0, states.shape[1], 0, states.shape[3]) for states in (key_states, value_states))
+        self.resize(self.place.num_places, self.place.num_rows)
 
-    def _grown(self, old: Any, like: Any) -> Any:
-        new = like.new_zeros(self.place.num_slots, like.shape[1], self.place.num_rows, like.shape[3])
-        if old is not None:
-            new[: old.shape[0], :, : old.shape[2]] = old
-        return new
+    def resize(self, num_places: int, num_rows: int) -> None:
+        """Allocate buffers of this size with the same content; what does not fit is lost. If there is no memory, it raises and the old
+        buffers stay."""
+        if self.empty is None:
+            return
+        old = (self.keys, self.values) if self.is_initialized else self.empty
+        keys, values = (_resized(rows, num_places, num_rows) for rows in old)
+        self.keys, self.values, self.is_initialized = keys, values, True
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Store [B, kv_heads, T, head_dim] in the rows of this forward pass; returns [B, kv_heads, read_len, head_dim] to attend to."""
         place, device = self.place, key_states.device
-        if not self.is_initialized or self.keys.shape[0] < place.num_slots or self.keys.shape[2] < place.num_rows:
+        if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        slots, rows = place.slots.to(device), place.rows.to(device)  # layers may live on different devices
-        self.keys[slots, :, rows] = key_states.transpose(1, 2)
-        self.values[slots, :, rows] = value_states.transpose(1, 2)
-        read = place.read if isinstance(place.read, slice) else place.read.to(device)
+        places, rows = place.places.to(device), place.rows.to(device)  # layers may live on different devices
+        self.keys[places, :, rows] = key_states.transpose(1, 2)
+        self.values[places, :, rows] = value_states.transpose(1, 2)
+        read = slice(place.first, place.first + len(key_states))
         return self.keys[read, :, : place.read_len], self.values[read, :, : place.read_len]
 
-    def move(self, slot: int, source: list[int], target: int) -> None:
-        """Copy the rows `source` of a slot to the rows target, target + 1, …"""
-        if self.is_initialized:  # never so for a layer that shares another layer's K/V
-            for buffer in (self.keys, self.values):
-                buffer[slot, :, target : target + len(source)] = buffer[slot][:, source]
+    def move(self, place: int, source: list[int], target: int) -> None:
+        """Copy the rows `source` of a place to the rows target, target + 1, …"""
+        for buffer in self._buffers():
+            buffer[place, :, target : target + len(source)] = buffer[place][:, source]
+
+    def copy(self, source: int, target: int, num_rows: int) -> None:
+        """Copy the first rows of one place to another."""
+        for buffer in self._buffers():
+            buffer[target, :, :num_rows] = buffer[source, :, :num_rows]
+
+    def swap(self, one: int, other: int, num_rows: int) -> None:
+        """Exchange the first rows of two places."""
+        for buffer in self._buffers():
+            kept = buffer[one, :, :num_rows].clone()
+            buffer[one, :, :num_rows] = buffer[other, :, :num_rows]
+            buffer[other, :, :num_rows] = kept
 
     def drop(self) -> None:
         """Release the buffers."""
@@ -75,3 +101,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         return -1
+
+    def _buffers(self) -> tuple[Any, ...]:
+        """Keys and values; none for a layer that shares another layer's K/V."""
+        return (self.keys, self.values) if self.is_initialized else ()
+
+
+def _resized(old: Any, num_places: int, num_rows: int) -> Any:
+    new = old.new_zeros(num_places, old.shape[1], num_rows, old.shape[3])
+    places, rows = min(num_places, old.shape[0]), min(num_rows, old.shape[2])
+    new[:places, :, :rows] = old[:places, :, :rows]
+    return new

@@ -20,11 +20,11 @@ from transformers.cache_utils import Cache
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
-from outpace.targets.base import Capabilities, Embeddings, LMHead, OutOfSlots, TargetModel, TargetOutput
+from outpace.targets.base import Capabilities, Embeddings, KVUse, LMHead, TargetModel, TargetOutput
 from outpace.targets.hf.borrow import masks_by_position, use_masked_attention
+from outpace.targets.hf.kv_cache import KVCache
 from outpace.targets.hf.low_rank import add_low_rank, mlps
 from outpace.targets.hf.masks import Windows, by_position
-from outpace.targets.hf.slot_layer import Place, SlotLayer
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
 from outpace.targets.self_check import check_tokens, tree_error
@@ -32,7 +32,7 @@ from outpace.targets.text_length import chunks_of, max_length, windows_of
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
-ROW_BLOCK, READ_BLOCK = 256, 64  # buffers grow by whole blocks of rows, and forward passes read whole blocks
+READ_BLOCK = 64  # forward passes read whole blocks of rows
 CACHE_NAMES = ("past_key_values", "cache")  # the cache argument of models: transformers up to 5.23, and from 5.24 on
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global"}
 MAX_PADDING = 128  # tokens of padding that cost less than another forward pass
@@ -54,6 +54,7 @@ class HFTarget(TargetModel):
         hidden: bool = True,
         device: str | None = None,
         max_slots: int = 64,
+        kv_cache_tokens: int | None = None,
         is_borrowed: bool = False,
     ):
         refuse(model)
@@ -61,7 +62,7 @@ class HFTarget(TargetModel):
         model = (model if device is None else model.to(device)).eval()
         self._model: Callable[[], Any] = weakref.ref(model) if is_borrowed else lambda: model
         self._no_grad = torch.no_grad if is_borrowed else torch.inference_mode  # inference tensors must not stay in a model to be trained
-        self.device, self.max_slots = model.device, max_slots
+        self.device = model.device
         config, self.windows = model.config.get_text_config(), Windows() if masks_by_position(model) else None
         self.widths = windows_of(config) | chunks_of(config)  # of its windows and chunks
         limit = max_length(config, max_len, set() if self.windows else self.widths)
@@ -78,10 +79,11 @@ class HFTarget(TargetModel):
         if "inputs_embeds" in inputs:
             self.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
             self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
-        self.place = Place()
-        self.cache = Cache(layers=[SlotLayer(self.place) for _ in range(config.num_hidden_layers)])
-        self.used: set[int] = set()
+        self.kv_cache = KVCache(config.num_hidden_layers, max_slots, kv_cache_tokens)
+        self.cache = Cache(layers=self.kv_cache.layers)
         self._self_check()
+        self.kv_cache.limit_to_free_memory(self.device)
+        self.max_cached_tokens = self.kv_cache.max_slot
 
     @property
     def model(self) -> Any:
@@ -89,21 +91,23 @@ class HFTarget(TargetModel):
         return self._model()
 
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
-        free = set(range(self.max_slots)) - self.used
-        if not free:
-            raise OutOfSlots
-        self.used.add(min(free))
-        return Slot(min(free), num_tokens, [], [])
+        with self._no_grad():
+            return self.kv_cache.allocate(num_tokens, prompt_token_ids, cache_salt)
+
+    def extend(self, slot: Slot, num_tokens: int) -> None:
+        with self._no_grad():
+            self.kv_cache.extend(slot, num_tokens)
 
     def free(self, slot: Slot) -> None:
-        self.used.remove(slot.index)
+        self.kv_cache.free(slot)
+
+    @property
+    def kv_use(self) -> KVUse:
+        return self.kv_cache.use
 
     def drop_buffers(self) -> None:
         """Give the memory of all K/V back, unless a slot is in use; the next forward pass allocates what it needs."""
-        if not self.used:
-            self.place.num_slots = self.place.num_rows = 0
-            for layer in self.cache.layers:
-                layer.drop()
+        self.kv_cache.drop()
 
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
         if self.vectors is None:
@@ -131,7 +135,7 @@ class HFTarget(TargetModel):
         if stay < len(nodes):
             with self._no_grad():
                 for layer in self.cache.layers:
-                    layer.move(slot.index, [base + node for node in nodes[stay:]], base + stay)
+                    layer.move(self.kv_cache.places[slot.index], [base + node for node in nodes[stay:]], base + stay)
         slot.token_ids.extend(token_ids)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
@@ -139,7 +143,9 @@ class HFTarget(TargetModel):
         places: list[dict[int, Array]] = [{}, {}]  # segment -> its rows in the logits and in the hidden states of all passes
         num_rows = [0, 0]
         with self._no_grad():
-            for group in _groups(batch):
+            for unordered in _groups(batch):
+                by_slot = {batch[i].slot.index: i for i in unordered}
+                group = [by_slot[index] for index in self.kv_cache.bring_together(list(by_slot))]
                 keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
                 read = max((len(batch[i]) for i in group if batch[i].wants_hidden), default=0)
                 passes.append(self._run([batch[i] for i in group], keep, max(keep, read)))
@@ -169,13 +175,13 @@ class HFTarget(TargetModel):
         width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
         self._take_place([segment.slot.index for segment in segments], bases, width)
         token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
-        visible = np.zeros((len(segments), width, self.place.read_len), bool)
+        visible = np.zeros((len(segments), width, self.kv_cache.place.read_len), bool)
         for b, (segment, base) in enumerate(zip(segments, bases, strict=True)):
-            n, padding = len(segment), np.arange(len(segment), width)
+            n, padding = len(segment), np.minimum(base + np.arange(len(segment), width), self.kv_cache.place.num_rows - 1)
             token_ids[b, :n], position_ids[b, :n] = segment.token_ids, segment.position_ids
             visible[b, :n, :base] = True
             visible[b, :n, base : base + n] = segment.mask
-            visible[b, padding, base + padding] = True  # itself only; a token that attends to nothing may become NaN
+            visible[b, range(n, width), padding] = True  # itself only; a token that attends to nothing may become NaN
         places = position_ids
         position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # lookahead tokens past the end of a position table
         columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last column, the least a model can compute
@@ -240,14 +246,12 @@ class HFTarget(TargetModel):
             hook.remove()
 
     def _take_place(self, slots: list[int], bases: list[int], width: int) -> None:
-        """Tell the layers which rows to write, to read and to hold. Padding is written behind the rows of its segment."""
-        place, stop = self.place, slots[0] + len(slots)
-        place.slots = self._tensor(np.array(slots)[:, None])
-        place.rows = self._tensor(np.array(bases)[:, None] + np.arange(width))
-        place.read = slice(slots[0], stop) if slots == list(range(slots[0], stop)) else place.slots[:, 0]
-        place.read_len = -(-(max(bases) + width) // READ_BLOCK) * READ_BLOCK
-        place.num_slots = max(place.num_slots, max(slots) + 1)
-        place.num_rows = max(place.num_rows, -(-place.read_len // ROW_BLOCK) * ROW_BLOCK)
+        """Tell the layers which rows to write and to read. Padding is written behind the rows of its segment, and at the end of the buffer
+        into the last row, which belongs to no slot."""
+        place, places = self.kv_cache.place, np.array([self.kv_cache.places[slot] for slot in slots])
+        place.first, place.places = int(places[0]), self._tensor(places[:, None])
+        place.rows = self._tensor(np.minimum(np.array(bases)[:, None] + np.arange(width), place.num_rows - 1))
+        place.read_len = min(-(-(max(bases) + width) // READ_BLOCK) * READ_BLOCK, place.num_rows)
 
     def _tensor(self, array: Array) -> Any:
         return torch.from_numpy(array).to(self.device)
@@ -267,7 +271,7 @@ class HFTarget(TargetModel):
 
 
 def _groups(batch: TreeBatch) -> list[list[int]]:
-    """Indices of the segments of each forward pass, in slot order. A long prefill chunk runs apart from decode steps, which it would pad
+    """Indices of the segments of each forward pass. A long prefill chunk runs apart from decode steps, which it would pad
     to its length."""
     groups: list[list[int]] = []
     padding = 0
@@ -277,7 +281,7 @@ def _groups(batch: TreeBatch) -> list[list[int]]:
             groups.append([])
             padding = 0
         groups[-1].append(i)
-    return [sorted(group, key=lambda i: batch[i].slot.index) for group in groups]
+    return groups
 
 
 def cache_name_of(model: Any) -> str:

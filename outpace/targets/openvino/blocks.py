@@ -17,11 +17,16 @@ ROOT = ""  # the cache salt of those who give none
 
 
 class BlockPool:
-    """`num_blocks` blocks of `block_size` tokens. A released block keeps its content until it is reused, least recently used first."""
+    """`num_blocks` blocks of `block_size` tokens. A released block keeps its content until it is reused, least recently used first.
 
-    def __init__(self, num_blocks: int, block_size: int):
+    Blocks that were never used have no memory yet. They are taken only while fewer than `max_stored` used ones are free.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, max_stored: int | None = None):
         self.num_blocks, self.block_size = num_blocks, block_size
-        self.free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(num_blocks))
+        self.max_stored = num_blocks if max_stored is None else max_stored
+        self.num_fresh = num_blocks  # the last blocks, which were never used
+        self.free: OrderedDict[int, None] = OrderedDict()  # used blocks that are free: those without content, then by last use
         self.references = [0] * num_blocks
         self.by_content: dict[tuple[Identity, tuple[int, ...]], tuple[int, int]] = {}  # (identity before, tokens) -> (identity, block)
         self.content_of: dict[int, tuple[Identity, tuple[int, ...]]] = {}
@@ -43,18 +48,32 @@ class BlockPool:
 
     def take(self, shared: Sequence[int], num_new: int) -> list[int]:
         """Reserve the shared blocks and `num_new` free ones. Raises OutOfSlots and then reserves nothing."""
-        if len(self.free) - sum(block in self.free for block in shared) < num_new:
+        if len(self.free) + self.num_fresh - sum(block in self.free for block in shared) < num_new:
             raise OutOfSlots
         for block in shared:
             self.references[block] += 1
             self.free.pop(block, None)
-        new = [self.free.popitem(last=False)[0] for _ in range(num_new)]
+        new = [self._take_one() for _ in range(num_new)]
         for block in new:
             self.references[block] = 1
             content = self.content_of.pop(block, None)
             if content is not None:
                 del self.by_content[content]
         return [*shared, *new]
+
+    def _take_one(self) -> int:
+        """A free block: one without content, else a fresh one while few are stored, else the least recently used."""
+        first = next(iter(self.free), None)
+        has_content = first is None or first in self.content_of
+        if self.num_fresh and has_content and len(self.free) < max(1, self.max_stored):
+            self.num_fresh -= 1
+            return self.num_blocks - self.num_fresh - 1
+        return self.free.popitem(last=False)[0]
+
+    @property
+    def num_used(self) -> int:
+        """Blocks that sequences hold."""
+        return self.num_blocks - self.num_fresh - len(self.free)
 
     def remember(self, block: int, identity_before: Identity, token_ids: Sequence[int]) -> int:
         """Make a full block available to find(). Returns its identity, which is that of an equal block if there is one."""

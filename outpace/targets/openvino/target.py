@@ -11,6 +11,7 @@ accepted on a side branch again to confirm them.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,24 +24,21 @@ import openvino as ov
 from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.machine import processor_mark
-from outpace.targets.base import Capabilities, Embeddings, LMHead, TargetModel, TargetOutput
+from outpace.targets.base import Capabilities, Embeddings, KVUse, LMHead, TargetModel, TargetOutput
 from outpace.targets.identity import Base
 from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino import graphs, sizes
-from outpace.targets.openvino.blocks import BlockPool
 from outpace.targets.openvino.fork import check_process
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse_in_background
+from outpace.targets.openvino.kv_cache import BLOCK_SIZE, KVCache
 from outpace.targets.openvino.sizes import MIN_TOKENS, Sizes
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
-BLOCK_SIZE = 32  # fixed by OpenVINO's CPU plugin
 STEADY_TOKENS = 64  # forward passes of up to this many tokens are padded to a steady number
-KV_CACHE_BYTES = 2 << 30  # default size; memory is touched only where K/V is written
 QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
-_STORAGE = {"bf16": np.uint16, "f32": np.float32}  # numpy has no bfloat16; K/V is only copied, never read
 
 
 class OpenVINOTarget(TargetModel):
@@ -58,6 +56,7 @@ class OpenVINOTarget(TargetModel):
         precision: str = "int8",
         threads: int | None = None,
         kv_cache_tokens: int | None = None,
+        prefix_cache_tokens: int | None = None,
         hidden: bool = True,
         base: Base | None = None,
     ):
@@ -66,6 +65,8 @@ class OpenVINOTarget(TargetModel):
             tree=True, hidden=hidden, lookahead=True, exact_logits=True, vocab_size=vocab_size, max_len=max_len
         )
         self.path, self.base, self.threads = path, base, threads
+        self.lock = threading.RLock()  # of the model; another thread may add vectors
+        self.former: Any = None  # the infer request before that
         memory = anonymous_ranges()
         has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
@@ -73,17 +74,17 @@ class OpenVINOTarget(TargetModel):
         self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
         self.request, vector_size = self._compiled()
         self.vectors = self._create_vectors(vector_size)
-        self.kv_tensors: dict[str, Any] = {}  # the inputs of the model that are K/V memory
-        self.kv_arrays = self._create_cache(kv_type, kv_cache_tokens)
-        self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
+        self.cache = self._create_cache(kv_type, kv_cache_tokens, prefix_cache_tokens)
         self.recent_sizes: deque[int] = deque(maxlen=8)
         self.recent_slots: list[Slot] = []
         self.sizes = Sizes()
+        self.max_cached_tokens = self.cache.num_tokens - max(sizes.EXACT_SIZES)
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
         self._warm_up(memory)
         key = f"{processor_mark()}-{self.fingerprint}-{ov.__version__}-{self.max_cached_tokens >= 2 * max(sizes.LARGE)}"
         self.sizes = sizes.kept(path.with_name("sizes.json"), key, lambda: sizes.measured(self))
         self.capabilities = replace(self.capabilities, exact_logits=self.sizes.is_exact)
+        self.cache.padding = self.sizes.min_tokens
         self.recent_sizes.clear()
 
     def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
@@ -108,52 +109,37 @@ class OpenVINOTarget(TargetModel):
 
     def _warm_up(self, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final layout, then begin to move them to huge pages."""
-        slot = self.allocate(MIN_TOKENS)
-        self.forward([Segment(slot, [0])])
-        self.free(slot)
-        spared = [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.kv_arrays]
+        self.forward([Segment(self.cache.scratch, [0])])
+        spared = [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.cache.arrays]
         self.moving = collapse_in_background(memory, spared, self.request)
 
     def settle(self) -> None:
         self.moving.join()
 
-    def _create_cache(self, kv_type: str, kv_cache_tokens: int | None) -> list[Array]:
-        """Allocate K/V memory for all layers: one array [tensors, blocks, kv_heads, 32, head_dim] per distinct shape."""
-        ports: dict[tuple[int, ...], list[str]] = {}
-        for port in self.request.model_inputs:
-            if port.any_name.startswith(("key_cache", "value_cache")):
-                shape = tuple(d.get_length() for d in list(port.partial_shape)[1:])
-                ports.setdefault(shape, []).append(port.any_name)
-        itemsize = np.dtype(_STORAGE[kv_type]).itemsize
-        bytes_per_block = sum(len(names) * int(np.prod(shape)) * itemsize for shape, names in ports.items())
-        num_tokens = kv_cache_tokens or max(2 * self.capabilities.max_len, KV_CACHE_BYTES // bytes_per_block * BLOCK_SIZE)
-        self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE)
-        self.max_cached_tokens = self.pool.num_blocks * BLOCK_SIZE - MIN_TOKENS
-        arrays = []
-        for shape, names in ports.items():
-            rows = np.zeros((len(names), self.pool.num_blocks, *shape), _STORAGE[kv_type])
-            for name, tensor in zip(names, rows, strict=True):
-                self.kv_tensors[name] = ov.Tensor(tensor, ov.Shape(tensor.shape), getattr(ov.Type, kv_type))
-                self.request.set_tensor(name, self.kv_tensors[name])
-            arrays.append(rows)
-        return arrays
+    def _create_cache(self, kv_type: str, num_tokens: int | None, stored_tokens: int | None) -> KVCache:
+        """Reserve address space for the K/V of all layers."""
+        ports = {port.any_name: port.partial_shape for port in self.request.model_inputs}
+        shapes = {name: shape for name, shape in ports.items() if name.startswith(("key_cache", "value_cache"))}
+        blocks = {name: tuple(size.get_length() for size in list(shape)[1:]) for name, shape in shapes.items()}
+        cache = KVCache(blocks, kv_type, MIN_TOKENS, self.capabilities.max_len, num_tokens, stored_tokens)
+        cache.bind(self.request)
+        return cache
 
     @property
-    def kv_usage(self) -> float:
-        return 1.0 - len(self.pool.free) / self.pool.num_blocks
+    def kv_use(self) -> KVUse:
+        return self.cache.use
 
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
-        num_blocks = -(-(num_tokens + MIN_TOKENS) // BLOCK_SIZE)
-        shared, identities = self.pool.find(prompt_token_ids[:-1], cache_salt)
-        blocks = self.pool.take(shared, num_blocks - len(shared))
-        index = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
-        self.slots[index] = list(identities)
-        return Slot(index, len(blocks) * BLOCK_SIZE, list(prompt_token_ids[: len(shared) * BLOCK_SIZE]), blocks, cache_salt)
+        return self.cache.allocate(num_tokens, prompt_token_ids, cache_salt)
+
+    def extend(self, slot: Slot, num_tokens: int) -> None:
+        self.cache.extend(slot, num_tokens)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        if sum(map(len, batch)) <= self.sizes.pass_tokens:
-            return self._run(batch, num_tokens)
-        return join(self._run(piece, num_tokens) for piece in split(batch, self.sizes.pass_tokens))
+        with self.lock:
+            if sum(map(len, batch)) <= self.sizes.pass_tokens:
+                return self._run(batch, num_tokens)
+            return join(self._run(piece, num_tokens) for piece in split(batch, self.sizes.pass_tokens))
 
     def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
         """One forward pass of the model."""
@@ -195,8 +181,10 @@ class OpenVINOTarget(TargetModel):
         self.recent_sizes.append(max(size, num_tokens))
         steady = max(self.recent_sizes) if num_tokens or max(self.recent_sizes) - size <= self.sizes.max_padding else size
         first = batch[0]
-        length = max(len(first), MIN_TOKENS) + max(self.sizes.min_tokens, steady) - size
-        if length in (len(first), MIN_TOKENS) or first.slot.num_cached + length > first.slot.capacity:
+        room = len(first.slot.blocks) * BLOCK_SIZE - first.slot.num_cached
+        least, usual = (max(len(first), MIN_TOKENS) + max(0, total - size) for total in (self.sizes.min_tokens, steady))
+        length = usual if least <= usual <= room else least
+        if length in (len(first), MIN_TOKENS):
             return batch
         parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
         padding = length - len(first)
@@ -213,25 +201,10 @@ class OpenVINOTarget(TargetModel):
             self.request.set_tensor(name, ov.Tensor(value, shared_memory=True))
 
     def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
-        base = slot.num_cached
-        moved = [(node, place) for place, node in enumerate(nodes) if node != place]
-        if moved:
-            table = np.array(slot.blocks)
-            source, place = (base + np.array(column) for column in zip(*moved, strict=True))
-            for rows in self.kv_arrays:
-                block, offset = table[source // BLOCK_SIZE], source % BLOCK_SIZE
-                rows[:, table[place // BLOCK_SIZE], :, place % BLOCK_SIZE] = rows[:, block, :, offset]
-        slot.token_ids.extend(token_ids)
-        identities = self.slots[slot.index]
-        while (len(identities) + 1) * BLOCK_SIZE <= slot.num_cached:
-            start = len(identities) * BLOCK_SIZE
-            before = identities[-1] if identities else slot.cache_salt
-            tokens = slot.token_ids[start : start + BLOCK_SIZE]
-            identities.append(self.pool.remember(slot.blocks[len(identities)], before, tokens))
+        self.cache.accept(slot, token_ids, nodes)
 
     def free(self, slot: Slot) -> None:
-        del self.slots[slot.index]
-        self.pool.release(slot.blocks)
+        self.cache.free(slot)
 
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
         if self.vectors is None:
@@ -243,13 +216,14 @@ class OpenVINOTarget(TargetModel):
     def _add_low_rank(self, table: VectorTable, low_rank: LowRank) -> None:
         """Recompile the model with these weights in it; K/V and all other state stay."""
         memory = anonymous_ranges()
-        self.request, _ = self._compiled(low_rank)
-        self.feed.clear()
-        for name, tensor in self.kv_tensors.items():
-            self.request.set_tensor(name, tensor)
-        self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
-        self.request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
-        self._warm_up(memory)
+        request, _ = self._compiled(low_rank)
+        self.cache.bind(request)
+        request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
+        request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
+        with self.lock:
+            self.former, self.request = self.request, request  # the outputs of the former one may still be read
+            self.feed.clear()
+            self._warm_up(memory)
 
     def lm_head(self) -> LMHead:
         """A separate model, read from the same file, with the weights in the precision of the file."""

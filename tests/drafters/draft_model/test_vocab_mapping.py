@@ -121,6 +121,38 @@ def test_a_text_that_ends_inside_a_character_waits_for_the_rest():
     assert len(draft) == 0
 
 
+class Counting:
+    """A tokenizer that counts the characters it encodes."""
+
+    def __init__(self, fast):
+        self.fast, self.num_characters = fast, 0
+
+    def encode(self, text, **options):
+        self.num_characters += len(text)
+        return self.fast.encode(text, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.fast, name)
+
+
+@pytest.mark.parametrize("pair", PAIRS[:2], ids=["bytes-bytes", "bytes-bytes back"])
+@FEW
+@given(cuts=st.lists(st.integers(1, 5), min_size=10, max_size=30), back=st.integers(0, 3))
+def test_only_what_is_new_is_converted(pair, cuts, back):
+    target, other = pair
+    whole, counted = target.encode((TEXT + PLAIN) * 6), Tokenizer(other.fast)
+    counted.fast = Counting(other.fast)
+    bridge, length, num_whole = Reencoded(target, counted, 1000), 300, 0
+    for number, cut in enumerate(cuts):
+        length += cut
+        got = bridge.to_draft(whole[:length])
+        assert got == Reencoded(target, other, 1000).to_draft(whole[:length])
+        num_whole += len(target.decode(whole[:length]))
+        if number % 4 == 3:
+            length -= back  # unconfirmed tokens were rejected
+    assert counted.fast.num_characters < num_whole / 2  # the first time it is the whole text
+
+
 def test_the_texts_of_tokens_agree_between_kinds_of_tokenizers():
     ours, theirs = token_texts(BYTES_A, 400), token_texts(SPACES, 400)
     assert ours[BYTES_A.fast.token_to_id("Ġthe")] == theirs[SPACES.fast.token_to_id("\u2581the")] == b" the"

@@ -1,0 +1,92 @@
+"""A process that serves for weeks: nothing is kept that nobody reads, what was learnt stays, and nobody waits for another's drafter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from api_tools import params
+
+from outpace import AsyncLLM
+from outpace.controller import factory
+from outpace.errors import BadInputError
+
+
+def test_generate_keeps_no_verdicts(toy_llm, monkeypatch):
+    kept, step = [], toy_llm._step
+
+    def watched():
+        kept.append(sum(len(job.steps) for job in toy_llm._jobs.values()))
+        return step()
+
+    monkeypatch.setattr(toy_llm, "_step", watched)
+    outputs = toy_llm.generate(["hello", "abcabc"], params(40, ignore_eos=True))
+    assert [len(output.token_ids) for output in outputs] == [40, 40]
+    assert len(kept) > 10
+    assert max(kept) == 0
+
+
+def test_the_specs_of_clients_do_not_evict_ones_own_drafter(make_toy):
+    llm = make_toy("suffix:memory=100")
+    own, predicting = llm.strategy(None), llm.strategy(None, has_prediction=True)
+    others = [llm.strategy(f"suffix:threshold=0.{number}") for number in range(10, 20 + factory.MAX_KEPT)]
+    assert len({id(strategy) for strategy in others}) == len(others)
+    assert llm.strategy(None) is llm.strategy("suffix:memory=100") is own
+    assert llm.strategy(None, has_prediction=True) is predicting
+    assert len(llm.strategies.kept) == factory.MAX_KEPT
+    assert llm.strategy("suffix:threshold=0.10") is not others[0]  # those of clients are dropped, the latest last
+    assert llm.strategy(f"suffix:threshold=0.{19 + factory.MAX_KEPT}") is others[-1]
+
+
+@pytest.fixture
+def slow_recycling(monkeypatch):
+    """Building the drafter `recycling` takes until the event is set."""
+    ready, create = threading.Event(), factory.create_drafter
+
+    def slow(spec, context):
+        if spec == "recycling":
+            assert ready.wait(20)
+        return create(spec, context)
+
+    monkeypatch.setattr(factory, "create_drafter", slow)
+    return ready
+
+
+def test_nobody_waits_for_the_drafter_of_another(make_toy, slow_recycling):
+    async def scenario():
+        async with AsyncLLM(make_toy()) as llm:
+
+            async def text(spec):
+                pieces = [piece.text async for piece in llm.generate("hello", params(30, ignore_eos=True), speculative_config=spec)]
+                return "".join(pieces)
+
+            slow = asyncio.ensure_future(text("recycling"))
+            await asyncio.sleep(0.05)
+            quick = [await asyncio.wait_for(text(spec), 10) for spec in (None, None)]
+            assert not slow.done()
+            slow_recycling.set()
+            assert {*quick, await slow} == {quick[0]}
+
+    asyncio.run(scenario())
+
+
+def test_threads_do_not_wait_for_the_drafter_of_another(make_toy, slow_recycling):
+    llm = make_toy()
+    texts = []
+    thread = threading.Thread(target=lambda: texts.append(llm.generate("hello", params(30), speculative_config="recycling")[0].text))
+    thread.start()
+    want = llm.generate("hello", params(30))[0].text
+    assert texts == []
+    slow_recycling.set()
+    thread.join(20)
+    assert texts == [want]
+
+
+def test_a_wrong_spec_is_told_at_once(make_toy):
+    async def scenario():
+        async with AsyncLLM(make_toy()) as llm:
+            with pytest.raises(BadInputError, match="unknown drafter"):
+                [_ async for _ in llm.generate("hello", speculative_config="sufix")]
+
+    asyncio.run(scenario())

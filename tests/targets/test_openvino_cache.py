@@ -1,0 +1,129 @@
+"""The K/V cache of the OpenVINO target: its size, its memory, and requests that give way when it is full."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import prompt
+
+from outpace.config import EngineConfig
+from outpace.drafters.base import DrafterContext
+from outpace.drafters.spec import create_drafter
+from outpace.engine.engine import Engine
+from outpace.params import SamplingParams
+from outpace.targets.base import OutOfSlots
+from outpace.targets.low_rank import LowRank
+from outpace.targets.openvino.kv_cache import untouched
+from outpace.targets.openvino.target import OpenVINOTarget
+from outpace.testing import make_request, run
+from outpace.tree.segment import Segment
+
+
+def small(tiny, **options) -> OpenVINOTarget:
+    """The tiny model with a small cache."""
+    return OpenVINOTarget(tiny[1].path, vocab_size=96, max_len=256, precision="f32", **options)
+
+
+def test_a_slot_grows_and_a_full_cache_changes_nothing(tiny):
+    target = small(tiny, kv_cache_tokens=160, prefix_cache_tokens=0)
+    text = prompt(150)
+    slot, whole = target.allocate(8), tiny[1].allocate(200)
+    for start, end in ((0, 7), (7, 60), (60, 149)):
+        target.extend(slot, end)
+        for own, used in ((target, slot), (tiny[1], whole)):
+            own.forward([Segment(used, text[start:end], wants_output=False)])
+            own.accept(used, text[start:end], range(end - start))
+    before = (list(slot.blocks), slot.capacity, target.kv_use)
+    with pytest.raises(OutOfSlots):
+        target.extend(slot, 400)
+    assert (slot.blocks, slot.capacity, target.kv_use) == before
+    got = target.forward([Segment(slot, text[149:])]).logits.copy()
+    assert np.array_equal(got, tiny[1].forward([Segment(whole, text[149:])]).logits)
+    tiny[1].free(whole)
+    target.free(slot)
+    assert target.kv_use.num_tokens == 0
+
+
+def test_the_use_of_the_cache_is_told(tiny):
+    target = small(tiny, kv_cache_tokens=1600, prefix_cache_tokens=320)
+    use = target.kv_use
+    block = 2 * 2 * 2 * 32 * 16 * 4  # layers, K and V, heads, tokens, values of a head, bytes
+    assert (use.num_tokens, use.max_tokens, use.max_bytes) == (0, 1728, 54 * block)
+    slots = [target.allocate(100) for _ in range(3)]
+    assert target.kv_use.num_tokens == 3 * 128
+    assert target.kv_use.num_bytes == max(use.num_bytes, 12 * block)
+    assert target.kv_use.share == pytest.approx(384 / 1728)
+    for slot in slots:
+        target.free(slot)
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(tiny):
+    target = small(tiny, kv_cache_tokens=20_000, prefix_cache_tokens=320)
+    params = SamplingParams(max_tokens=40)
+    sizes = []
+    for seed in range(12):
+        run(target, [make_request(target, prompt(60, seed=10 * seed + i), params) for i in range(4)], EngineConfig())
+        sizes.append(target.kv_use.num_bytes)
+    assert sizes[2:] == [sizes[2]] * 10
+    assert sizes[2] <= (4 * 6 + 10) * target.cache.block_bytes
+    assert target.cache.use.num_tokens == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_taken_page_by_page():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    rows = untouched((64, 4 << 20), np.uint8)
+    before = resident()
+    rows[:, ::2097152] = 1
+    assert resident() - before < 16 << 20  # 128 pages, not 128 huge pages of 2 MiB
+    assert not rows[:, 1].any()
+
+
+@pytest.mark.parametrize("spec", ["none", "suffix+recycling", "lookahead"])
+def test_preempted_requests_go_on_bit_by_bit(tiny, spec):
+    """The texts of requests that gave way are those of each request alone, sampled and greedy."""
+    _, roomy, _ = tiny
+    target = small(tiny, kv_cache_tokens=172)
+    drafter, dice = create_drafter(spec, DrafterContext(target)), random.Random(3)
+    cases = [(prompt(dice.randrange(2, 60), seed=i), dice.choice([0.0, 0.9]), dice.randrange(30, 90)) for i in range(10)]
+    requests = [
+        make_request(target, text, SamplingParams(temperature=temperature, max_tokens=count, seed=i), drafter)
+        for i, (text, temperature, count) in enumerate(cases)
+    ]
+    engine = Engine(target, EngineConfig(on_drafter_error="raise"))
+    for request in requests:
+        engine.add(request)
+    while engine.has_unfinished:
+        engine.step()
+    assert engine.metrics.num_preemptions > 0
+    for i, (text, temperature, count) in enumerate(cases):
+        params = SamplingParams(temperature=temperature, max_tokens=count, seed=i)
+        (alone,) = run(roomy, [make_request(roomy, text, params)])
+        assert alone.output_token_ids == requests[i].output_token_ids
+
+
+def test_weights_of_mask_tokens_are_compiled_beside_running_forward_passes(tiny):
+    """Another thread adds them: forward passes go on, keep their bits, and their outputs stay readable until the next one."""
+    target, text, rng = small(tiny, kv_cache_tokens=512), prompt(40), np.random.default_rng(0)
+    slot = target.allocate(60)
+    target.forward([Segment(slot, text[:-1], wants_output=False)])
+    target.accept(slot, text[:-1], range(39))
+    want = target.forward([Segment(slot, text[-1:])]).logits.copy()
+    low_rank = LowRank(rng.normal(size=(2, 64, 4)).astype(np.float32), rng.normal(size=(2, 4, 64)).astype(np.float32))
+    adding = threading.Thread(target=target.add_vectors, args=(rng.normal(size=(2, 64)).astype(np.float32), low_rank))
+    adding.start()
+    num_passes = 0
+    while adding.is_alive():
+        logits = target.forward([Segment(slot, text[-1:])]).logits
+        assert np.array_equal(logits, want)
+        num_passes += 1
+    assert num_passes > 10
+    assert np.array_equal(logits, want)
+    assert np.array_equal(target.forward([Segment(slot, text[-1:])]).logits, want)
