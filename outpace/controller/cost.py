@@ -139,7 +139,6 @@ def _now() -> str:
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
     """Measure a whole CostTable; about 600 forward passes."""
-    target.settle()
     room = target.capabilities.max_len - max(SIZES) - 1
     alone = _times(target, [(num_tokens, 1) for num_tokens in SIZES], min(SHORT, room), repeats)
     wide = [num_tokens for num_tokens in SIZES if num_tokens >= 2 * BATCH]
@@ -214,6 +213,7 @@ def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
 def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int, repeats: int) -> dict[tuple[int, int], float]:
     """Milliseconds of forward passes of (tokens, sequences): the lower quartile, as noise only adds time. Each shape runs several times in
     a row, as in decoding; the shapes take turns, so that drift affects all alike."""
+    target.settle()
     num_slots = max(num_seqs for _, num_seqs in shapes)
     slots = [_filled(target, context, max(num_tokens for num_tokens, _ in shapes)) for _ in range(num_slots)]
     tokens = _tokens(target, max(num_tokens for num_tokens, _ in shapes))

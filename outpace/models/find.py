@@ -70,9 +70,9 @@ def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
     if not model.strip():
         raise BadInputError("the name of the model is empty")
-    model = default_name() if model == DEFAULT_MODEL else model
     if known := catalog_model(model):
         return Source(known.title, fetch(known), mark=known.mark)
+    model = default_name() if model == DEFAULT_MODEL else model
     try:
         path = Path(model).expanduser()
         path.exists()

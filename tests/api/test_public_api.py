@@ -96,6 +96,11 @@ GOOD = {
     "stop": ["x", ["a", "b"], ("a",), ()],
     "stop_token_ids": [(), [1, 2], (0,)],
     "logit_bias": [None, {}, {1: 2.0}],
+    "allowed_token_ids": [None, [1], (0, 2)],
+    "bad_words_ids": [(), [[1, 2], [3]]],
+    "prompt_logprobs": [None, 0, 100],
+    "skip_special_tokens": [True, False],
+    "include_stop_str_in_output": [True, False],
 }
 BAD = {
     "temperature": [-0.1, 100.1, math.nan, math.inf, "1", None, True],
@@ -109,6 +114,11 @@ BAD = {
     "max_tokens": [0, -1, 2.0, None],
     "seed": [-1, 2**63, 1.0, "1"],
     "logprobs": [-1, 101, 1.0],
+    "prompt_logprobs": [-1, 101, 1.0],
+    "allowed_token_ids": [[-1], ["a"], [1.0]],
+    "bad_words_ids": [[[-1]], [["a"]]],
+    "skip_special_tokens": [None, 1, "yes"],
+    "include_stop_str_in_output": [None, 1, "yes"],
     "stop": ["", [""], ["a", ""], [1]],
 }
 

@@ -38,6 +38,7 @@ class Fault:
 
     def __init__(self, app: Any, spoil: Callable[[dict[str, Any], Any], tuple[dict[str, Any], Any]], num_good: int = len(WORDS)):
         self.app, self.spoil, self.num_good, self.num_chats = app, spoil, num_good, 0
+        self.state = app.state  # the connections read the settings
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].endswith("/completions"):

@@ -44,6 +44,13 @@ def test_tables_are_those_of_the_measured_documents():
         assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/results.py"
 
 
+def test_the_table_of_peers_is_that_of_the_measured_documents():
+    spec = importlib.util.spec_from_file_location("peers_table", ROOT / "dev" / "measure" / "peers_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (ROOT / "README.md").read_text("utf-8"), "run: python dev/measure/peers_table.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_documents_exist(page):
     """Every `outpace …` line names a command and options it takes."""

@@ -49,7 +49,7 @@ def speller(make_toy) -> Iterator[OpenAI]:
 
 
 def ask(client: OpenAI, **options):
-    defaults = {"model": "toy", "messages": MESSAGES, "max_completion_tokens": 200, "temperature": 0.8, "seed": 1}
+    defaults = {"model": "toy", "messages": MESSAGES, "max_completion_tokens": 200, "temperature": 0.8, "seed": 44}  # a long text
     return client.chat.completions.create(**{**defaults, **options})
 
 

@@ -74,6 +74,9 @@ class Attention:
             AttentionInterface.register(NAME, self.attend)
             AttentionMaskInterface.register(NAME, self.mask_for)
             model.set_attn_implementation(NAME)
+            for module in model.modules():  # layers that another model lends have the config of that model
+                if hasattr(module, "config"):
+                    module.config._attn_implementation = NAME
             yield
             return
         mask = AttentionMaskInterface()["sdpa"]
