@@ -18,14 +18,14 @@ HEAD = ("model and prompts", "llama.cpp", "best of llama.cpp", "outpace `none`",
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The rows over all prompts, by the name of the side."""
-    return {row["drafter"]: row for row in rows if row["category"] == "all"}
+    return {row.get("drafter") or row["peer"]: row for row in rows if row["category"] == "all"}
 
 
 def row(document: dict[str, Any]) -> list[str]:
     """The cells of one document: tokens/s, and what plain decoding of llama.cpp is multiplied by."""
     ours, theirs = totals(document["results"]), totals(document["peers"])
-    plain = theirs["llama.cpp"]["tokens_per_second"]
-    sides = [theirs["llama.cpp"], _fastest(theirs), ours["none"], ours["auto"], _fastest(ours)]
+    plain = theirs["llama.cpp:plain"]["tokens_per_second"]
+    sides = [theirs["llama.cpp:plain"], _fastest(theirs), ours["none"], ours["auto"], _fastest(ours)]
     return [_title(document), *(_cell(side, plain) for side in sides)]
 
 
