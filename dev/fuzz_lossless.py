@@ -144,6 +144,7 @@ def fuzz(llm: LLM, seed: int, num_comparisons: int, seconds: float) -> Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the rounds that the options ask for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "target", "precision"):
         parser.add_argument(f"--{name}", default="default" if name == "model" else "auto")

@@ -59,6 +59,7 @@ async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> 
 
 
 def main(num_requests: int = 500, num_hang_ups: int = 200, drafter: str = "auto") -> None:
+    """Start a server, put it under load, and print its memory (MB): before, after the first minute, and at the end."""
     command = [sys.executable, "-m", "outpace", "serve", "--port", "0", "--drafter", drafter]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -7,10 +7,9 @@ import re
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 from cli_tools import CONTROLS, call, checks_of
-from toy_parts import toy_parts
+from toy_parts import let_round, toy_parts
 
 from outpace.testing import AcceptEverythingVerifier, distribution_test
 
@@ -36,19 +35,9 @@ def rounded(files, monkeypatch):
     """The toy model on a target that promises no bits: every forward pass rounds in its own way, and two tokens are always near a tie."""
     monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
     parts = toy_parts(sharpness=3.0)
-    target, noise = parts[1], np.random.default_rng(0)
     monkeypatch.setattr("outpace.llm.load", lambda *_: parts)
-    target.capabilities = replace(target.capabilities, exact_logits=False)
-    plain = target.forward
-
-    def forward(batch, num_tokens=0):
-        output = plain(batch, num_tokens)
-        output.logits[:, 3] = output.logits[:, 4]
-        output.logits[:] += noise.uniform(-1e-5, 1e-5, output.logits.shape).astype(np.float32)
-        return output
-
-    monkeypatch.setattr(target, "forward", forward)
-    return target
+    let_round(parts[1], monkeypatch)
+    return parts[1]
 
 
 def test_what_rounding_explains_is_reported_and_passes(rounded):

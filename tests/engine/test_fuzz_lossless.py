@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from toy_parts import let_round
 
 from outpace.testing import AcceptEverythingVerifier
 
@@ -50,17 +49,7 @@ def test_a_cheating_verifier_is_found_and_its_round_can_be_run_again(script, mak
 
 def test_rounding_gives_near_ties_where_no_bits_are_promised(script, make_toy, monkeypatch):
     llm = make_toy(toy={"sharpness": 4.0})
-    target, noise = llm.target, np.random.default_rng(0)
-    target.capabilities = replace(target.capabilities, exact_logits=False)
-    plain = target.forward
-
-    def forward(batch, num_tokens=0):
-        output = plain(batch, num_tokens)
-        output.logits[:, 3] = output.logits[:, 4]
-        output.logits[:] += noise.uniform(-1e-5, 1e-5, output.logits.shape).astype(np.float32)
-        return output
-
-    monkeypatch.setattr(target, "forward", forward)
+    let_round(llm.target, monkeypatch)
     report = script.fuzz(llm, 0, 100, 60.0)
     assert report.near_ties
     assert not report.differences

@@ -13,7 +13,7 @@ import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
-from server_tools import byte_llm, is_empty, serving
+from server_tools import PERSON, byte_llm, is_empty, serving
 
 from outpace.errors import BadInputError
 from outpace.params import MAX_STRUCTURED_SIZE
@@ -21,14 +21,6 @@ from outpace.sampling.grammar import GrammarProcessor
 from outpace.server import create_app
 
 MESSAGES = [{"role": "user", "content": "abc abc abc"}]
-PERSON = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
-TOOL = {"type": "function", "function": {"name": "add_person", "parameters": PERSON}}
-NAMED = {"type": "function", "function": {"name": "add_person"}}
 
 
 @pytest.fixture

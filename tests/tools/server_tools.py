@@ -28,6 +28,15 @@ ROOT = Path(__file__).parents[2]
 TOOL_TEMPLATE = """{% if tools %}{{ tools[0].function.name }} {% endif %}{% for message in messages %}{{ message.content }}
 {%- if message.tool_calls %}calls {{ message.tool_calls[0].function.name }}{% endif %} {% endfor %}"""
 
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+TOOL = {"type": "function", "function": {"name": "add_person", "parameters": PERSON}}
+NAMED = {"type": "function", "function": {"name": "add_person"}}
+
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:

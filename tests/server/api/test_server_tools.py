@@ -12,20 +12,12 @@ from fastapi.testclient import TestClient
 from http_tools import HELLO, ask, refusal
 from openai import OpenAI
 from scripted import scripted_llm
-from server_tools import byte_llm, is_empty, serving
+from server_tools import NAMED, PERSON, TOOL, byte_llm, is_empty, serving
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.server import create_app
 
-PERSON = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 120}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
-TOOL = {"type": "function", "function": {"name": "add_person", "parameters": PERSON}}
 NOW = {"type": "function", "function": {"name": "now"}}
-NAMED = {"type": "function", "function": {"name": "add_person"}}
 STRICT = {"type": "function", "function": {**TOOL["function"], "strict": True}}
 OTHER = {"type": "function", "function": {**STRICT["function"], "name": "other"}}
 CALL = '<tool_call>\n{"name": "add_person", "arguments": {"name": "Ada", "age": 36}}\n</tool_call>'
