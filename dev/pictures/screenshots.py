@@ -1,4 +1,4 @@
-"""Take the pictures of docs/playground.md from the real server. usage: python dev/pictures/screenshots.py [PICTURE …]
+"""Take the pictures of docs/server/playground.md from the real server. usage: python dev/pictures/screenshots.py [PICTURE …]
 
 Needs chromium (apt-get install chromium) and the extra `dev`. Run it on a machine that does nothing else: the pictures show speeds.
 """

@@ -113,9 +113,9 @@ def test_real_tokens_on_a_path_are_judged_as_if_committed(llm):
 
 @pytest.mark.real
 def test_the_documents_run(llm, monkeypatch):
-    """The Python of docs/structured-output.md and docs/drafters/prediction.md, with the model that is loaded already."""
+    """The Python of docs/server/structured-output.md and docs/drafters/prediction.md, with the model that is loaded already."""
     monkeypatch.setattr("outpace.llm.load", lambda *_: (llm.name, llm.target, llm.tokenizer, llm.eos_token_ids, llm.precision))
     docs = Path(__file__).parents[2] / "docs"
-    for page in (docs / "structured-output.md", docs / "drafters" / "prediction.md"):
+    for page in (docs / "server" / "structured-output.md", docs / "drafters" / "prediction.md"):
         (source,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
         exec(compile(source, page.name, "exec"), {})
