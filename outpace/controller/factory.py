@@ -23,7 +23,8 @@ from outpace.targets.base import TargetModel
 from outpace.verifiers import create_verifier
 
 MAX_NODES = 24  # default limit of `auto` per request and step
-MAX_KEPT = 32  # strategies kept beside one's own: drafters hold tables, and clients of a server may name any number of them
+KEPT_BYTES = 512 << 20  # of strategies kept beside one's own: drafters hold tables, and clients of a server may name any number of them
+STRATEGY_BYTES = 100_000  # of every strategy, besides its drafter's tables
 
 
 class StrategyFactory:
@@ -44,8 +45,8 @@ class StrategyFactory:
         self.draft_models: dict[tuple[str, int | None], DraftModel] = {}
 
     def of(self, config: SpeculativeConfig, is_own: bool = False) -> Strategy:
-        """The strategy for these settings. One's own are kept with what their drafters have learnt, of all others the latest MAX_KEPT.
-        Raises BadInputError for wrong settings."""
+        """The strategy for these settings. One's own are kept with what their drafters have learnt, of all others the latest used ones, in
+        KEPT_BYTES. Raises BadInputError for wrong settings."""
         found = self.known(config)
         if found is None:
             with self._lock:
@@ -55,16 +56,27 @@ class StrategyFactory:
                     error.field = "speculative_config"
                     raise
                 (self.own if is_own else self.kept)[config] = found
-                if len(self.kept) > MAX_KEPT:
-                    del self.kept[next(iter(self.kept))]
+                self._drop_oldest()
         return found
+
+    def _drop_oldest(self) -> None:
+        """Drop the strategies used longest ago until the others fit into KEPT_BYTES; drafters grow while they learn. One always stays."""
+        sizes = {config: STRATEGY_BYTES + strategy.drafter.num_bytes for config, strategy in self.kept.items()}
+        total = sum(sizes.values())
+        for config in list(sizes)[:-1]:
+            if total <= KEPT_BYTES:
+                return
+            del self.kept[config]
+            total -= sizes[config]
 
     def known(self, config: SpeculativeConfig) -> Strategy | None:
         """The strategy for these settings if it has been built; never waits for one that is being built."""
         found = self.own.get(config) or self.kept.get(config)
         if config in self.kept and self._lock.acquire(blocking=False):
             try:
-                self.kept[config] = self.kept.pop(config)
+                if config in self.kept:  # no other thread has dropped it in the meantime
+                    self.kept[config] = self.kept.pop(config)
+                    self._drop_oldest()
             finally:
                 self._lock.release()
         return found

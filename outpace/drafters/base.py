@@ -59,6 +59,11 @@ class Drafter(ABC):
     heads_kind: str = ""  # the kind of trained heads it needs; some ship with outpace, for a few models
     num_draft_tokens: int = 7  # default budget: with the last committed token, a forward pass of 8 tokens
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of what it keeps between requests, roughly. Drafters named by requests are dropped when all need too much."""
+        return 0
+
     def begin(self, request: Request) -> None:
         """A request starts; its text so far is `request.context`: the prompt, and after a preemption also what has been written."""
         return None

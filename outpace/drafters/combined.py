@@ -39,6 +39,10 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
         self.num_observed = 0
         self._milliseconds = dict.fromkeys(names, 0.0)
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(part.num_bytes for part in self.parts)
+
     def pause(self, names: Collection[str]) -> None:
         """From now on these drafters, and no others, propose nothing and learn from some steps only."""
         self.paused = set(names)

@@ -24,7 +24,7 @@ from outpace.heads.eagle.draft_tree import FILL, Tree, TreeShape, fill, grow_tre
 from outpace.heads.eagle.prefix_cache import EagleMemory
 from outpace.heads.eagle.weights import eagle_weights
 from outpace.heads.format import DraftHeads
-from outpace.heads.runtime import build_eagle
+from outpace.heads.runtime import build_eagle, num_bytes
 from outpace.heads.shipped import heads_folder
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
@@ -53,6 +53,10 @@ class EagleDrafter(PromptObserver, SuccessorSource, ResetObserver):
         self.threshold, self.shape = threshold, TreeShape(max_depth, branches, threshold, self.weights.temperatures)
         self.texts: dict[str, _Text] = {}
         self.memory = EagleMemory()
+
+    @property
+    def num_bytes(self) -> int:
+        return num_bytes(self.weights) + self.memory.num_bytes
 
     def num_reusable_prefix(self, request: Request) -> int:
         return self.memory.num_reusable_prefix(request.token_ids, request.cache_salt)

@@ -18,7 +18,7 @@ from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
-from outpace.heads.runtime import build_heads
+from outpace.heads.runtime import build_heads, num_bytes
 from outpace.heads.shipped import heads_folder
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
@@ -49,8 +49,14 @@ class MedusaDrafter(SuccessorSource):
             raise BadInputError("medusa: these heads bring no tree; use shape=best")
         self.threshold, self.tree = threshold, loaded.tree if shape == "fixed" else None
         top = max([TOP, *(rank + 1 for path in self.tree or () for rank in path)])
-        self.heads = build_heads(medusa_weights(loaded), context.target.lm_head(), top)
+        weights = medusa_weights(loaded)
+        self.heads = build_heads(weights, context.target.lm_head(), top)
+        self._num_bytes = num_bytes(weights)
         self.states: dict[str, _State] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        return self._num_bytes
 
     def begin(self, request: Request) -> None:
         self.states[request.id] = _State()

@@ -57,6 +57,11 @@ class SuccessorTable:
         twin.keys, twin.entries = self.keys.copy(), self.entries.copy()
         return twin
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the table."""
+        return self.keys.nbytes + self.entries.nbytes
+
     def get(self, key: int) -> tuple[list[int], list[float]]:
         """(tokens, confidences) of a key; empty lists if it is not there."""
         slot = key
@@ -124,6 +129,10 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
         self.start = SuccessorTable(context.vocab_size, self.num_pairs, self.num_successors, _load(context, table))  # never changed
         self.scopes: OrderedDict[str, SuccessorTable] = OrderedDict()
         self.seen: list[_Seen] = []  # in this step
+
+    @property
+    def num_bytes(self) -> int:
+        return self.start.num_bytes + sum(table.num_bytes for table in list(self.scopes.values()))
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
         table = self.scopes.get(request.cache_salt, self.start)

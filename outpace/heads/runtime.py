@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
+import numpy as np
+
 from outpace.arrays import Array
 from outpace.heads.eagle.weights import EagleWeights
 from outpace.heads.medusa.weights import MedusaWeights
@@ -67,6 +69,11 @@ class EagleHead(Protocol):
     """A runnable EAGLE head."""
 
     def __call__(self, rows: EagleRows) -> EagleOutput: ...
+
+
+def num_bytes(weights: MedusaWeights | EagleWeights) -> int:
+    """Memory of the weights, without an LM head that is the target's."""
+    return sum(value.nbytes for value in vars(weights).values() if isinstance(value, np.ndarray))
 
 
 def build_heads(weights: MedusaWeights, lm_head: LMHead, top: int) -> Heads:

@@ -17,18 +17,19 @@ from outpace.engine.metrics import tokens_per_step
 from outpace.llm import LLM
 from outpace.params import SamplingParams
 from outpace.tune.candidates import label
+from outpace.tune.jobs import common
 from outpace.tune.search import Outcome
 from outpace.tune.verdict import Tried, Verdict, by_category
 
 
-def document(llm: LLM, params: SamplingParams, time_limit: float, outcome: Outcome, advice: Verdict) -> dict[str, Any]:
+def document(llm: LLM, samples: Sequence[SamplingParams], time_limit: float, outcome: Outcome, advice: Verdict) -> dict[str, Any]:
     """All results, JSON-ready; "config" is the content of the settings file."""
     names = ("temperature", "top_p", "seed", "max_tokens")
     settings = {"outpace": outpace.__version__, "precision": llm.precision, "time_limit": time_limit}
     found = {
         "model": llm.name,
         "machine": machine(),
-        "settings": {**settings, **{name: getattr(params, name) for name in names}},
+        "settings": {**settings, **{name: common(samples, name) for name in names}},
         "seconds": round(outcome.seconds, 2),
         "is_interrupted": outcome.is_interrupted,
         "failed_prompts": outcome.failed_prompts,
@@ -91,7 +92,9 @@ def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
 def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Table]:
     """All candidates, fastest first; then the categories of the chosen one (or of the closest)."""
     settings = found["settings"]
-    title = f"{found['model']} {settings['precision']}, temperature {settings['temperature']:g}, {outcome.seconds:.0f} s of tuning"
+    temperature = settings["temperature"]
+    at = " and ".join(f"{value:g}" for value in (temperature if isinstance(temperature, list) else [temperature]))
+    title = f"{found['model']} {settings['precision']}, temperature {at}, {outcome.seconds:.0f} s of tuning"
     overall = Table(title=title, caption="speedup over plain decoding, from total decoding times; 95% confidence interval over prompts")
     for heading in ("method", "drafted", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
         overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")

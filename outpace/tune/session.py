@@ -22,6 +22,7 @@ from outpace.params import SamplingParams
 from outpace.progress import countdown, note
 from outpace.tune import findings as report
 from outpace.tune.candidates import label
+from outpace.tune.jobs import jobs
 from outpace.tune.search import Outcome, Search
 from outpace.tune.verdict import verdict
 
@@ -32,20 +33,21 @@ def run(
     llm: LLM,
     workloads: Sequence[Workload],
     methods: Sequence[SpeculativeConfig],
-    params: SamplingParams,
+    samples: Sequence[SamplingParams],
     time_limit: float,
     as_json: bool = False,
     out: Path | None = None,
     named: Sequence[SpeculativeConfig] = (),
 ) -> None:
-    """Tune, print, and write the settings to `out`. After Ctrl-C it prints the results so far and writes nothing.
+    """Tune over all prompts with each of `samples`, print, and write the settings to `out`. After Ctrl-C it prints the results so far and
+    writes nothing.
 
     A candidate whose drafter fails is never chosen: it is noted on stderr, and if it is one of `named`, those that the user asked for,
     OutpaceError is raised at the end.
     """
-    outcome = tune(llm, workloads, methods, params, time_limit)
+    outcome = tune(llm, workloads, methods, samples, time_limit)
     advice = verdict(outcome.tried, outcome.noise)
-    document = report.document(llm, params, time_limit, outcome, advice)
+    document = report.document(llm, samples, time_limit, outcome, advice)
     for prompt, why in outcome.failed_prompts.items():
         note(f"skipped prompt {prompt}: {why}")
     failed = {config: error for config, error in outcome.drafter_errors.items() if config in named}
@@ -72,7 +74,7 @@ def run(
 
 
 def tune(
-    llm: LLM, workloads: Sequence[Workload], methods: Sequence[SpeculativeConfig], params: SamplingParams, time_limit: float
+    llm: LLM, workloads: Sequence[Workload], methods: Sequence[SpeculativeConfig], samples: Sequence[SamplingParams], time_limit: float
 ) -> Outcome:
     """Search for at most `time_limit` seconds. Raises BadInputError for impossible methods, OutpaceError if nothing could be compared."""
     if not 0 < time_limit < math.inf:
@@ -81,15 +83,16 @@ def tune(
         raise BadInputError("there is nothing to try besides plain decoding: name drafters with --drafters")
     for method in methods:
         llm.strategy(method)
-    meter = LoadMeter()
+    meter, found = LoadMeter(), jobs(workloads, samples)
+    params_of = {workload.id: params for workload, params in found}
 
     def ask(workload: Workload, how: SpeculativeConfig) -> RequestOutput:
         with meter.timing():
-            return llm.chat(workload.messages, params, speculative_config=how, return_errors=True)[0]
+            return llm.chat(workload.messages, params_of[workload.id], speculative_config=how, return_errors=True)[0]
 
     with countdown(time_limit) as show:
-        _warm_up(llm, workloads, params)
-        outcome = Search(workloads, methods, ask, time_limit, show=show).run()
+        _warm_up(llm, workloads, samples[0])
+        outcome = Search([workload for workload, _ in found], methods, ask, time_limit, show=show).run()
     outcome = replace(outcome, noise=machine_noise(meter.other_share))
     if any(entry.samples or entry.failure for entry in outcome.tried):
         return outcome

@@ -27,16 +27,39 @@ def test_generate_keeps_no_verdicts(toy_llm, monkeypatch):
     assert max(kept) == 0
 
 
-def test_the_specs_of_clients_do_not_evict_ones_own_drafter(make_toy):
+def test_the_specs_of_clients_do_not_evict_ones_own_drafter(make_toy, monkeypatch):
+    monkeypatch.setattr(factory, "KEPT_BYTES", 32 * factory.STRATEGY_BYTES)
     llm = make_toy("suffix:memory=100")
     own, predicting = llm.strategy(None), llm.strategy(None, has_prediction=True)
-    others = [llm.strategy(f"suffix:threshold=0.{number}") for number in range(10, 20 + factory.MAX_KEPT)]
+    others = [llm.strategy(f"suffix:threshold=0.{number}") for number in range(10, 52)]
     assert len({id(strategy) for strategy in others}) == len(others)
     assert llm.strategy(None) is llm.strategy("suffix:memory=100") is own
     assert llm.strategy(None, has_prediction=True) is predicting
-    assert len(llm.strategies.kept) == factory.MAX_KEPT
+    assert len(llm.strategies.kept) == 32
     assert llm.strategy("suffix:threshold=0.10") is not others[0]  # those of clients are dropped, the latest last
-    assert llm.strategy(f"suffix:threshold=0.{19 + factory.MAX_KEPT}") is others[-1]
+    assert llm.strategy("suffix:threshold=0.51") is others[-1]
+
+
+def test_drafters_are_kept_as_long_as_their_tables_fit(make_toy, monkeypatch):
+    """Small ones do not push each other out, large ones do, and those that have grown since."""
+    llm = make_toy()
+    kept = llm.strategies.kept
+    small = [llm.strategy(f"suffix:threshold=0.{number}") for number in range(10, 60)]
+    assert len(kept) == 50
+    large = [llm.strategy(f"recycling:threshold=0.{number}") for number in range(10, 14)]
+    size = large[0].drafter.num_bytes
+    assert size > 8 * 9 * 32768
+    assert llm.strategy("suffix:threshold=0.10+recycling").drafter.num_bytes == size
+    monkeypatch.setattr(factory, "KEPT_BYTES", 3 * size + 5 * factory.STRATEGY_BYTES)
+    latest = llm.strategy("recycling:threshold=0.9")
+    assert list(kept)[:-3] == []
+    assert latest in kept.values()
+    assert large[-1] in kept.values()
+    llm.generate("abcabc", params(30), speculative_config="recycling:threshold=0.9")  # it learns, in a table of this request's own
+    assert latest.drafter.num_bytes == 2 * size
+    assert llm.strategy("recycling:threshold=0.9") is latest
+    assert len(kept) == 2
+    assert small[0] not in kept.values()
 
 
 @pytest.fixture

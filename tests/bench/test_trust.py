@@ -170,7 +170,7 @@ def test_tune_writes_no_file_on_a_noisy_machine(toy_llm, tmp_path, monkeypatch, 
     workloads = [Workload(str(i), "chat", "chat", user("abc " * i)) for i in range(1, 5)]
     out = tmp_path / "c.json"
     with pytest.raises(OutpaceError, match="was not written: the measurement is too noisy to trust"):
-        session.run(toy_llm, workloads, [SUFFIX], SamplingParams(max_tokens=6), 3.0, True, out)
+        session.run(toy_llm, workloads, [SUFFIX], [SamplingParams(max_tokens=6)], 3.0, True, out)
     assert not out.exists()
     document = json.loads(capsys.readouterr().out)
     assert document["is_trusted"] is False

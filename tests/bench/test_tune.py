@@ -18,10 +18,13 @@ from tune_tools import BOTH, LOOKUP, STEADY, SUFFIX, samples
 from typer.testing import CliRunner
 
 from outpace import cli
+from outpace.bench.workloads import Workload
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.errors import BadInputError, OutpaceError
+from outpace.params import SamplingParams
 from outpace.tune import findings as report
 from outpace.tune import session
+from outpace.tune.jobs import jobs
 from outpace.tune.search import Outcome, Search
 from outpace.tune.verdict import Tried, verdict
 
@@ -94,6 +97,7 @@ def test_tables_and_verdict_for_people(prompts, toy_llm):
         (["--prompts", "p.jsonl", "--config", "missing.json"], "cannot read missing.json"),
         (["--prompts", "p.jsonl", "--time-limit", "0"], "time-limit"),
         (["--prompts", "p.jsonl", "--limit", "0"], "limit"),
+        (["--prompts", "p.jsonl", "--temperature", "0,warm"], "--temperature must be numbers"),
         (["--prompts", "builtin:nonsense"], "known: builtin, builtin:code"),
     ],
 )
@@ -150,6 +154,34 @@ def test_ctrl_c_prints_what_is_known_and_writes_nothing(prompts, toy_llm, monkey
     assert "suffix" in result.stdout
     assert "no settings were written" in result.stderr
     assert not (prompts / "c.json").exists()
+
+
+def test_temperatures_are_tuned_together_and_told_apart(prompts, toy_llm):
+    options = ["--temperature", "0,0.8", "--seeds", 2, "--drafters", "suffix", "--time-limit", 4, "--max-tokens", 8]
+    result = call("tune", "--prompts", "p.jsonl", *options, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["settings"]["temperature"], found["settings"]["seed"]) == ([0, 0.8], [0, 1])
+    assert {row["category"] for row in found["results"]} == {"all", "chat at 0", "qa at 0", "chat at 0.8", "qa at 0.8"}
+    assert all(row["num_identical"] == row["num_prompts"] for row in found["results"])
+    shown = call("tune", "--prompts", "p.jsonl", *options)
+    assert "temperature 0 and 0.8" in shown.stdout
+
+
+def test_every_prompt_runs_at_every_temperature_with_every_seed():
+    workloads = [Workload("a", "chat", "chat", []), Workload("b", "qa", "qa", [])]
+    greedy, *sampled = (SamplingParams(temperature=t, seed=seed) for t, seed in ((0.0, 5), (0.8, 5), (0.8, 6)))
+    assert jobs(workloads, [greedy]) == [(workload, greedy) for workload in workloads]
+    found = jobs(workloads, [greedy, *sampled])
+    assert [(workload.id, workload.category, params) for workload, params in found] == [
+        ("a at 0", "chat at 0", greedy),
+        ("b at 0", "qa at 0", greedy),
+        ("a at 0.8, seed 5", "chat at 0.8", sampled[0]),
+        ("b at 0.8, seed 5", "qa at 0.8", sampled[0]),
+        ("a at 0.8, seed 6", "chat at 0.8", sampled[1]),
+        ("b at 0.8, seed 6", "qa at 0.8", sampled[1]),
+    ]
+    assert {workload.category for workload, _ in jobs(workloads, sampled)} == {"chat", "qa"}
 
 
 def test_tables_show_why():

@@ -16,7 +16,6 @@ from outpace.cli.options import (
     Prompts,
     Seed,
     Target,
-    Temperature,
     Threads,
     load,
 )
@@ -31,8 +30,9 @@ def tune(
     drafters: Annotated[str | None, typer.Option(help="Drafters to try, comma-separated. Default: those that usually do well.")] = None,
     limit: Limit = None,
     max_tokens: MaxTokens = 128,
-    temperature: Temperature = 0.0,
+    temperature: Annotated[str, typer.Option(help="Sampling temperatures; with several, as in 0,0.8, every prompt runs at each.")] = "0",
     seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0, from --seed on.")] = 1,
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -43,9 +43,12 @@ def tune(
 
     Give prompts like those of your production: what repeats in a text decides which drafter is fastest.
 
+    Tune at the temperature that you use: drafts are accepted less often when sampling.
+
     Example: `outpace tune --prompts questions.jsonl --time-limit 120 --out tuned.json`, then `outpace chat --config tuned.json`
     """
     from outpace.bench.builtin import load_prompts
+    from outpace.bench.temperatures import parse_temperatures, points
     from outpace.params import SamplingParams
     from outpace.tune import session
     from outpace.tune.candidates import default_methods, named_methods
@@ -53,7 +56,9 @@ def tune(
     workloads = load_prompts(prompts, limit)
     check_writable(out)
     named = named_methods(drafters, None if config is None else read_json(config))
-    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
+    samples = [
+        SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(parse_temperatures(temperature), seed, seeds)
+    ]
     llm = load(model, "none", target, precision, threads, None)
     methods = named if drafters is not None else [*default_methods(llm), *named]
-    session.run(llm, workloads, methods, params, time_limit, as_json, out, named)
+    session.run(llm, workloads, methods, samples, time_limit, as_json, out, named)

@@ -61,6 +61,10 @@ class SuffixDrafter(SuccessorSource):
         if file and Path(file).exists():
             self.load(file)
 
+    @property
+    def num_bytes(self) -> int:
+        return 0 if self.memory is None else self.memory.num_bytes
+
     def begin(self, request: Request) -> None:
         self.sources[request.id] = _Sources()
 

@@ -49,6 +49,11 @@ class EagleMemory:
     def __init__(self) -> None:
         self.texts: list[_Kept] = []  # most recently used last
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all entries."""
+        return sum(kept.keys.nbytes + kept.values.nbytes for kept in list(self.texts))
+
     def keep(self, token_ids: Sequence[int], cache: EagleCache, cache_salt: str = "") -> None:
         """Store a sequence up to the first gap in its entries. A stored prefix of it is dropped."""
         text = np.array(token_ids, np.int32)

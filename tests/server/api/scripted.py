@@ -27,6 +27,9 @@ FAMILIES = {
     "mistral": '[TOOL_CALLS][{"name": "f", "arguments": {}}]',
     "mistral-spaced": '[TOOL_CALLS] [{"name": "f", "arguments": {}}]',
     "mistral-args": "[TOOL_CALLS]f[ARGS]{}",
+    "qwen-tags": "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    "glm": "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    "glm-dense": "<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
     "unknown": "",
 }
 

@@ -23,8 +23,15 @@ TOOLS = [
     {"type": "function", "function": {"name": "add", "parameters": NUMBERS, "strict": True}},
     {"type": "function", "function": {"name": "add_all"}},
 ]
+SCHEMAS = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in TOOLS}
 PARIS, SUM = '{"city": "Pa\\"}ris"}', '{"a": 1, "b": -2.5}'
 SPECIALS = {"mistral": ["[TOOL_CALLS]"], "mistral-spaced": ["[TOOL_CALLS]"], "mistral-args": ["[TOOL_CALLS]", "[ARGS]"]}
+TAGS = ["<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"]
+IN_TAGS = '<tool_call>\n<function=weather>\n<parameter=city>\nPa"}ris\n</parameter>\n</function>\n</tool_call>'
+SUM_IN_TAGS = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n-2.5\n</parameter>\n</function>"
+GLM_PARIS = '<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Pa"}ris</arg_value>\n</tool_call>'
+GLM_SUM = "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>b</arg_key>\n<arg_value>-2.5</arg_value>\n</tool_call>"
+DENSE = GLM_PARIS.replace("\n", "") + GLM_SUM.replace("\n", "")
 WRITTEN = [  # family, special tokens, the answer, its text, its number of calls
     ("hermes", [], f'<tool_call>\n{{"name": "weather", "arguments": {PARIS}}}\n</tool_call>', None, 1),
     ("hermes", ["<tool_call>", "</tool_call>"], f'<tool_call>\n{{"name": "weather", "arguments": {PARIS}}}\n</tool_call>', None, 1),
@@ -43,6 +50,13 @@ WRITTEN = [  # family, special tokens, the answer, its text, its number of calls
     ("mistral", None, f'[TOOL_CALLS][{{"name": "weather", "arguments": {PARIS}}}, {{"name": "add", "arguments": {SUM}}}]', None, 2),
     ("mistral-spaced", None, f'[TOOL_CALLS] [{{"name": "weather", "arguments": {PARIS}}}]', None, 1),
     ("mistral-args", None, f"Well: [TOOL_CALLS]weather[ARGS]{PARIS}[TOOL_CALLS]add[ARGS]{SUM}", "Well:", 2),
+    ("qwen-tags", [], IN_TAGS, None, 1),
+    ("qwen-tags", TAGS[:2], f"I look.\n\n{IN_TAGS}\n<tool_call>\n{SUM_IN_TAGS}\n</tool_call>", "I look.", 2),
+    ("qwen-tags", [], "\n".join([IN_TAGS.split("\n", 1)[1].removesuffix("\n</tool_call>"), SUM_IN_TAGS]), None, 2),
+    ("glm", [], f"Well:\n{GLM_PARIS}\n{GLM_SUM}", "Well:", 2),
+    ("glm", TAGS, f"{GLM_PARIS}\n{GLM_SUM}", None, 2),
+    ("glm-dense", [], DENSE, None, 2),
+    ("glm-dense", TAGS, f"Well: {DENSE}", "Well:", 2),
 ]
 TEXTS = ["hello", '{"name": "Alice", "age": 3}', "a < b <tool", "```json\n[1]\n```", "{", ""]
 
@@ -94,8 +108,8 @@ def test_the_table_finds_the_family(family):
     assert (found or UNKNOWN).name == ("json" if family == "unknown" else family)
 
 
-def test_formats_that_are_not_json_are_left_alone():
-    assert call_format('<tool_call>\n<function=f>\n<parameter=a>\n "arguments"') is None
+def test_formats_that_look_alike():
+    assert call_format('<tool_call>\n<function=f>\n<parameter=a>\n "arguments"').name == "qwen-tags"
     assert call_format('<tool_call>f\n<arg_key>a</arg_key> "arguments"') is None
     assert call_format(None) is None
 
@@ -108,15 +122,14 @@ def test_an_answer_may_arrive_in_any_pieces(data):
     found = next(entry for entry in CALL_FORMATS if entry.name == family)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=12)))
     pieces = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
-    names = ["weather", "add", "add_all"]
-    assert read(CallReader(found, names), pieces) == read(CallReader(found, names), [answer])
+    assert read(CallReader(found, SCHEMAS), pieces) == read(CallReader(found, SCHEMAS), [answer])
 
 
 def test_the_text_of_a_call_that_never_began_is_shown():
     hermes = CALL_FORMATS[0]
-    assert read(CallReader(hermes, ["f"]), ['a <tool_call>\n{"name": "g", "argu']) == ('a <tool_call>\n{"name": "g", "argu', [])
-    assert read(CallReader(hermes, ["f"]), ["a <tool_call"]) == ("a <tool_call", [])
-    assert read(CallReader(hermes, ["f"]), ['a <tool_call>\n{"name": "f", "argu']) == ("a ", [])
+    assert read(CallReader(hermes, {"f": {}}), ['a <tool_call>\n{"name": "g", "argu']) == ('a <tool_call>\n{"name": "g", "argu', [])
+    assert read(CallReader(hermes, {"f": {}}), ["a <tool_call"]) == ("a <tool_call", [])
+    assert read(CallReader(hermes, {"f": {}}), ['a <tool_call>\n{"name": "f", "argu']) == ("a ", [])
 
 
 def test_arguments_fit_their_schema_once_a_call_has_begun(monkeypatch):

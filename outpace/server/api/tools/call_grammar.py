@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from outpace.params import StructuredOutput
-from outpace.sampling.grammar import LAYOUT
 from outpace.server.api.tools.call_formats import CallFormat, CallStyle
+from outpace.server.api.tools.field_grammar import field_rules
+from outpace.server.api.tools.lark import as_json, literal, regex
 
 MAX_CALLS = 16  # in one answer
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -43,9 +43,12 @@ class CallRules:
         """All rules as one grammar. Raises BadInputError if it is too large."""
         lines = [rule for number, style in enumerate(self.styles) for rule in self._style(number, style)]
         for number, schema in enumerate(self.functions.values()):
-            lines.append(f"args{number}: {_json(schema)}")
+            if self.call_format.fields is not None:
+                lines += field_rules(f"args{number}", schema, self.call_format.fields, self.specials)
+                continue
+            lines.append(f"args{number}: {as_json(schema)}")
             if any(style.is_loose for style in self.styles):
-                lines.append(f"loose{number}: {_json(schema, is_loose=True)}")
+                lines.append(f"loose{number}: {as_json(schema, is_loose=True)}")
         return StructuredOutput("lark", "\n".join([*self._start(), *lines]))
 
     def _start(self) -> list[str]:
@@ -53,7 +56,7 @@ class CallRules:
         if self.needs_call:
             return [f"start: {calls}"]
         if self.answer is not None:
-            return [f"start: {calls} | answer", f"answer: {_json(self.answer)}"]
+            return [f"start: {calls} | answer", f"answer: {as_json(self.answer)}"]
         others = [token for text, token in self.specials.items() if token not in self.ends and text not in self._triggers()]
         text = "(TEXT? " + f"<[{','.join(map(str, others))}]>)* TEXT?" if others else "TEXT?"
         return [f"start: text | {calls}", f"text: {text}", f"TEXT: /(?s:.+)/{self._no_head()}"]
@@ -64,7 +67,7 @@ class CallRules:
     def _no_head(self) -> str:
         """A text does not begin as a call that is recognised at the start."""
         names = "|".join(map(re.escape, self.functions))
-        heads = [f"{_regex(style.before)}({names})" for style in self.styles if not style.trigger]
+        heads = [f"{regex(style.before)}({names})" for style in self.styles if not style.trigger]
         return f" & ~/({'|'.join(heads)})(?s:.*)/" if heads else ""
 
     def _style(self, number: int, style: CallStyle) -> list[str]:
@@ -74,9 +77,9 @@ class CallRules:
             lead = "text"
             if style.trigger not in self.specials:
                 lead, start = f"lead{number}", start.removeprefix(style.trigger)
-                rules += [f"{lead}[lazy]: LEAD{number}", f"LEAD{number}: /(?s:.*){_regex(style.trigger)}/{self._no_head()}"]
-        more = f"({self._literal(style.separator)} call{number}){{0,{MAX_CALLS - 1}}}" if self.is_parallel else ""
-        rules.append(f"calls{number}: {lead} first{number} {more} {self._literal(style.close)}")
+                rules += [f"{lead}[lazy]: LEAD{number}", f"LEAD{number}: /(?s:.*){regex(style.trigger)}/{self._no_head()}"]
+        more = f"({literal(style.separator, self.specials)} call{number}){{0,{MAX_CALLS - 1}}}" if self.is_parallel else ""
+        rules.append(f"calls{number}: {lead} first{number} {more} {literal(style.close, self.specials)}")
         rules.append(f"first{number}: {self._call(style, start)}")
         return [*rules, f"call{number}: {self._call(style, style.before)}"] if more else rules
 
@@ -84,15 +87,9 @@ class CallRules:
         """A call of any function; its head is one literal, so that it cannot be confused with text."""
         arguments = "loose" if style.is_loose else "args"
         return " | ".join(
-            f"{self._literal(before + name + style.between)} {arguments}{number} {self._literal(style.after)}"
+            f"{literal(before + name + style.between, self.specials)} {arguments}{number} {literal(style.after, self.specials)}"
             for number, name in enumerate(self.functions)
         )
-
-    def _literal(self, text: str) -> str:
-        """A text in Lark, special tokens as such."""
-        names = [name for name in self.specials if name in text]
-        parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
-        return " ".join(f"<[{self.specials[part]}]>" if part in self.specials else _quote(part) for part in parts if part)
 
 
 def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -101,18 +98,3 @@ def arguments_schema(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         return NO_ARGUMENTS
     kind = parameters.get("type")
     return {**parameters, "type": "object"} if kind is None or (isinstance(kind, Sequence) and "object" in kind) else dict(parameters)
-
-
-def _json(schema: Any, is_loose: bool = False) -> str:
-    layout = {} if is_loose else LAYOUT
-    own = schema.get("x-guidance", {}) if isinstance(schema, Mapping) else {}
-    return f"%json {json.dumps({'x-guidance': {**layout, **own}, **{k: v for k, v in schema.items() if k != 'x-guidance'}})}"
-
-
-def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _regex(text: str) -> str:
-    """A regular expression for this text, for Lark's slashes."""
-    return re.escape(text).replace("/", "\\/").replace("\n", "n").replace('"', '\\"')

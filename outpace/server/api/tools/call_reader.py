@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from outpace.server.api.tools.argument_readers import FieldArguments, JsonArguments
 from outpace.server.api.tools.call_formats import CallFormat, CallStyle
 
 LETTERS = string.ascii_letters + string.digits
@@ -23,17 +25,18 @@ class CallPart:
 
 
 class CallReader:
-    """Splits an answer into text and calls of the functions `names`. Text that may become a call is held back until that is certain."""
+    """Splits an answer into text and calls of the functions whose schemas are given. Text that may become a call is held back until that is
+    certain."""
 
-    def __init__(self, call_format: CallFormat, names: Sequence[str], is_forced: bool = False):
-        self.id_length, self.names, self.is_forced = call_format.id_length, names, is_forced
-        self.heads = {style.open + style.head(name): (style, name) for style in call_format.styles for name in names}
+    def __init__(self, call_format: CallFormat, functions: Mapping[str, Any], is_forced: bool = False):
+        self.call_format, self.functions, self.is_forced = call_format, functions, is_forced
+        self.heads = {style.open + style.head(name): (style, name) for style in call_format.styles for name in functions}
         self.buffer = ""
         self.has_text = False  # the answer has begun with something else than a call
         self.style: CallStyle | None = None  # of the calls that have begun
         self.num_calls = 0
         self.is_open = False  # the last call is incomplete
-        self._depth, self._in_string, self._is_escaped = 0, False, False
+        self._arguments: JsonArguments | FieldArguments = JsonArguments()  # of the last call
 
     def feed(self, text: str) -> tuple[str, list[CallPart]]:
         """(text that belongs to no call, parts of calls) that are certain now."""
@@ -43,8 +46,8 @@ class CallReader:
             if self.style is None:
                 plain += self._text()
                 found = None if self.style is None else self._start()
-            elif self._depth >= 0 and self.is_open:
-                found = self._arguments()
+            elif self.is_open and not self._arguments.is_complete:
+                found = self._more_arguments()
             else:
                 found = self._next()
             if found is None:
@@ -64,15 +67,11 @@ class CallReader:
     def _text(self) -> str:
         """Release what is no call; sets `style` at the beginning of one."""
         heads = {head: found for head, found in self.heads.items() if found[0].trigger or not self.has_text}
-        places = [(self.buffer.find(head), head) for head in heads if head in self.buffer]
-        starts = [(at, head) for at, head in places if at == 0 or heads[head][0].trigger]
-        if starts:
-            at, self._head = min(starts)
-            self.style, plain = heads[self._head][0], self.buffer[:at]
-            self.buffer = self.buffer[at:]
-        else:
-            at = len(self.buffer) - _num_held(self.buffer, heads)
-            plain, self.buffer = self.buffer[:at], self.buffer[at:]
+        places = [(at, head) for head in heads if (at := self.buffer.find(head)) == 0 or (at > 0 and heads[head][0].trigger)]
+        at = min(places)[0] if places else len(self.buffer) - _num_held(self.buffer, heads)
+        plain, self.buffer = self.buffer[:at], self.buffer[at:]
+        if (head := _head_of(self.buffer, heads)) is not None:
+            self.style, self._head = heads[head][0], head
         self.has_text |= bool(plain)
         return plain
 
@@ -81,24 +80,16 @@ class CallReader:
         return self._begin(self._head, self.heads[self._head][1])
 
     def _begin(self, head: str, name: str) -> CallPart:
+        assert self.style is not None
         self.buffer = self.buffer[len(head) :]
-        self.is_open, self._depth = True, 0
+        self.is_open, fields = True, self.call_format.fields
+        self._arguments = FieldArguments(fields, self.style.after, self.functions[name]) if fields else JsonArguments()
         self.num_calls += 1
         return CallPart(self.num_calls - 1, "", name, self._new_id())
 
-    def _arguments(self) -> CallPart | None:
-        """What there is of the arguments; afterwards `_depth` is -1 at their end."""
-        for at, char in enumerate(self.buffer):
-            if self._in_string:
-                self._in_string = self._is_escaped or char != '"'
-                self._is_escaped = char == "\\" and not self._is_escaped
-            elif char in '{}[]"':
-                self._in_string = char == '"'
-                self._depth += (char in "{[") - (char in "}]")
-                if self._depth == 0 and char == "}":
-                    found, self.buffer, self._depth = self.buffer[: at + 1], self.buffer[at + 1 :], -1
-                    return CallPart(self.num_calls - 1, found)
-        found, self.buffer = self.buffer, ""
+    def _more_arguments(self) -> CallPart | None:
+        """What there is of the arguments."""
+        found, self.buffer = self._arguments.feed(self.buffer)
         return CallPart(self.num_calls - 1, found) if found else None
 
     def _next(self) -> CallPart | None:
@@ -108,16 +99,19 @@ class CallReader:
             if not self.buffer.startswith(self.style.after):
                 return None
             self.buffer, self.is_open = self.buffer[len(self.style.after) :], False
-        for name in self.names:
-            head = self.style.separator + self.style.head(name)
-            if self.buffer.startswith(head):
-                return self._begin(head, name)
-        return None
+        heads = {self.style.separator + self.style.head(name): name for name in self.functions}
+        head = _head_of(self.buffer, heads)
+        return None if head is None else self._begin(head, heads[head])
 
     def _new_id(self) -> str:
-        if self.id_length is None:
-            return f"call_{secrets.token_hex(12)}"
-        return "".join(secrets.choice(LETTERS) for _ in range(self.id_length))
+        length = self.call_format.id_length
+        return f"call_{secrets.token_hex(12)}" if length is None else "".join(secrets.choice(LETTERS) for _ in range(length))
+
+
+def _head_of(text: str, heads: Iterable[str]) -> str | None:
+    """The longest head that the text begins with; None if there is none, or if more text may make it a longer one."""
+    is_open = any(head.startswith(text) and head != text for head in heads)
+    return None if is_open else max((head for head in heads if text.startswith(head)), key=len, default=None)
 
 
 def _num_held(text: str, heads: dict[str, tuple[CallStyle, str]]) -> int:

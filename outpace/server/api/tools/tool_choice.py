@@ -14,6 +14,7 @@ from outpace.server.api.protocol import ChatRequest, Function, ToolChoice
 from outpace.server.api.tools.call_formats import UNKNOWN, call_format
 from outpace.server.api.tools.call_grammar import CallRules, arguments_schema
 from outpace.server.api.tools.call_reader import CallReader
+from outpace.server.api.tools.field_schema import unenforced
 from outpace.server.api_errors import ApiError, bad_input
 
 ANY_OBJECT = {"type": "object"}
@@ -21,16 +22,18 @@ ANY_OBJECT = {"type": "object"}
 
 @dataclass(frozen=True)
 class CallPlan:
-    """The calls that an answer may have. `is_named`: the client has named the function, so OpenAI's finish reason is "stop"."""
+    """The calls that an answer may have. `schemas`: of each function's arguments, as the client gave them. `is_named`: the client has named
+    the function, so OpenAI's finish reason is "stop"."""
 
     rules: CallRules
+    schemas: Mapping[str, Any]
     grammar: StructuredOutput
     shows_special: bool
     is_named: bool
 
     def reader(self) -> CallReader:
         """For one answer."""
-        return CallReader(self.rules.call_format, list(self.rules.functions), self.rules.needs_call)
+        return CallReader(self.rules.call_format, self.schemas, self.rules.needs_call)
 
 
 def shown_tools(body: ChatRequest, has_tools: bool) -> list[dict[str, Any]] | None:
@@ -72,8 +75,9 @@ async def plan_calls(llm: LLM, body: ChatRequest, answer: Any) -> CallPlan | Non
     if not rules.styles:
         raise ApiError(400, "this model's calls and a response_format cannot be told apart", param="response_format")
     shows_special = any(llm.tokenizer.special_id(style.trigger) is not None for style in rules.styles if style.trigger)
+    schemas = rules.functions
     rules, grammar = await asyncio.to_thread(_compiled, llm, rules, functions)
-    return CallPlan(rules, grammar, shows_special, isinstance(choice, ToolChoice))
+    return CallPlan(rules, schemas, grammar, shows_special, isinstance(choice, ToolChoice))
 
 
 def _functions(body: ChatRequest) -> dict[str, Function]:
@@ -95,6 +99,8 @@ def _compiled(llm: LLM, rules: CallRules, functions: Mapping[str, Function]) -> 
     is strict or has to be called: then ApiError (400)."""
     try:
         rules = replace(rules, specials=llm.grammars.specials())
+        if rules.call_format.fields is not None:
+            _check_fields(llm, rules.functions, functions)
         return rules, _prepared(llm, rules.grammar())
     except BadInputError as error:
         schemas = {name: _enforceable(llm, schema, functions[name], rules.needs_call) for name, schema in rules.functions.items()}
@@ -107,6 +113,14 @@ def _compiled(llm: LLM, rules: CallRules, functions: Mapping[str, Function]) -> 
         return rules, _prepared(llm, rules.grammar())
     except BadInputError as error:
         raise bad_input(error, "tools") from error
+
+
+def _check_fields(llm: LLM, schemas: Mapping[str, Any], functions: Mapping[str, Function]) -> None:
+    """Raise BadInputError for wrong schemas, and for strict ones that arguments without quotes cannot fit with certainty."""
+    for name, schema in schemas.items():
+        _prepared(llm, StructuredOutput("json_schema", schema))
+        if functions[name].strict and (keyword := unenforced(schema)) is not None:
+            raise BadInputError(f"function {name}: {keyword!r} cannot be enforced in this model's format of calls, so it cannot be strict")
 
 
 def _prepared(llm: LLM, grammar: StructuredOutput) -> StructuredOutput:

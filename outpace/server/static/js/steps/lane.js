@@ -86,7 +86,7 @@ export class Lane {
     this.#showNew();
     this.element.classList.remove("running");
     this.showClock(this.seconds);
-    const ends = { length: "Ended at the length you asked for.", tool_calls: "The model calls a tool: these are its arguments." };
+    const ends = { length: "Ended at the length you asked for.", tool_calls: "The model calls a tool: this is the call as it wrote it." };
     const reason = ends[this.finishReason] ?? (this.text || this.steps.length ? "" : "The answer is empty.");
     this.note.textContent = note || reason;
     this.#showFigures();
