@@ -130,6 +130,11 @@ class Request:
         return self.sampling_params.max_tokens - self.num_output_tokens
 
     @property
+    def max_draft_depth(self) -> int:
+        """How many tokens of a path of a draft could be kept: the step adds one of its own, and the unconfirmed tokens come first."""
+        return self.num_tokens_left - 1 - len(self.unconfirmed)
+
+    @property
     def num_cached(self) -> int:
         """Tokens with K/V."""
         return 0 if self.slot is None else self.slot.num_cached

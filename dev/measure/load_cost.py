@@ -42,7 +42,7 @@ def open_target(folder: Path, group: str) -> targets.OpenVINOTarget:
     sizes = {"vocab_size": facts["vocab_size"], "max_len": min(facts["max_len"], 2048)}
     begun = time.perf_counter()
     target = targets.OpenVINOTarget(folder / "model.xml", kv_cache_tokens=4096, **sizes)
-    print(f"{folder.name}, group {group}: ready in {time.perf_counter() - begun:.1f} s, least width {target.min_rows}", flush=True)  # noqa: T201
+    print(f"{folder.name}, group {group}: ready in {time.perf_counter() - begun:.1f} s, least tokens {target.sizes.min_tokens}", flush=True)  # noqa: T201
     return target
 
 
@@ -51,10 +51,10 @@ def pass_times(target: targets.OpenVINOTarget, widths: list[int]) -> dict[int, l
     tokens = np.random.default_rng(0).integers(5, target.capabilities.vocab_size - 5, CONTEXT).tolist()
     slot = target.allocate(CONTEXT + max(widths))
     target.forward([Segment(slot, tokens, wants_output=False)])
-    target.keep(slot, tokens, range(CONTEXT))
+    target.accept(slot, tokens, range(CONTEXT))
     found: dict[int, list[float]] = {}
     for width in widths:
-        target.recent_rows.clear()
+        target.recent_sizes.clear()
         times = []
         for _ in range(REPEATS):
             begun = time.perf_counter()

@@ -47,8 +47,7 @@ class PredictionDrafter(Drafter):
         if follower is None:
             return EMPTY_DRAFT
         follower.read(unseen(request, request.num_prompt_tokens + follower.num_read))
-        most = request.num_tokens_left - 1 - len(request.unconfirmed)
-        budget = min(budget, most)  # what lies behind the end of the answer is neither proposed nor counted as rejected
+        budget = min(budget, request.max_draft_depth)  # what lies behind the end of the answer is neither proposed nor counted as rejected
         chains = follower.chains(budget)[: None if self.has_trees else 1]
         builder = TreeBuilder(budget)
         for start, length in chains:

@@ -67,8 +67,7 @@ class DraftLimits:
 
     def budget(self, request: Request, wanted: int) -> int:
         """Nodes that may be proposed; 0 where nothing can be gained."""
-        depth = request.num_tokens_left - 1 - len(request.unconfirmed)
-        return 0 if depth <= 0 else max(0, min(wanted, self.max_draft_tokens - len(request.unconfirmed)))
+        return 0 if request.max_draft_depth <= 0 else max(0, min(wanted, self.max_draft_tokens - len(request.unconfirmed)))
 
     def fit(self, request: Request, draft: Draft, budget: int) -> Draft:
         """The draft shaped by the request's processors and cut to depth, size and form. Raises OutpaceError for a malformed draft."""
@@ -77,7 +76,7 @@ class DraftLimits:
         draft = _shaped(request, draft, budget, limit)
         if len(draft) > limit:
             raise OutpaceError(f"draft and lookahead take {len(draft)} tokens of the forward pass, more than {limit}")
-        draft = shallow(draft, request.num_tokens_left - 1 - len(request.unconfirmed))
+        draft = shallow(draft, request.max_draft_depth)
         return draft if capabilities.tree or (draft.is_chain and not draft.num_lookahead) else first_chain(draft)
 
     def arrange(self, request: Request, draft: Draft) -> Draft:

@@ -9,7 +9,7 @@ from outpace.testing.check_target import check_target
 from outpace.testing.check_verifier import check_verifier
 from outpace.testing.distribution import FALSE_ALARM, DistributionResult, distribution_test, exact_distribution
 from outpace.testing.doubles import AcceptEverythingVerifier, InexactTarget, OracleDrafter, SampledDrafter
-from outpace.testing.harness import generate, make_request, run
+from outpace.testing.harness import drive, generate, make_request, run
 
 __all__ = [
     "FALSE_ALARM",
@@ -22,6 +22,7 @@ __all__ = [
     "check_target",
     "check_verifier",
     "distribution_test",
+    "drive",
     "exact_distribution",
     "generate",
     "make_request",

@@ -47,16 +47,21 @@ def make_request(
 
 def run(target: TargetModel, requests: Sequence[Request], config: EngineConfig | None = None) -> Sequence[Request]:
     """Decode all requests to the end in one engine. Raises AssertionError when one of them fails, and what a drafter raises."""
-    config = config or EngineConfig(max_num_seqs=64, on_drafter_error="raise")
-    engine = Engine(target, config)
-    for request in requests:
-        engine.add(request)
-    while engine.has_unfinished:
-        engine.step()
+    drive(target, requests, config)
     for request in requests:
         if request.error is not None:
             raise AssertionError(f"request {request.id} failed: {request.error!r}") from request.error
     return requests
+
+
+def drive(target: TargetModel, requests: Sequence[Request], config: EngineConfig | None = None) -> Engine:
+    """Decode all requests to the end, failed ones too, in a new engine, which is returned. Raises what a drafter raises."""
+    engine = Engine(target, config or EngineConfig(max_num_seqs=64, on_drafter_error="raise"))
+    for request in requests:
+        engine.add(request)
+    while engine.has_unfinished:
+        engine.step()
+    return engine
 
 
 def generate(

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from outpace.config import EngineConfig
-from outpace.engine.engine import Engine
 from outpace.params import SamplingParams
 from outpace.targets.base import KVUse, OutOfSlots
-from outpace.testing import make_request, run
+from outpace.testing import drive, make_request, run
 from outpace.tree.segment import Segment
 
 torch = pytest.importorskip("torch")
@@ -154,11 +153,7 @@ def test_any_load_in_a_small_cache(device):
     target = hf.HFTarget(model, kv_cache_tokens=420)
     cases = [(random_tokens(i, dice.randrange(1, 60), 8), dice.randrange(20, 120), i) for i in range(8)]
     requests = [make_request(target, text, SamplingParams(temperature=0.5, max_tokens=count, seed=i)) for text, count, i in cases]
-    engine = Engine(target, EngineConfig(on_drafter_error="raise"))
-    for request in requests:
-        engine.add(request)
-    while engine.has_unfinished:
-        engine.step()
+    engine = drive(target, requests, EngineConfig(on_drafter_error="raise"))
     assert engine.metrics.num_preemptions > 0
     roomy = hf.HFTarget(model)
     for request, (text, count, i) in zip(requests, cases, strict=True):

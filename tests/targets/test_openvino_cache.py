@@ -14,13 +14,12 @@ from tiny_models import prompt
 from outpace.config import EngineConfig
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
-from outpace.engine.engine import Engine
 from outpace.params import SamplingParams
 from outpace.targets.base import OutOfSlots
 from outpace.targets.low_rank import LowRank
 from outpace.targets.openvino.kv_cache import untouched
 from outpace.targets.openvino.target import OpenVINOTarget
-from outpace.testing import make_request, run
+from outpace.testing import drive, make_request, run
 from outpace.tree.segment import Segment
 
 
@@ -97,11 +96,7 @@ def test_preempted_requests_go_on_bit_by_bit(tiny, spec):
         make_request(target, text, SamplingParams(temperature=temperature, max_tokens=count, seed=i), drafter)
         for i, (text, temperature, count) in enumerate(cases)
     ]
-    engine = Engine(target, EngineConfig(on_drafter_error="raise"))
-    for request in requests:
-        engine.add(request)
-    while engine.has_unfinished:
-        engine.step()
+    engine = drive(target, requests, EngineConfig(on_drafter_error="raise"))
     assert engine.metrics.num_preemptions > 0
     for i, (text, temperature, count) in enumerate(cases):
         params = SamplingParams(temperature=temperature, max_tokens=count, seed=i)

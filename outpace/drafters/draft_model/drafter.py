@@ -48,7 +48,6 @@ class _Growth:
     is_chain: bool
     tree: TreeBuilder = field(default_factory=lambda: TreeBuilder(NO_LIMIT))  # all candidates; the best become the draft
     run: list[int] = field(default_factory=list)  # expanded nodes, in the order in which they follow the context
-    num_passes: int = 0  # forward passes of the draft model
     frontier: list[int] = field(default_factory=lambda: [-1])  # nodes to expand next
 
     @property
@@ -68,9 +67,9 @@ class _Growth:
         is_chain = all(parent == i - 1 for i, parent in enumerate(parents))
         return Segment(self.slot, tokens, None if is_chain else parents)
 
-    def left_in_slot(self) -> list[int]:
+    def left_in_slot(self, num_passes: int) -> list[int]:
         """The tokens whose K/V the forward passes of a chain have left in the slot, from its first uncached position on."""
-        drafted = [self.tree.token_ids[node] for node in self.run[: self.num_passes - 1]]
+        drafted = [self.tree.token_ids[node] for node in self.run[: num_passes - 1]]
         return [*self.context, *drafted][self.slot.num_cached :]
 
     def missing(self, most: int) -> list[int]:
@@ -169,8 +168,7 @@ class DraftModelDrafter(CostlyDrafter):
         context = self.translation.to_draft(request.context)
         if context is None:
             return None
-        left = request.num_tokens_left - 1 - len(request.unconfirmed)
-        depth = min(budget, left, self.max_depth, self.draft_model.target.capabilities.max_len - len(context))
+        depth = min(budget, request.max_draft_depth, self.max_depth, self.draft_model.target.capabilities.max_len - len(context))
         slot = self._slot(request, context) if depth > 0 else None
         if slot is None:
             return None
@@ -230,13 +228,14 @@ class DraftModelDrafter(CostlyDrafter):
                 start += len(segment)
                 if not growth.is_chain:
                     self._accept(growth)
-                growth.num_passes = self.num_passes[growth.request.id] = level
+                self.num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
         for growth in growths:
+            num_passes = self.num_passes[growth.request.id]
             if growth.is_chain:
-                self.left[growth.request.id] = growth.left_in_slot()
+                self.left[growth.request.id] = growth.left_in_slot(num_passes)
             paths = growth.tree.path_confidences()
-            self.price.record_proposal(sum(paths[node] for node in growth.best()), self.num_passes[growth.request.id])
+            self.price.record_proposal(sum(paths[node] for node in growth.best()), num_passes)
 
     def _accept(self, growth: _Growth) -> None:
         """Commit the stable tokens to the cache. A chain does so in the next step, with those of its own tokens that were accepted."""
