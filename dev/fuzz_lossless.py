@@ -1,6 +1,7 @@
 """Random requests, in random batches, with random drafters, against the same requests alone and without a drafter.
 
 usage: python dev/fuzz_lossless.py [--model default] [--target auto] [--precision auto] [--seed 0] [--comparisons 2000] [--minutes 10]
+       python dev/fuzz_lossless.py --family "Mistral, window" --target hf       (a tiny random model, by its name in docs/models.md)
 
 Sampling parameters, stop strings, penalties and biases are drawn at random; some requests have a logits processor that fails at some token.
 Compared are tokens, texts, finish reasons, errors, and log-probabilities: bit for bit where the target promises bits. On other targets two
@@ -14,9 +15,13 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import random
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +75,7 @@ def prompt_of(rng: random.Random, llm: LLM) -> list[int]:
     text = (ROOT / rng.choice(TEXTS)).read_text("utf-8")
     start = rng.randrange(len(text))
     tokens = llm.tokenizer.encode(text[start : start + 8 * length])[:length]
-    if not tokens or rng.random() < 0.3:
+    if len(tokens) < length / 2 or rng.random() < 0.3:  # a tiny model knows no words
         tokens = [rng.randrange(vocab_size) for _ in range(length)]
     return (tokens[: max(1, length // 3)] * 3)[:length] if rng.random() < 0.4 else tokens
 
@@ -143,18 +148,31 @@ def fuzz(llm: LLM, seed: int, num_comparisons: int, seconds: float) -> Report:
     raise AssertionError
 
 
+@contextmanager
+def folder_of(family: str) -> Iterator[str]:
+    """A folder with a tiny random model of a family of tiny_families.py; what is converted of it goes with it."""
+    sys.path.insert(0, str(ROOT / "dev"))
+    from tiny_families import build, save
+
+    with tempfile.TemporaryDirectory(prefix="outpace-fuzz-") as folder:
+        os.environ["OUTPACE_HOME"] = folder
+        yield str(save(build(family), Path(folder) / family))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the rounds that the options ask for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "target", "precision"):
         parser.add_argument(f"--{name}", default="default" if name == "model" else "auto")
+    parser.add_argument("--family", help="a tiny random model of this family in the place of --model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--comparisons", type=int, default=2000)
     parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args(arguments)
     logging.getLogger("outpace").setLevel(logging.ERROR)  # requests that fail are told one by one
-    llm = LLM(options.model, "none", target=options.target, precision=options.precision)
-    report = fuzz(llm, options.seed, options.comparisons, 60 * options.minutes)
+    with folder_of(options.family) if options.family else nullcontext(options.model) as model:
+        llm = LLM(model, "none", target=options.target, precision=options.precision)
+        report = fuzz(llm, options.seed, options.comparisons, 60 * options.minutes)
     for line in [*report.near_ties, *report.differences]:
         sys.stdout.write(line + "\n")
     promise = "bits" if llm.target.capabilities.exact_logits else "tokens"

@@ -10,12 +10,14 @@ from outpace.errors import OutpaceError
 LONGEST = 300  # characters of a reason
 SPEAKING = (RuntimeError, ValueError, ImportError, OSError, OutpaceError)  # errors whose text is a sentence; of others the type is named
 NOISE = re.compile(  # lines around the reason in messages of OpenVINO, torch and transformers
-    r"$|Check '.*' failed at |Exception(:| from )|.*FrontEnd API failed with \w+:?$|While validating |Couldn't get TorchScript module "
-    r"|Traceback |File \"|Please check correctness |.*For details look at the above report"
+    r"$|(\[CPU\] .* )?Check '.*' failed at |(Caught exception: )?Exception(:| from )|.*FrontEnd API failed with \w+:?$|While validating "
+    r"|Couldn't get TorchScript module |Traceback |File \"|Please check correctness |.*For details look at the above report"
 )
 CLEARER = (  # what a library says, and the same in our words
     (re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+?)Config'> .*"), r"\1 is no causal language model"),
     (re.compile(r".*contains custom code which must be executed.*"), "it needs Python code from its folder, which outpace never runs"),
+    (re.compile(r"Unable to read the model: .* Please check that model format.*"), "it is damaged, or no model of OpenVINO"),
+    (re.compile(r"ir: (Could not open)"), r"\1"),
     (re.compile(r".*iostream error.*"), "a file could not be written; the disk may be full"),
     (
         re.compile(r"Unable to load vocabulary from file.*|Couldn't instantiate the backend tokenizer.*"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from outpace.errors import BadInputError, OutpaceError
-from outpace.models.refusal import reason_of
+from outpace.reason import reason_of
 
 Tell = Callable[[str], None]
 

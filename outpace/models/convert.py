@@ -21,17 +21,18 @@ import openvino as ov
 import torch
 
 from outpace.arrays import Array
-from outpace.errors import BadInputError, OutpaceError
+from outpace.errors import BadInputError
 from outpace.models.channel import Tell, run
-from outpace.models.refusal import reason_of, refuse_quantized
+from outpace.models.refusal import refuse_quantized
 from outpace.models.tracing.experts import NAME as EVERY_EXPERT
 from outpace.models.tracing.stateful_graph import trace
 from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
-from outpace.targets.hf.target import refuse
+from outpace.targets.hf.target import HFTarget
 from outpace.targets.identity import base_of
-from outpace.targets.openvino.target import OpenVINOTarget
-from outpace.targets.self_check import NUM_TOKENS, check_tokens, tree_error
+from outpace.targets.openvino.trial import compare
+from outpace.targets.self_check import check_tokens
 
+LOOPS = "its code loops over tokens or experts, which the converter cannot follow; use --target hf"
 EXACT, ROUNDED = 0.01, 0.1  # most that logits may be off, as a share of their spread: weights in 32 bits, rounded to 16 bits
 
 
@@ -60,19 +61,6 @@ def plain_logits(model: Any) -> Array:
     return logits
 
 
-def check(path: Path, expected: Array, tolerance: float) -> None:
-    """Raise BadInputError if the converted model cannot run, or its logits are not those that the original gave."""
-    try:
-        target = OpenVINOTarget(path, vocab_size=expected.shape[1], max_len=NUM_TOKENS, precision="f32", kv_cache_tokens=64)
-        error = tree_error(target, expected)
-    except (OutpaceError, RuntimeError) as reason:
-        raise BadInputError(f"OpenVINO cannot run the converted model: {reason_of(reason)}; use --target hf") from None
-    finally:
-        path.with_name("sizes.json").unlink(missing_ok=True)  # measured while the model has no name yet
-    if not error < tolerance:
-        raise BadInputError(f"the converted model is wrong (its logits are {error:.0%} off); use --target hf")
-
-
 def convert(source: Path, out: Path, precision: str, num_layers: int | None = None, tell: Tell = print) -> None:
     """Write model (only its first `num_layers` layers, if given), tokenizer and config.json to the existing folder `out`.
 
@@ -87,20 +75,25 @@ def _convert(source: Path, out: Path, precision: str, num_layers: int | None, te
     load_tokenizer(source).save_pretrained(out)
     tell("loading the weights")
     model = load_model(source, torch.float32, experts_implementation=EVERY_EXPERT)
-    refuse(model)
     model = first_layers(model, num_layers) if num_layers else model
+    HFTarget(model, hidden=False)  # raises for a model that no target can run
     record = _facts(model, source.stem)
     expected = plain_logits(model)
     tell("tracing the model")
-    converted = trace(model)
+    traced = trace(model)
+    record["max_len"] = context_length(model.config, traced.windows)
     del model
     tell("writing the model")
     is_compressed = precision in ("int8", "int4")
     path = out / ("wide.xml" if is_compressed else "model.xml")
-    ov.save_model(converted, path, compress_to_fp16=precision != "f32")
-    del converted
+    ov.save_model(traced.model, path, compress_to_fp16=precision != "f32")
+    has_loops = traced.has_loops
+    del traced
     tell("comparing it with the original")
-    check(path, expected, EXACT if precision == "f32" else ROUNDED)
+    try:
+        compare(path, expected, EXACT if precision == "f32" else ROUNDED)
+    except BadInputError as error:
+        raise BadInputError(LOOPS) if has_loops else error from None
     if is_compressed:
         tell(f"compressing the weights to {precision[3:]} bits")
         ov.save_model(compress(path, precision), out / "model.xml", compress_to_fp16=True)
@@ -116,7 +109,6 @@ def _facts(model: Any, name: str) -> dict[str, Any]:
         "fingerprint": base.fingerprint,
         "vocab_size": base.vocab_size,
         "hidden_size": base.hidden_size,
-        "max_len": context_length(model.config),
         "eos_token_ids": end_token_ids(model),
         "model_type": model.config.model_type,
     }

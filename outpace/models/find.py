@@ -35,13 +35,13 @@ RECORDS = ("outpace.json", "run.json")  # in the folder of a model trained here:
 class Source:
     """Where a model's weights are: a folder that transformers can read, or a .gguf file. `num_layers`: only its first layers are wanted.
 
-    `mark` stands for the content where its checksum is known; without one a fingerprint of the files does.
+    `known` is the model of the catalog that it is.
     """
 
     name: str
     path: Path
     num_layers: int | None = None
-    mark: str = ""
+    known: CatalogModel | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,16 @@ class Converted:
 
 def locate(model: str = DEFAULT_MODEL) -> Source:
     """Find a model by name, path or hub id; downloads what is missing. Raises BadInputError when there is no such model."""
+    source = source_of(model)
+    return replace(source, path=fetch(source.known)) if source.known else source
+
+
+def source_of(model: str) -> Source:
+    """The same, but a model of the catalog is not downloaded, and its `path` means nothing."""
     if not model.strip():
         raise BadInputError("the name of the model is empty")
     if known := catalog_model(model):
-        return Source(known.title, fetch(known), mark=known.mark)
+        return Source(known.title, home(), known=known)
     model = default_name() if model == DEFAULT_MODEL else model
     try:
         path = Path(model).expanduser()
@@ -133,7 +139,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _entry_name(source: Source, precision: str) -> str:
-    mark = source.mark or fingerprint(source.path)
+    mark = source.known.mark if source.known else fingerprint(source.path)
     versions = f"{CONVERTER_VERSION}-{version('openvino').split('-')[0]}"
     part = f"first{source.num_layers}-" if source.num_layers else ""
     return f"converted/{safe_name(source.name)}-{mark}-{part}{precision}-{versions}"
@@ -144,19 +150,16 @@ def safe_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
 
 
-def converted(model: str = DEFAULT_MODEL, precision: str = "int8", num_layers: int | None = None) -> Converted:
+def converted(model: str | Source = DEFAULT_MODEL, precision: str = "int8", num_layers: int | None = None) -> Converted:
     """The model, or its first layers with its head, in OpenVINO form; converted on first use.
 
     Raises BadInputError for a model that cannot be had or converted.
     """
     if precision not in PRECISIONS:
         raise BadInputError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if known := catalog_model(model):  # a warm start needs no look at the original
-        source = Source(known.title, home(), num_layers, known.mark)
-        if not is_whole(home() / _entry_name(source, precision)):
-            source = replace(locate(model), num_layers=num_layers)
-    else:
-        source = replace(locate(model), num_layers=num_layers)
+    source = replace(model if isinstance(model, Source) else source_of(model), num_layers=num_layers)
+    if source.known and not is_whole(home() / _entry_name(source, precision)):  # a warm start needs no look at the original
+        source = replace(source, path=fetch(source.known))
     folder = entry(_entry_name(source, precision), lambda out: _convert(source, out, precision))
     facts: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     base = Base(source.name, facts["fingerprint"], facts["hidden_size"], facts["vocab_size"])

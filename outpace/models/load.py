@@ -7,7 +7,7 @@ from typing import Any
 
 from outpace.config import EngineConfig
 from outpace.errors import BadInputError
-from outpace.models.find import converted, locate
+from outpace.models.find import Source, converted, locate, source_of
 from outpace.models.precision import auto_precision
 from outpace.models.tokenizer import Tokenizer
 from outpace.targets import create_target
@@ -28,8 +28,11 @@ def load(
         raise BadInputError(f"a live model object needs target hf, not {target!r}")
     if target != "openvino":
         raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
-    precision = auto_precision(str(model)) if precision == "auto" else precision
-    found = converted(str(model), precision, num_layers)
+    source: str | Source = str(model)
+    if precision == "auto":
+        source = source_of(str(model))
+        precision = auto_precision(source)
+    found = converted(source, precision, num_layers)
     facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
     options = {**facts, "precision": precision, "threads": threads}
     sizes = {"kv_cache_tokens": config.kv_cache_tokens, "prefix_cache_tokens": config.prefix_cache_tokens}

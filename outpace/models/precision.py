@@ -7,17 +7,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from outpace.models.find import Source, catalog_model, locate
+from outpace.models.find import Source
 from outpace.progress import note
 
 INT4_PARAMETERS = 300_000_000  # from here on; at 135 M, 4 bits change every fourth token, at 494 M every sixth (docs/models.md)
 
 
-def auto_precision(model: str) -> str:
-    """The precision for a model given by name or path; says in one line why if it is not int8. Raises BadInputError if there is no such
-    model."""
-    known = catalog_model(model)
-    count = known.num_parameters if known else num_parameters(locate(model))
+def auto_precision(source: Source) -> str:
+    """The precision for a model; says in one line why if it is not int8."""
+    count = source.known.num_parameters if source.known else num_parameters(source)
     if count < INT4_PARAMETERS:
         return "int8"
     note(f"4-bit weights, as the model has {count / 1e6:,.0f} million parameters (--precision int8 for 8 bits)")

@@ -1,50 +1,15 @@
-"""Why a model cannot be used, in one line: refusals before its weights are read, and the reason inside another library's error."""
+"""Why a model cannot be used, in one line: refusals before its weights are read."""
 
 from __future__ import annotations
 
-import errno
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from outpace.errors import BadInputError, OutpaceError
+from outpace.errors import BadInputError
 
 ADAPTER = "adapter_config.json"
 READABLE = {"mxfp4"}  # quantized weights that transformers turns into plain ones while it loads them
-LONGEST = 300  # characters of a reason
-NO_TOKENIZER = "there is no tokenizer.json, nor anything that one could be made of here"
-SPEAKING = (RuntimeError, ValueError, ImportError, OSError, OutpaceError)  # errors whose text is a sentence; of others the type is named
-NOISE = re.compile(  # lines around the reason in messages of OpenVINO, torch and transformers
-    r"$|Check '.*' failed at |Exception(:| from )|.*FrontEnd API failed with \w+:?$|While validating |Couldn't get TorchScript module "
-    r"|Traceback |File \"|Please check correctness |.*For details look at the above report"
-)
-CLEARER = (  # what a library says, and the same in our words
-    (re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+?)Config'> .*"), r"\1 is no causal language model"),
-    (re.compile(r".*contains custom code which must be executed.*"), "it needs Python code from its folder, which outpace never runs"),
-    (re.compile(r".*iostream error.*"), "a file could not be written; the disk may be full"),
-    (
-        re.compile(r"Unable to load vocabulary from file.*|Couldn't instantiate the backend tokenizer.*"),
-        "there is no tokenizer.json, nor anything that one could be made of here",
-    ),
-)
-
-
-def reason_of(error: BaseException) -> str:
-    """The reason of a failure in one line: of the error that the others were raised from, without the frame that libraries put around
-    it."""
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-    root = next((found for found in chain if isinstance(found, OutpaceError)), chain[-1])
-    if isinstance(root, OSError) and root.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    lines = [line.strip() for line in str(root).splitlines()]
-    text = next((line for line in lines if not NOISE.match(line)), "")
-    for pattern, ours in CLEARER:
-        text = pattern.sub(ours, text)
-    kind = "" if isinstance(root, SPEAKING) and text else type(root).__name__
-    return ": ".join(part for part in (kind, text) if part)[:LONGEST]
 
 
 def refuse_folder(folder: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError
-from outpace.models.refusal import reason_of
-from outpace.targets.text_length import chunks_of, max_length
+from outpace.reason import reason_of
+from outpace.targets.text_length import chunks_of, max_length, windows_of
 
 logger = logging.getLogger("outpace")
 
@@ -40,7 +40,20 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
         model.hf_quantizer = None  # otherwise the model cannot be saved
+    if "gguf_file" in arguments:
+        _name_window(model.config.get_text_config(), source)
     return model.eval()
+
+
+def _name_window(config: Any, source: Path) -> None:
+    """Let the config name the sliding window of a .gguf file, which transformers leaves out for some architectures: a target limits texts
+    to a window that the model does not mask by."""
+    from outpace.models.gguf.file import read
+
+    facts = read(source).facts
+    window = facts.get(f"{facts.get('general.architecture')}.attention.sliding_window")
+    if window and not getattr(config, "sliding_window", None):
+        config.sliding_window = window
 
 
 def _hide_bars() -> None:
@@ -103,11 +116,11 @@ def _shallow(module: Any, config: Any) -> Any:
     return copied
 
 
-def context_length(config: Any) -> int:
+def context_length(config: Any, windows: set[int]) -> int:
     """Longest sequence of a converted model, in tokens. The chunks of some models are the limit, because OpenVINO cannot mask by them and
-    within the first one attention is full; sliding windows are none."""
+    within the first one attention is full. So are sliding windows other than these `windows`, by which its attention masks."""
     text = config.get_text_config()
-    return max_length(text, widths=chunks_of(text))
+    return max_length(text, widths=chunks_of(text) | (windows_of(text) - windows))
 
 
 def end_token_ids(model: Any) -> list[int]:

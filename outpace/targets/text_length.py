@@ -12,6 +12,8 @@ logger = logging.getLogger("outpace")
 
 def windows_of(config: Any) -> set[int]:
     """The widths of the sliding windows that some layers of a model have, in tokens."""
+    if "local" in getattr(config, "attention_layers", ()):
+        return {int(config.window_size)}
     layer_types = getattr(config, "layer_types", None)
     slides = "sliding_attention" in layer_types if layer_types else getattr(config, "use_sliding_window", True)
     window = getattr(config, "sliding_window", None)

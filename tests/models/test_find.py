@@ -12,7 +12,7 @@ from model_tools import model_folder
 from outpace.errors import BadInputError
 from outpace.models import find as models
 from outpace.models.catalog import NAMES
-from outpace.models.find import fingerprint, locate
+from outpace.models.find import fingerprint, locate, source_of
 from outpace.models.precision import auto_precision
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -170,7 +170,7 @@ def test_tokenizer_files_of_older_models_count(tmp_path, name):
 
 
 def test_the_precision_of_a_folder_named_like_a_catalog_model_follows_the_folder(tmp_path, monkeypatch):
-    assert auto_precision("coder-1.5b") == "int4"
+    assert auto_precision(source_of("coder-1.5b")) == "int4"
     model_folder(tmp_path / "coder-1.5b")
     monkeypatch.chdir(tmp_path)
-    assert auto_precision("coder-1.5b") == "int8"
+    assert auto_precision(source_of("coder-1.5b")) == "int8"

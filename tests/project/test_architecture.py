@@ -16,7 +16,7 @@ PACKAGE = ROOT / "outpace"
 # Rooms from the bottom up; a room may import the rooms of lower levels only. A room is a file or a folder of the package.
 LEVELS = [
     ["errors", "arrays", "byte_letters"],
-    ["files", "machine", "progress", "config", "params"],
+    ["files", "machine", "progress", "reason", "config", "params"],
     ["tree"],
     ["request"],
     ["sampling", "targets"],

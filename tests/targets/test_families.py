@@ -24,6 +24,8 @@ FAMILIES = {
     "DeepSeek V3": ("right", "right"),  # keys and values differ in width
     "Gemma 2": ("refused", "right"),  # softcap
     "Llama 4": ("right, at most one chunk of tokens", "right"),
+    "GPT-Neo": ("right", "right"),  # attention of its own
+    "JetMoE": ("refused: its code loops over tokens or experts, which the converter cannot follow; use --target hf", "right"),
     "Mamba": ("refused", "refused"),
 }
 

@@ -17,8 +17,8 @@ hf = pytest.importorskip("outpace.targets.hf.target")
 from hf_tools import SHAPE, V, build, close, model_of, observe_prompt, plain, random_tokens
 
 ENCODER_DECODER = {"vocab_size": V, "d_model": 32, "d_ff": 32, "d_kv": 16, "num_layers": 1, "num_heads": 2}
-LOCAL = {"vocab_size": V, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}
 SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+WIDE = SMALL | {"initializer_range": 0.4}  # logits differ
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,14 @@ SMALL = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 1, "num_attent
         (lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**ENCODER_DECODER)), "is an encoder-decoder model; use"),
         (lambda: build("BloomConfig", vocab_size=V, hidden_size=32, n_layer=1, n_head=2), r"takes no position ids \(ALiBi.*; use"),
         (lambda: build("FalconConfig", alibi=True, **SMALL), r"takes no position ids \(ALiBi.*; use"),
-        (lambda: build("GPTNeoConfig", **LOCAL), "layers of type local"),
         (lambda: build("Lfm2Config", **SMALL | {"layer_types": ["conv"]}), "layers of type conv"),
         (lambda: transformers.LlamaModel(transformers.LlamaConfig(**SMALL)), "load it with AutoModelForCausalLM"),
-        (lambda: build("BertConfig", initializer_range=0.4, **SMALL), "ignores the mask"),  # it sees both directions
+        (lambda: build("BertConfig", **WIDE), "BertLMHeadModel lets tokens see later ones, so it is no causal language model"),
+        (lambda: build("RobertaConfig", **WIDE), "RobertaForCausalLM lets tokens see later ones, so it is no causal language model"),
+        (lambda: build("XLMRobertaConfig", **WIDE), "XLMRobertaForCausalLM lets tokens see later ones, so it is no causal"),
+        (lambda: build("RobertaConfig", is_decoder=True, **WIDE), "RobertaForCausalLM does not count positions from 0 .*; use another"),
     ],
-    ids=["mamba", "rwkv", "t5", "bloom", "falcon", "gpt_neo", "lfm2", "headless", "bert"],
+    ids=["mamba", "rwkv", "t5", "bloom", "falcon", "lfm2", "headless", "bert", "roberta", "xlm_roberta", "roberta_decoder"],
 )
 def test_refusals(make, message):
     model = make()
@@ -47,6 +49,7 @@ def test_refusals(make, message):
 
 
 WINDOW = 32
+LOCAL = {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}
 WINDOWS = {
     "Mistral": ("MistralConfig", {}),
     "Mistral, eager": ("MistralConfig", {"attn_implementation": "eager"}),
@@ -59,6 +62,7 @@ WINDOWS = {
         "Llama4TextConfig",
         {"head_dim": 16, "attention_chunk_size": WINDOW, "num_local_experts": 2, "intermediate_size_mlp": 96, "no_rope_layers": [1, 0]},
     ),
+    "GPT-Neo": ("GPTNeoConfig", LOCAL),
 }
 
 
@@ -120,6 +124,19 @@ def test_a_borrowed_model_with_windows_is_given_back():
         np.testing.assert_array_equal(plain(model, text), before)  # others may run it meanwhile
     assert model.config._attn_implementation == "sdpa"
     np.testing.assert_array_equal(plain(model, text), before)
+
+
+def test_a_borrowed_model_with_attention_of_its_own_is_given_back():
+    from outpace.targets.hf.borrow import borrowed
+
+    model, text = build("GPTNeoConfig", **SHAPE, **LOCAL), random_tokens(3, 60)
+    before = plain(model, text)
+    with borrowed(model):
+        target = hf.HFTarget(model, is_borrowed=True)
+        close(target.forward([Segment(target.allocate(64), text)]).logits, before)
+        np.testing.assert_array_equal(plain(model, text), before)
+        assert "_attn" in vars(model.transformer.h[1].attn.attention)
+    assert "_attn" not in vars(model.transformer.h[1].attn.attention)
 
 
 def test_max_len():

@@ -16,6 +16,7 @@ from tiny_models import FAMILIES, prompt, tiny_folder
 from outpace.config import EngineConfig
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter, ready_drafters
+from outpace.errors import OutpaceError
 from outpace.models.find import converted
 from outpace.params import SamplingParams
 from outpace.targets.identity import base_of
@@ -37,6 +38,17 @@ def test_logits_agree_with_torch(tiny):
     target.free(slot)
     assert not ours.flags.writeable  # it is the model's own memory
     np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("text", "reason"), [("<net/>", "it is damaged, or no model of OpenVINO"), (None, "Could not open the file")])
+def test_a_model_that_cannot_be_loaded_says_why(tmp_path, text, reason):
+    """Not the frame that OpenVINO puts around it."""
+    if text is not None:
+        (tmp_path / "model.xml").write_text(text)
+    with pytest.raises(OutpaceError) as caught:
+        OpenVINOTarget(tmp_path / "model.xml", vocab_size=5, max_len=8)
+    assert str(caught.value).startswith(f"OpenVINO cannot load {tmp_path / 'model.xml'}: {reason}")
+    assert "\n" not in str(caught.value)
 
 
 def test_target_passes_the_conformance_suite(tiny):

@@ -64,9 +64,18 @@ def random_rows(rng: np.random.Generator, shape: tuple[int, int], kind: str, sca
 
 
 def write_model(
-    path: Path, architecture: str, kind: str, sizes: Sizes | None = None, *, is_tied: bool = True, factors: np.ndarray | None = None
+    path: Path,
+    architecture: str,
+    kind: str,
+    sizes: Sizes | None = None,
+    *,
+    is_tied: bool = True,
+    factors: np.ndarray | None = None,
+    window: int = 0,
+    pattern: int | list[bool] | None = None,
 ) -> Path:
-    """A model whose matrices are of one number format. `factors` of the rotary embedding are those of Llama 3's files."""
+    """A model whose matrices are of one number format. `factors` of the rotary embedding are those of Llama 3's files; `pattern` says which
+    layers have the sliding window."""
     sizes = sizes or Sizes(head_dim=128 if architecture == "qwen3" else 64)  # transformers knows no other of qwen3
     rng = np.random.default_rng(0)
     writer = GGUFWriter(path, architecture, use_temp_file=True)
@@ -79,6 +88,10 @@ def write_model(
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(sizes.vocab)
+    if window:
+        writer.add_sliding_window(window)
+    if pattern is not None:
+        writer.add_sliding_window_pattern(pattern)
     if architecture == "llama":
         writer.add_rope_dimension_count(sizes.head_dim)
     if architecture == "qwen3":

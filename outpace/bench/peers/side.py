@@ -12,7 +12,7 @@ from typing import Any
 from outpace.bench.peers.environment import peer_module, python_of
 from outpace.bench.peers.process import PeerProcess
 from outpace.errors import BadInputError, OutpaceError
-from outpace.models.find import converted, locate
+from outpace.models.find import converted, locate, source_of
 from outpace.models.precision import auto_precision
 from outpace.progress import note, track
 
@@ -140,7 +140,8 @@ def close_all(sides: Sequence[PeerSide]) -> None:
 def _file_of(model: str, kind: str, precision: str) -> str:
     """Path of what a peer of this kind reads: the .gguf file, the folder of our converted model, or a folder of transformers."""
     if kind == "openvino":
-        return str(converted(model, auto_precision(model) if precision == "auto" else precision).folder)
+        source = source_of(model)
+        return str(converted(source, auto_precision(source) if precision == "auto" else precision).folder)
     path = locate(model).path
     if kind == "gguf" and path.suffix != ".gguf":
         raise BadInputError(f"it reads .gguf files, and {model} is none")

@@ -16,6 +16,7 @@ from outpace.models.gguf import nodes
 from outpace.models.gguf.model_config import Config
 from outpace.models.gguf.names import Parameter
 from outpace.models.gguf.weights import Weight
+from outpace.targets.openvino.graphs import record_attention
 
 Loader = Callable[[Parameter], Weight]
 
@@ -42,7 +43,10 @@ class Graph:
         head = table if self.config.is_tied else self._matrix("lm_head")
         result = ops.result(nodes.product(x, head, "model.lm_head"))
         result.output(0).get_tensor().set_names({"logits"})
-        return ov.Model([result], self.sinks, list(self.inputs.values()), "model")
+        model = ov.Model([result], self.sinks, list(self.inputs.values()), "model")
+        if any(self.config.windows):
+            record_attention(model, [(window, ()) for window in self.config.windows])
+        return model
 
     def _layer(self, x: Any, name: str, index: int) -> Any:
         x = ops.add(x, self._attention(self._norm(x, f"{name}.input_layernorm"), f"{name}.self_attn", index))

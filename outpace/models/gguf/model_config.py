@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,6 @@ import numpy as np
 from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.models.gguf.file import GGUFFile
-
-logger = logging.getLogger("outpace")
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # values of general.architecture; Mistral's files use llama
 PERMUTED = ("llama",)  # architectures whose q and k rows are in the order of llama.cpp's rotary embedding
@@ -34,6 +32,7 @@ class Config:
     epsilon: float  # of the RMS norms
     inverse_frequencies: Array  # [head_dim / 2] float32: rotation per position of each pair of dimensions, in radians
     is_tied: bool  # the LM head is the embedding table
+    windows: tuple[int, ...]  # of the layers, in tokens; 0: full attention
 
     @property
     def is_permuted(self) -> bool:
@@ -43,7 +42,7 @@ class Config:
         """The configuration of the first `num_layers` layers. Raises BadInputError if the model has fewer."""
         if not 1 <= num_layers <= self.num_layers:
             raise BadInputError(f"the model has {self.num_layers} layers; its first {num_layers} cannot be had")
-        return replace(self, num_layers=num_layers)
+        return replace(self, num_layers=num_layers, windows=self.windows[:num_layers])
 
 
 def reason_against(file: GGUFFile) -> str:
@@ -83,19 +82,21 @@ def config_of(file: GGUFFile) -> Config:
         num_kv_heads=fact("attention.head_count_kv", heads),
         head_dim=head_dim,
         vocab_size=embedding.shape[0],
-        max_len=_context(fact("context_length"), file.facts.get(f"{architecture}.attention.sliding_window")),
+        max_len=fact("context_length"),
         epsilon=fact("attention.layer_norm_rms_epsilon"),
         inverse_frequencies=_inverse_frequencies(file, head_dim, fact("rope.freq_base", _DEFAULT_THETA)),
         is_tied="output.weight" not in file.tensors,
+        windows=_windows(fact("block_count"), fact("attention.sliding_window", 0), fact("attention.sliding_window_pattern", 0)),
     )
 
 
-def _context(length: int, window: int | None) -> int:
-    """Maximum context, limited to the sliding window: up to that length, sliding attention equals full attention."""
-    if window and window < length:
-        logger.warning("sliding window attention: the context is limited to %d tokens", window)
-        return window
-    return length
+def _windows(num_layers: int, width: int, pattern: int | Sequence[bool]) -> tuple[int, ...]:
+    """The sliding window of each layer. `pattern`: which layers have one; or every how many layers one has none, 0: all have it."""
+    if isinstance(pattern, int):
+        return tuple(width if not pattern or layer % pattern < pattern - 1 else 0 for layer in range(num_layers))
+    if len(pattern) < num_layers:
+        raise BadInputError(f"the file's sliding_window_pattern names {len(pattern)} of {num_layers} layers")
+    return tuple(width if slides else 0 for slides in pattern[:num_layers])
 
 
 def _inverse_frequencies(file: GGUFFile, head_dim: int, theta: float) -> Array:

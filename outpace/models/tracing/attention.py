@@ -18,6 +18,7 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function
 
 from outpace.errors import BadInputError
+from outpace.targets.hf.own_attention import Attend, replace_attention, restore_attention, rule_of
 
 NAME = "traced"  # of the attention implementation
 TORCH_ATTENTION = torch.nn.functional.scaled_dot_product_attention
@@ -79,12 +80,14 @@ class Attention:
                     module.config._attn_implementation = NAME
             yield
             return
+        replace_attention(model, self._own)
         mask = AttentionMaskInterface()["sdpa"]
         torch.nn.functional.scaled_dot_product_attention = self._attend_as_torch
         AttentionMaskInterface.register("sdpa", self.mask_for)
         try:
             yield
         finally:
+            restore_attention(model)
             torch.nn.functional.scaled_dot_product_attention = TORCH_ATTENTION
             AttentionMaskInterface.register("sdpa", mask)
 
@@ -119,6 +122,15 @@ class Attention:
         groups = query.shape[1] // key.shape[1]
         out = TORCH_ATTENTION(query, _repeated(key, groups), _repeated(value, groups), attn_mask=self.mask, scale=scaling)
         return out.transpose(1, 2).contiguous(), None
+
+    def _own(self, module: Any, window: int) -> Attend:
+        """The attention of a layer that brings its own: scores are not scaled."""
+
+        def attend(query: Any, key: Any, value: Any, _: Any = None) -> tuple[Any, None]:
+            mask = self.mask_for(mask_function=rule_of(window), local_size=window)
+            return self.attend(module, query, key, value, mask, scaling=1.0)[0].transpose(1, 2), None
+
+        return attend
 
     def _attend_as_torch(
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, scale: Any = None, **kwargs: Any

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from transformers.cache_utils import Cache
 from outpace.errors import BadInputError
 from outpace.models.tracing.attention import KINDS, Attention, PassingLayer
 from outpace.targets.hf.target import cache_name_of
+from outpace.targets.openvino.graphs import record_attention
+
+LOOPS = ("Iterating over a tensor", "Converting a tensor to a Python list")  # what torch warns of
 
 
 class Traced(torch.nn.Module):
@@ -38,7 +42,17 @@ class Traced(torch.nn.Module):
         return (out.logits, *self.attention.present)
 
 
-def trace(model: Any) -> Any:
+@dataclass(frozen=True)
+class Trace:
+    """An OpenVINO model, the widths of its sliding windows, and whether the code that was traced loops over the values of tensors: then the
+    model may only be right for the tokens it was traced with."""
+
+    model: Any
+    windows: set[int]
+    has_loops: bool
+
+
+def trace(model: Any) -> Trace:
     """Trace an OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state; the model's attention is
     replaced for good. Raises BadInputError for attention that cannot be followed or expressed."""
     attention = Attention()
@@ -50,7 +64,9 @@ def trace(model: Any) -> Any:
             raise BadInputError(f"the attention of {model.config.model_type} is code of its own that cannot be converted; use --target hf")
         past = [torch.randn(1, call.num_heads, 5, width) for call in calls for width in call.widths]
         example = (torch.ones(1, 3, dtype=torch.long), torch.ones(1, 8, dtype=torch.long), torch.arange(5, 8)[None], *past)
-        converted = ov.convert_model(traced, example_input=example)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", torch.jit.TracerWarning)
+            converted = ov.convert_model(traced, example_input=example)
     kv_names = [f"{i}.{kind}" for i in range(len(calls)) for kind in KINDS]
     names = ["input_ids", "attention_mask", "position_ids", *(f"past_key_values.{name}" for name in kv_names)]
     for port, name in zip(converted.inputs, names, strict=True):
@@ -63,8 +79,9 @@ def trace(model: Any) -> Any:
     _add_beam_index(converted, names)
     apply_make_stateful_transformation(converted, {f"past_key_values.{name}": f"present.{name}" for name in kv_names})
     _initialise_states(converted)
-    converted.set_rt_info(json.dumps([[call.window, call.sinks] for call in calls]), ["outpace", "attention"])
-    return converted
+    record_attention(converted, [(call.window, call.sinks) for call in calls])
+    has_loops = any(str(warning.message).startswith(LOOPS) for warning in told)
+    return Trace(converted, {call.window for call in calls}, has_loops)
 
 
 def _add_beam_index(model: Any, names: list[str]) -> None:

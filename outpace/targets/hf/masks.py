@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, eager_mask, sdpa_mask
 
 IMPLEMENTATIONS = {"sdpa": "by_position_sdpa", "eager": "by_position_eager"}  # of transformers -> ours
-_running = threading.local()  # .positions, .asked: of the forward pass of this thread
+_running = threading.local()  # .places: of the forward pass of this thread
 
 
 class Windows:
@@ -40,20 +40,27 @@ def by_position(positions: Any, visible: Any, windows: Windows) -> Iterator[None
         _running.places = None
 
 
+def running_mask(rule: Any, dtype: Any, window: int | None = None) -> Any:
+    """The mask [B, 1, T, R] of a mask function in the forward pass that runs inside `by_position`; None outside of one. A `window` given
+    is counted as asked for."""
+    places = getattr(_running, "places", None)
+    if places is None:
+        return None
+    positions, visible, windows = places
+    if window:
+        windows.asked.add(window)
+    batch = torch.arange(len(positions), device=positions.device)[:, None, None, None]
+    allowed = rule(batch, torch.zeros_like(batch[:1]), positions[:, None, :, None], visible[:, None])
+    mask = torch.zeros(visible[:, None].shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~(allowed & (visible[:, None] >= 0)), torch.finfo(dtype).min)
+
+
 def _mask(plain: Callable[..., Any]) -> Callable[..., Any]:
     """A function for AttentionMaskInterface: the model's rule by position inside `by_position`, else the `plain` one by row."""
 
     def build(*args: Any, mask_function: Any = causal_mask_function, dtype: Any = torch.float32, **options: Any) -> Any:
-        places = getattr(_running, "places", None)
-        if places is None:
-            return plain(*args, mask_function=mask_function, dtype=dtype, **options)
-        positions, visible, windows = places
-        if options.get("local_size"):
-            windows.asked.add(int(options["local_size"]))
-        batch = torch.arange(len(positions), device=positions.device)[:, None, None, None]
-        allowed = mask_function(batch, torch.zeros_like(batch[:1]), positions[:, None, :, None], visible[:, None])
-        mask = torch.zeros(visible[:, None].shape, dtype=dtype, device=visible.device)
-        return mask.masked_fill_(~(allowed & (visible[:, None] >= 0)), torch.finfo(dtype).min)
+        mask = running_mask(mask_function, dtype, options.get("local_size"))
+        return plain(*args, mask_function=mask_function, dtype=dtype, **options) if mask is None else mask
 
     return build
 

@@ -27,14 +27,14 @@ from outpace.targets.hf.low_rank import add_low_rank, mlps
 from outpace.targets.hf.masks import Windows, by_position
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
-from outpace.targets.self_check import check_tokens, tree_error
+from outpace.targets.self_check import NUM_CACHED, check_tokens, error_of, tree_error
 from outpace.targets.text_length import chunks_of, max_length, windows_of
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Segment, Slot, TreeBatch
 
 READ_BLOCK = 64  # forward passes read whole blocks of rows
 CACHE_NAMES = ("past_key_values", "cache")  # the cache argument of models: transformers up to 5.23, and from 5.24 on
-ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global"}
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global", "local"}
 MAX_PADDING = 128  # tokens of padding that cost less than another forward pass
 
 
@@ -257,17 +257,30 @@ class HFTarget(TargetModel):
         return torch.from_numpy(array).to(self.device)
 
     def _self_check(self) -> None:
-        """Raise BadInputError for a model whose logits in a tree are not those of a plain forward pass. Windows that its layers did not ask
-        a mask for limit the length of texts."""
-        tokens = check_tokens(self.capabilities.vocab_size)
-        with self._no_grad():
-            expected = self.model(input_ids=self._tensor(np.array([tokens])), use_cache=False).logits[0].float().cpu().numpy()
+        """Raise BadInputError for a model whose logits depend on later tokens, or in a tree are not those of a plain forward pass. Windows
+        that its layers did not ask a mask for limit the length of texts."""
+        tokens, is_wide = check_tokens(self.capabilities.vocab_size), self.model.dtype.itemsize >= 4
+        expected = self._plain_logits(tokens)
+        if not error_of(self._plain_logits(tokens[:NUM_CACHED]), expected[:NUM_CACHED]) < (1e-3 if is_wide else 0.3):
+            raise BadInputError(f"{type(self.model).__name__} lets tokens see later ones, so it is no causal language model")
         error = tree_error(self, expected)
         if self.windows and (missed := self.widths - self.windows.asked):
             limit = max_length(self.model.config.get_text_config(), self.capabilities.max_len, missed)
             self.capabilities = replace(self.capabilities, max_len=limit)
-        if not error < (0.01 if self.model.dtype.itemsize >= 4 else 0.3):
-            raise BadInputError(f"{type(self.model).__name__} ignores the mask or positions (logits {error:.0%} off); use another model")
+        if not error < (0.01 if is_wide else 0.3):
+            raise BadInputError(f"{type(self.model).__name__} {self._fault(tokens, expected)} (logits {error:.0%} off); use another model")
+
+    def _fault(self, tokens: list[int], expected: Array) -> str:
+        """What a model does that fails the self-check."""
+        counted = self._plain_logits(tokens, position_ids=self._tensor(np.arange(len(tokens))[None]))
+        return "ignores the mask or positions" if np.allclose(counted, expected) else "does not count positions from 0"
+
+    def _plain_logits(self, tokens: list[int], **inputs: Any) -> Array:
+        """Logits [tokens, V] of a forward pass without a cache, as the model itself does it."""
+        with self._no_grad():
+            outputs = self.model(input_ids=self._tensor(np.array([tokens])), use_cache=False, **inputs)
+        logits: Array = outputs.logits[0].float().cpu().numpy()
+        return logits
 
 
 def _groups(batch: TreeBatch) -> list[list[int]]:

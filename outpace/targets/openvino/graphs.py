@@ -14,6 +14,7 @@ from openvino._offline_transformations import paged_attention_transformation
 from outpace.errors import BadInputError
 
 WINDOW, SINKS = 10, 20  # inputs of PagedAttentionExtension
+RECORD = ["outpace", "attention"]  # the path of a fact about the model, in its file
 
 
 def paged(model: Any, hidden: bool) -> Any:
@@ -30,11 +31,16 @@ def paged(model: Any, hidden: bool) -> Any:
     return model
 
 
+def record_attention(model: Any, calls: Sequence[tuple[int, Sequence[float]]]) -> None:
+    """Record the sliding window (0: none) and the sinks of each attention of a stateful IR, in the order in which the model calls them."""
+    model.set_rt_info(json.dumps(calls), RECORD)
+
+
 def _set_attention(model: Any) -> None:
-    """Give each attention its sliding window and sinks, as the converter recorded them; calls and operations come in the same order."""
-    if not model.has_rt_info(["outpace", "attention"]):
+    """Give each attention its sliding window and sinks, as they were recorded; calls and operations come in the same order."""
+    if not model.has_rt_info(RECORD):
         return
-    calls = json.loads(model.get_rt_info(["outpace", "attention"]).value)
+    calls = json.loads(model.get_rt_info(RECORD).value)
     operations = [op for op in model.get_ordered_ops() if op.get_type_name() == "PagedAttentionExtension"]
     for operation, (window, sinks) in zip(operations, calls, strict=True):
         if window:

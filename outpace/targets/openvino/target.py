@@ -24,6 +24,7 @@ import openvino as ov
 from outpace.arrays import Array
 from outpace.errors import OutpaceError
 from outpace.machine import processor_mark
+from outpace.reason import reason_of
 from outpace.targets.base import Capabilities, Embeddings, KVUse, LMHead, TargetModel, TargetOutput
 from outpace.targets.identity import Base
 from outpace.targets.low_rank import LowRank
@@ -96,7 +97,7 @@ class OpenVINOTarget(TargetModel):
             size = add_vectors(model, self.capabilities.vocab_size, low_rank)
             return core.compile_model(model, "CPU", self.settings).create_infer_request(), size
         except RuntimeError as error:
-            raise OutpaceError(f"OpenVINO cannot load {self.path}: {str(error).strip().splitlines()[-1]}") from error
+            raise OutpaceError(f"OpenVINO cannot load {self.path}: {reason_of(error)}") from error
 
     def _create_vectors(self, size: int) -> VectorTable | None:
         """The table of trained vectors, which the model reads in place; None for a model that takes none."""

@@ -8,7 +8,7 @@ import pytest
 
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models import channel
-from outpace.models.refusal import reason_of
+from outpace.reason import reason_of
 
 TRACING = "Couldn't get TorchScript module by tracing.\nException:\n{}\nPlease check correctness of provided 'example_input'."
 FRONTEND = "Check 'false' failed at src/frontends/common/src/frontend.cpp:57:\nFrontEnd API failed with OpConversionFailure:\n"
@@ -41,6 +41,16 @@ def raised(error: Exception, *outer: Exception) -> Exception:
         (
             RuntimeError(FRONTEND + "Check 'x' failed at src/a.cpp:2:\nNo conversion rule found for operations: aten::foo"),
             "No conversion rule found for operations: aten::foo",
+        ),
+        (
+            RuntimeError(
+                CORE
+                + "Caught exception: Exception from src/plugins/intel_cpu/src/node.cpp:794:\n"
+                + "[CPU] Split node with name 'a/Split' Check 'dimension_at_axis % num_splits == 0' failed at src/a.hpp:55:\n"
+                + "While validating node 'opset1::Split a/Split (b) -> (i32[..2,1])' with friendly_name 'a/Split':\n"
+                + "Dimension of data input shape along 'axis': 3 must be evenly divisible by 'num_splits' attribute value: 2\n\n"
+            ),
+            "Dimension of data input shape along 'axis': 3 must be evenly divisible by 'num_splits' attribute value: 2",
         ),
         (
             RuntimeError(CORE + "Unable to read the model: a.xml"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -103,8 +104,8 @@ def test_models_that_take_no_positions(tiny_models, tmp_path, family):
     assert message.startswith(f"{family}ForCausalLM takes no position ids")
 
 
-def test_the_converted_model_is_compared_with_the_original(tiny_models, tmp_path, monkeypatch):
-    """A model that says it takes positions, and counts them itself."""
+def test_a_model_that_says_it_takes_positions_and_counts_them_itself(tiny_models, tmp_path, monkeypatch):
+    """No target runs it, so the refusal names none."""
     convert = pytest.importorskip("outpace.models.convert")
 
     class Deaf(transformers.LlamaForCausalLM):
@@ -114,6 +115,14 @@ def test_the_converted_model_is_compared_with_the_original(tiny_models, tmp_path
     def load(source, dtype, **options):
         return Deaf.from_pretrained(source, dtype=dtype, **options).eval()
 
+    monkeypatch.setattr(convert, "load_model", load)
+    message = refused(convert.convert, tiny_models["llama"], tmp_path, "f32", None, lambda stage: None)
+    assert re.fullmatch(r"Deaf ignores the mask or positions \(logits \d+% off\); use another model", message)
+    assert torch.is_grad_enabled()
+
+
+def test_the_converted_model_is_compared_with_the_original(tiny_models, tmp_path, monkeypatch):
+    convert = pytest.importorskip("outpace.models.convert")
     out = tmp_path / "out"
     out.mkdir()
     stages: list[str] = []
@@ -121,16 +130,16 @@ def test_the_converted_model_is_compared_with_the_original(tiny_models, tmp_path
     assert stages == ["loading the weights", "tracing the model", "writing the model", "comparing it with the original"]
     assert (out / "config.json").is_file()
     assert not (out / "sizes.json").exists()  # it would be kept under the name of this folder
-    monkeypatch.setattr(convert, "load_model", load)
+    plain = convert.plain_logits
+    monkeypatch.setattr(convert, "plain_logits", lambda model: 1.1 * plain(model))
     message = refused(convert.convert, tiny_models["llama"], out, "f32", None, lambda stage: None)
-    assert message.startswith("the converted model is wrong (its logits are ")
-    assert torch.is_grad_enabled()
+    assert re.fullmatch(r"the converted model is wrong \(its logits are (9|10)% off\); use --target hf", message)
 
 
 def test_a_model_that_openvino_cannot_load(tmp_path):
     convert = pytest.importorskip("outpace.models.convert")
     (tmp_path / "model.xml").write_text("<net/>")
-    message = refused(convert.check, tmp_path / "model.xml", torch.zeros(6, 96).numpy(), 0.01)
+    message = refused(convert.compare, tmp_path / "model.xml", torch.zeros(6, 96).numpy(), 0.01)
     assert message.startswith("OpenVINO cannot run the converted model: ")
     assert message.endswith("; use --target hf")
 

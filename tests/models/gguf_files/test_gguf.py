@@ -164,8 +164,21 @@ def test_what_cannot_be_expressed_is_refused_by_name(tmp_path, more, message):
         config_of(file)
 
 
-def test_a_sliding_window_is_the_limit(tmp_path):
-    assert config_of(facts_of(write_model(tmp_path / "m.gguf", "llama", "Q8_0"), attention__sliding_window=100)).max_len == 100
+@pytest.mark.parametrize(
+    ("pattern", "windows"),
+    [(None, (100,) * 4), (2, (100, 0, 100, 0)), (4, (100, 100, 100, 0)), ([False, True, True, False, True], (0, 100, 100, 0))],
+)
+def test_a_sliding_window_limits_no_text(tmp_path, pattern, windows):
+    path = write_model(tmp_path / "m.gguf", "llama", "Q8_0", Sizes(num_layers=4), window=100, pattern=pattern)
+    config = config_of(read(path))
+    assert (config.windows, config.max_len) == (windows, 256)
+    assert config.first_layers(3).windows == windows[:3]
+    assert reason_against(path) == ""
+
+
+def test_a_pattern_of_windows_must_name_every_layer(tmp_path):
+    with pytest.raises(BadInputError, match="sliding_window_pattern names 1 of 2 layers"):
+        config_of(read(write_model(tmp_path / "m.gguf", "llama", "Q8_0", window=100, pattern=[True])))
 
 
 # ---- tokenizers
@@ -290,7 +303,7 @@ def test_the_process_speaks_json_and_needs_no_torch(tmp_path):
     command = [sys.executable, "-c", code, str(path), str(tmp_path / "out"), "int4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["stage"] for line in done.stdout.splitlines()] == ["reading the weights", "writing the model"]
+    assert [json.loads(line)["stage"] for line in done.stdout.splitlines()] == ["reading the weights", "writing the model", "trying it"]
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"model.xml", "model.bin", "tokenizer.json", "config.json"}
     (tmp_path / "bad.gguf").write_bytes(b"nothing")
     command[3] = str(tmp_path / "bad.gguf")
