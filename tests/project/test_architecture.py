@@ -29,7 +29,7 @@ LEVELS = [
     ["async_llm", "transformers"],
     ["bench", "server", "export"],
     ["testing"],  # the proof for users needs prompts and the LLM
-    ["tune", "training"],
+    ["tune", "training", "batch"],
     ["cli"],
     ["__main__"],
 ]

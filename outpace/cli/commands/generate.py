@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -34,9 +36,13 @@ if TYPE_CHECKING:
     from outpace.outputs import RequestOutput
     from outpace.params import SamplingParams
 
+Inputs = Annotated[
+    list[str] | None, typer.Option("--input", help="Answer files of prompts (JSON lines): a file, a folder or a pattern; may be repeated.")
+]
+
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; - reads it from stdin.", show_default=False)] = None,
+    prompt: Annotated[list[str] | None, typer.Argument(help="The prompt; - reads it from stdin.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
     model: Model = "default",
     drafter: Drafter = None,
@@ -50,21 +56,46 @@ def generate(
     explain: Annotated[bool, typer.Option("--explain", help="Print on stderr why auto drafted what it did.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too; print both speeds on stderr.")] = False,
     as_json: AsJson = False,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="Answer files of prompts (JSON lines): files, a folder, a pattern.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="With --input: folder for the answers; the same command resumes.")] = None,
+    max_num_seqs: Annotated[int, typer.Option(min=1, help="With --input: maximum number of requests that run at once.")] = 16,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     config: Config = None,
 ) -> None:
-    """Generate the answer to one prompt.
+    """Generate the answer to one prompt, or to every line of files.
 
-    Examples: `outpace generate "Why is the sky blue?" --compare` or `cat report.txt | outpace generate - --max-tokens 200 --show-drafts`
+    Examples: `outpace generate "Why is the sky blue?" --compare`, `cat report.txt | outpace generate - --max-tokens 200 --show-drafts` or
+    `outpace generate --input questions.jsonl --output answers`
     """
     from outpace.params import SamplingParams
 
-    text = _read_prompt(prompt, file)
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
+
+    def loaded(engine: dict[str, Any] | None = None) -> LLM:
+        return load(model, drafter, target, precision, threads, config, num_draft_tokens, engine)
+
+    if inputs:
+        from outpace.cli.batch import refuse_with_input, run_batch
+
+        refuse_with_input(file=file is not None, show_drafts=show_drafts, explain=explain, compare=compare)
+        load_batch = partial(loaded, {"max_num_seqs": max_num_seqs})
+        run_batch([*inputs, *(prompt or ())], output, params, raw, as_json, f"{model} {target} {precision}", load_batch)
+        return
+    if output is not None:
+        raise BadInputError("--output is for --input, which was not given")
+    _answer_one(_read_prompt(_one(prompt), file), loaded, params, raw, show_drafts, explain, compare, as_json)
+
+
+def _answer_one(
+    text: str, load: Callable[[], LLM], params: SamplingParams, raw: bool, show_drafts: bool, explain: bool, compare: bool, as_json: bool
+) -> None:
+    """Print the answer to one prompt. Raises OutpaceError if it fails."""
     started = time.perf_counter()
-    llm = load(model, drafter, target, precision, threads, config, num_draft_tokens)
+    llm = load()
     load_seconds = time.perf_counter() - started
     token_ids = llm.tokenizer.encode(text) if raw else llm.tokenizer.encode_chat([{"role": "user", "content": text}])
     if explain:
@@ -90,6 +121,12 @@ def generate(
         _report(output, plain)
     if plain is not None and plain.token_ids != output.token_ids and llm.speculative_config.verifier == "exact":
         raise OutpaceError("the two texts differ; `outpace verify` says more")
+
+
+def _one(prompt: list[str] | None) -> str | None:
+    if prompt and len(prompt) > 1:
+        raise BadInputError("more than one prompt; put quotes around a prompt of several words")
+    return prompt[0] if prompt else None
 
 
 def _read_prompt(prompt: str | None, file: Path | None) -> str:

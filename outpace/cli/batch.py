@@ -1,0 +1,68 @@
+"""`outpace generate --input`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from outpace.errors import BadInputError, OutpaceError
+from outpace.progress import note
+
+if TYPE_CHECKING:
+    from outpace.batch.job import Summary
+    from outpace.llm import LLM
+    from outpace.params import SamplingParams
+
+
+def refuse_with_input(**options: bool) -> None:
+    """Raise BadInputError for the first of these options that was given."""
+    if given := [name for name, is_given in options.items() if is_given]:
+        raise BadInputError(f"--{given[0].replace('_', '-')} cannot be used with --input")
+
+
+def run_batch(
+    inputs: Sequence[str],
+    output: Path | None,
+    params: SamplingParams,
+    is_raw: bool,
+    as_json: bool,
+    identity: str,
+    load: Callable[[], LLM],
+) -> None:
+    """Answer files of prompts. Raises OutpaceError at the end if a line has no answer."""
+    from outpace.batch.job import Batch, inputs_of
+    from outpace.batch.local import answers
+    from outpace.batch.requests import BatchRequest, BatchSettings
+
+    if output is None:
+        raise BadInputError("--input needs --output, a folder for the answers")
+    batch = Batch(inputs_of(inputs), output, BatchSettings(identity, params, is_raw))
+
+    def answerer(requests: Iterator[BatchRequest]) -> Iterator[Any]:
+        with load() as llm:
+            yield from answers(llm, requests)
+
+    try:
+        summary = batch.run(answerer)
+    except KeyboardInterrupt:
+        note(f"the answers so far are kept in {output}; the same command goes on")
+        raise
+    _show(summary, output, as_json)
+
+
+def _show(summary: Summary, output: Path, as_json: bool) -> None:
+    num_good = summary.num_lines - summary.num_errors
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        speed = f", {summary.num_tokens / summary.seconds:.1f} tokens/s" if summary.num_new else ""
+        note(f"{num_good} of {summary.num_lines} lines have an answer in {output}; {summary.num_new} of them are new{speed}")
+    for error in summary.errors:
+        typer.secho(f"warning: {error}", err=True, fg="yellow")
+    if summary.num_errors:
+        raise OutpaceError(f"{summary.num_errors} of {summary.num_lines} lines have an error in place of an answer")
