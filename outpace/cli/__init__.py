@@ -18,6 +18,7 @@ from outpace.cli.commands.drafters import drafters
 from outpace.cli.commands.export import export
 from outpace.cli.commands.generate import generate
 from outpace.cli.commands.models import models, remove
+from outpace.cli.commands.plan import plan
 from outpace.cli.commands.pull import pull
 from outpace.cli.commands.serve import serve
 from outpace.cli.commands.tune import tune
@@ -29,7 +30,7 @@ from outpace.cli.train.train_eagle import eagle
 from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, drafters, pull, calibrate, serve, export)
+COMMANDS = (demo, generate, chat, bench, verify, tune, plan, drafters, pull, calibrate, serve, export)
 TRAINING = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(

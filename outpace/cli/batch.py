@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from outpace.cli.reporting import needing
 from outpace.errors import BadInputError, OutpaceError
 from outpace.progress import note
 
 if TYPE_CHECKING:
-    from outpace.batch.job import Summary
-    from outpace.llm import LLM
+    from outpace.batch.job import Answerer, Summary
+    from outpace.batch.requests import BatchAnswer, BatchRequest
     from outpace.params import SamplingParams
 
 
@@ -31,28 +33,42 @@ def run_batch(
     params: SamplingParams,
     is_raw: bool,
     as_json: bool,
-    identity: str,
-    load: Callable[[], LLM],
+    arguments: dict[str, Any],
+    num_workers: int | None = None,
+    with_ray: bool = False,
 ) -> None:
-    """Answer files of prompts. Raises OutpaceError at the end if a line has no answer."""
+    """Answer files of prompts, with an LLM of these arguments, or with several on a Ray cluster. Raises OutpaceError at the end if a line
+    has no answer."""
     from outpace.batch.job import Batch, inputs_of
-    from outpace.batch.local import answers
-    from outpace.batch.requests import BatchRequest, BatchSettings
+    from outpace.batch.requests import BatchSettings
 
     if output is None:
         raise BadInputError("--input needs --output, a folder for the answers")
+    identity = " ".join(str(arguments[name]) for name in ("model", "target", "precision"))
     batch = Batch(inputs_of(inputs), output, BatchSettings(identity, params, is_raw))
-
-    def answerer(requests: Iterator[BatchRequest]) -> Iterator[Any]:
-        with load() as llm:
-            yield from answers(llm, requests)
-
+    answerer = _on_ray(arguments, num_workers) if with_ray else partial(_here, arguments)
     try:
         summary = batch.run(answerer)
     except KeyboardInterrupt:
         note(f"the answers so far are kept in {output}; the same command goes on")
         raise
     _show(summary, output, as_json)
+
+
+def _here(arguments: dict[str, Any], requests: Iterator[BatchRequest]) -> Iterator[BatchAnswer]:
+    from outpace.batch.local import answers
+    from outpace.llm import LLM
+
+    with LLM(**arguments) as llm:
+        yield from answers(llm, requests)
+
+
+def _on_ray(arguments: dict[str, Any], num_workers: int | None) -> Answerer:
+    with needing("scale", "--ray"):
+        from outpace.batch.ray_data import answers
+
+    threads = arguments["threads"] or 1
+    return lambda requests: answers(arguments, requests, num_workers, threads)
 
 
 def _show(summary: Summary, output: Path, as_json: bool) -> None:

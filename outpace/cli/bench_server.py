@@ -19,11 +19,11 @@ MAX_CLIENTS = 1000
 SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None}  # options that a running server has fixed
 
 
-def levels_of(text: str) -> list[int]:
-    """Parse numbers of clients such as "1,4,16". Raises BadInputError."""
+def levels_of(text: str, option: str = "--clients") -> list[int]:
+    """Parse numbers such as "1,4,16". Raises BadInputError, which names the option."""
     levels = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
     if not all(1 <= level <= MAX_CLIENTS for level in levels):
-        raise BadInputError(f"--clients takes comma-separated numbers from 1 to {MAX_CLIENTS}, not {text!r}")
+        raise BadInputError(f"{option} takes comma-separated numbers from 1 to {MAX_CLIENTS}, not {text!r}")
     return list(dict.fromkeys(levels))
 
 

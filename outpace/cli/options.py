@@ -43,11 +43,26 @@ def load(
     count: int | None = None,
     engine: dict[str, Any] | None = None,
 ) -> LLM:
-    """Build the LLM from a command's options; `--drafter` takes precedence over `--config`."""
+    """Build the LLM from a command's options."""
     from outpace.llm import LLM
 
+    return LLM(**llm_arguments(model, drafter, target, precision, threads, config, count, engine))
+
+
+def llm_arguments(
+    model: str,
+    drafter: str | None,
+    target: str,
+    precision: str,
+    threads: int | None,
+    config: Path | None,
+    count: int | None = None,
+    engine: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of LLM from a command's options; `--drafter` takes precedence over `--config`."""
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
-    return LLM(model, speculative, target=target, precision=precision, threads=threads, num_draft_tokens=count, engine=engine)
+    common = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": count, "engine": engine}
+    return {"model": model, "speculative_config": speculative, **common}
 
 
 def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -14,6 +15,8 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 
 from outpace import __version__
+from outpace.config import SpeculativeConfig
+from outpace.controller.factory import with_prediction
 from outpace.llm import LLM
 from outpace.server import api_errors as errors
 from outpace.server.api import chat_completions as chat
@@ -73,7 +76,6 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     llm.strategy(None, has_prediction=True)  # built before the first request waits for it
     metrics = ServerMetrics(llm.engine)
     worker = Worker(llm, settings, metrics)
-    policy = Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base, settings.client_choice)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +83,7 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(title="outpace", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.server = Server(llm, settings, worker, metrics, policy)
+    app.state.server = Server(llm, settings, worker, metrics, _policy(llm, settings))
     app.state.started_at = int(time.time())
     errors.install(app)
     generating = [Depends(worker.check_room_for_one)]
@@ -93,6 +95,20 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     app.mount("/static", _RevalidatedFiles(directory=info.STATIC), name="static")
     _add_middleware(app, settings, metrics)
     return app
+
+
+def use_drafter(app: FastAPI, config: SpeculativeConfig) -> None:
+    """From now on requests that name no drafter use these settings; those that run keep theirs. The drafter is built first, so that none
+    waits for it. Raises BadInputError for wrong settings, and then nothing has changed."""
+    server: Server = app.state.server
+    for settings in (config, with_prediction(config)):
+        server.llm.strategies.of(settings, is_own=True)
+    server.llm.speculative_config = config
+    app.state.server = replace(server, policy=_policy(server.llm, server.settings))
+
+
+def _policy(llm: LLM, settings: ServerSettings) -> Policy:
+    return Policy(llm.speculative_config, settings.allowed_drafters, llm.strategies.is_measured, llm.target.base, settings.client_choice)
 
 
 def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetrics) -> None:

@@ -29,7 +29,7 @@ LEVELS = [
     ["async_llm", "transformers"],
     ["bench", "server", "export"],
     ["testing"],  # the proof for users needs prompts and the LLM
-    ["tune", "training", "batch"],
+    ["tune", "training", "batch", "plan"],
     ["cli"],
     ["__main__"],
 ]
@@ -58,6 +58,7 @@ HEAVY = {  # who may import it, at all
     "torch": ("targets/hf/", "heads/medusa/torch.py", "heads/eagle/torch.py", "models/", "training/", "transformers/", "bench/peers/"),
     "fastapi": ("server/",),
     "llguidance": ("-",),
+    "ray": ("server/ray.py", "batch/ray_data.py"),
 }
 LAZY = {"torch": ("heads/medusa/imports.py",), "llguidance": ("sampling/grammar.py",)}  # who may import it inside a function only
 MAX_FILE, MAX_FUNCTION, MAX_FOLDER = 350, 60, 14

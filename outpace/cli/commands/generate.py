@@ -26,6 +26,7 @@ from outpace.cli.options import (
     Temperature,
     Threads,
     TopP,
+    llm_arguments,
     load,
 )
 from outpace.errors import BadInputError, OutpaceError
@@ -61,6 +62,8 @@ def generate(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="With --input: folder for the answers; the same command resumes.")] = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="With --input: maximum number of requests that run at once.")] = 16,
+    ray: Annotated[bool, typer.Option("--ray", help="With --input: answer on a Ray cluster (RAY_ADDRESS), else on this machine.")] = False,
+    replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of models. Default: as many as fit.")] = None,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -75,19 +78,17 @@ def generate(
 
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
 
-    def loaded(engine: dict[str, Any] | None = None) -> LLM:
-        return load(model, drafter, target, precision, threads, config, num_draft_tokens, engine)
-
+    model_options = (model, drafter, target, precision, threads, config, num_draft_tokens)
     if inputs:
         from outpace.cli.batch import refuse_with_input, run_batch
 
         refuse_with_input(file=file is not None, show_drafts=show_drafts, explain=explain, compare=compare)
-        load_batch = partial(loaded, {"max_num_seqs": max_num_seqs})
-        run_batch([*inputs, *(prompt or ())], output, params, raw, as_json, f"{model} {target} {precision}", load_batch)
+        arguments = llm_arguments(*model_options, {"max_num_seqs": max_num_seqs})
+        run_batch([*inputs, *(prompt or ())], output, params, raw, as_json, arguments, replicas, ray)
         return
-    if output is not None:
-        raise BadInputError("--output is for --input, which was not given")
-    _answer_one(_read_prompt(_one(prompt), file), loaded, params, raw, show_drafts, explain, compare, as_json)
+    if output is not None or ray:
+        raise BadInputError(f"--{'ray' if ray else 'output'} is for --input, which was not given")
+    _answer_one(_read_prompt(_one(prompt), file), partial(load, *model_options), params, raw, show_drafts, explain, compare, as_json)
 
 
 def _answer_one(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from outpace.cli.options import Config, Drafter, Model, NumDraftTokens, Precision, Target, Threads
+from outpace.cli.options import Config, Drafter, Model, NumDraftTokens, Precision, Target, Threads, llm_arguments
 from outpace.cli.reporting import needing
 from outpace.errors import BadInputError
-from outpace.files import read_json
 
 ClientChoice = Annotated[
     str,
@@ -53,6 +53,8 @@ def serve(
     allow_host: AllowHost = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log every prompt.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log the path and status of every request.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray: on the cluster of RAY_ADDRESS, else on this machine.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray: number of models, each with --threads threads (default: 1).")] = 1,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -64,7 +66,7 @@ def serve(
     """
     with needing("server", "the server"):
         from outpace.server.auth import read_keys
-        from outpace.server.listen import bind, is_loopback
+        from outpace.server.listen import is_loopback
         from outpace.server.settings import ServerSettings
     if model.strip() == "":
         raise BadInputError("--model is empty")
@@ -82,24 +84,48 @@ def serve(
         max_body_bytes=int(max_body_mb * 2**20),
         log_prompts=log_prompts,
     )
-    bound = bind(host, port)
     if not is_loopback(host) and not settings.api_keys:
         typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
-    speculative: Any = drafter if drafter is not None or config is None else read_json(config)
-    options = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": num_draft_tokens}
     sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
-    _serve(bound, model, speculative, {**options, "engine": sizes}, settings, shutdown_timeout, access_log)
+    arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes)
+    _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0)
 
 
-def _serve(bound: Any, model: str, speculative: Any, options: dict[str, Any], settings: Any, patience: float, access_log: bool) -> None:
+def _serve(where: tuple[str, int], arguments: dict[str, Any], settings: Any, patience: float, access_log: bool, num_replicas: int) -> None:
+    """Serve from this process, or with replicas from a Ray cluster."""
     from outpace.llm import LLM
     from outpace.server.app import create_app
-    from outpace.server.listen import run
+    from outpace.server.listen import bind, run
 
-    with bound:
-        llm = LLM(model, speculative, **options)
+    with bind(*where) as bound:
+        if num_replicas:
+            address = bound.getsockname()[:2]
+            bound.close()  # it is free
+            _serve_on_ray(address, arguments, settings, patience, num_replicas)
+            return
+        llm = LLM(**arguments)
         app = create_app(llm, settings)
         host, port = bound.getsockname()[:2]
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        typer.echo(f"outpace serves {llm.name} at {where} (drafter {llm.speculative_config.method}); Ctrl-C stops it", err=True)
+        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        typer.echo(f"outpace serves {llm.name} at {place} (drafter {llm.speculative_config.method}); Ctrl-C stops it", err=True)
         run(app, bound, patience, access_log)
+
+
+def _serve_on_ray(where: tuple[str, int], arguments: dict[str, Any], settings: Any, patience: float, num_replicas: int) -> None:
+    with needing("scale", "--ray"):
+        from outpace.server.ray import RayOptions, run
+
+    threads = arguments["threads"] or 1
+    own = {name: arguments[name] for name in ("model", "num_draft_tokens", "target", "precision")}
+    engine = {name: value for name, value in arguments["engine"].items() if value is not None}
+    options = RayOptions(
+        **own,
+        drafter=arguments["speculative_config"],
+        replicas=num_replicas,
+        threads=threads,
+        engine=engine,
+        server=asdict(settings),
+        shutdown_timeout=patience,
+    )
+    typer.echo(f"outpace serves {options.model} at http://{where[0]}:{where[1]} with {num_replicas} replicas; Ctrl-C stops it", err=True)
+    run(options, *where)

@@ -1,0 +1,55 @@
+"""Ray Serve and Ray Data with two local replicas, in the short form of dev/robust. Skipped where ray is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from outpace import cli
+
+ROOT = Path(__file__).parents[3]
+has_ray = importlib.util.find_spec("ray") is not None
+
+
+@pytest.mark.skipif(has_ray, reason="ray is installed")
+@pytest.mark.parametrize("command", [["serve", "--ray"], ["generate", "--ray", "--input", "in.jsonl", "--output", "out"]])
+def test_without_ray_the_message_says_what_to_install(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "abc"}\n')
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: --ray needs the package ray; run: pip install 'outpace[scale]'"
+
+
+@pytest.mark.real
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not has_ray, reason="ray is not installed")
+@pytest.mark.parametrize("script", [["ray_serve.py", "--seconds", "20"], ["ray_batch.py", "--lines", "96"]], ids=["serve", "batch"])
+def test_one_of_two_replicas_is_killed(script):
+    """Only the streams that it had begun end, with an error event; no other request fails, and a batch has every answer once."""
+    name, *arguments = script
+    done = subprocess.run([sys.executable, ROOT / "dev" / "robust" / name, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert json.loads(done.stdout[done.stdout.index("{") :])["is_good"]
+
+
+@pytest.mark.skipif(not has_ray, reason="ray is not installed")
+def test_settings_of_the_application():
+    from pydantic import ValidationError
+
+    from outpace.errors import BadInputError
+    from outpace.server.ray import RayOptions, build_app
+
+    assert RayOptions.model_validate({"model": "tiny", "replicas": "2"}).replicas == 2
+    with pytest.raises(ValidationError):
+        RayOptions.model_validate({"modle": "tiny"})
+    with pytest.raises(BadInputError):
+        build_app(RayOptions(drafter="no_such_drafter"))
+    with pytest.raises(BadInputError):
+        build_app(RayOptions(server={"max_queue": -1}))
