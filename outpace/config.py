@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral
@@ -70,6 +71,25 @@ class SpeculativeConfig:
         if unknown := [key for key in settings if key not in _KNOWN]:
             raise BadInputError(f"unknown speculative setting {unknown[0]!r}; known: {', '.join(_KNOWN)}")
         return cls(**{**settings, "method": method})
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """Where and how the torch target runs. `device`: auto, cpu, cuda or cuda:N; auto is the first CUDA device, or else the CPU.
+
+    With `exact_width` every forward pass runs one sequence and that many tokens: a text then does not depend on the drafts in 16 bits
+    either. Raises BadInputError for values of a wrong type or out of range.
+    """
+
+    device: str = "auto"
+    exact_width: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise BadInputError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r:.80}")
+        width = self.exact_width
+        if width is not None and (not _is_integer(width) or width < 2):
+            raise BadInputError(f"exact_width must be an integer of at least 2, not {width!r:.80}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from outpace.config import EngineConfig, SpeculativeConfig
+from outpace.config import DeviceConfig, EngineConfig, SpeculativeConfig
 from outpace.controller.factory import StrategyFactory, with_prediction
 from outpace.controller.strategy import Strategy
 from outpace.drafters.spec import check_specs
@@ -39,7 +39,7 @@ class LLM:
     model: "default", a hub id, a folder, a .gguf file, or a live transformers model (then pass its `tokenizer` too).
     speculative_config: a drafter spec such as "prompt_lookup" or "none", or a dict with vLLM's keys; each call may override it.
     target: auto | openvino | hf. precision: auto | int8 | int4 | bf16 | f32. auto means on OpenVINO int8, from 300 million parameters on
-    int4; for hf f32 on CPU and bf16 on CUDA.
+    int4; for hf f32 on CPU and bf16 on CUDA. device: auto | cpu | cuda | cuda:N. exact_width: see DeviceConfig.
 
     Threads may share an LLM: they take turns step by step, and their requests run together in one batch. A forked process cannot use
     its parent's LLM. `close()`, or leaving a `with LLM(...) as llm:` block, ends all requests and releases the model.
@@ -55,6 +55,8 @@ class LLM:
         target: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
+        device: str = "auto",
+        exact_width: int | None = None,
         num_draft_tokens: int | None = None,
         verifier: str = "exact",
         engine: EngineConfig | Mapping[str, Any] | None = None,
@@ -65,9 +67,10 @@ class LLM:
         self.speculative_config = replace(settings, num_draft_tokens=count, verifier=judge)
         check_specs(self.speculative_config.method)  # fails before the model loads
         config = EngineConfig.of(engine)
-        loaded = load(model, tokenizer, target, precision, threads, config)
+        place = DeviceConfig(device, exact_width)
+        loaded = load(model, tokenizer, target, precision, threads, config, None, place)
         self.name, self.target, self.tokenizer, self.eos_token_ids, self.precision = loaded
-        self._load_arguments = (model, kind_of(model, target), threads, config)
+        self._load_arguments = (model, kind_of(model, target, place), threads, config, DeviceConfig(device))
         self.engine = Engine(self.target, config)
         self.grammars = GrammarCompiler(self.tokenizer.fast, self.target.capabilities.vocab_size, self.eos_token_ids)
         self.is_closed = False
@@ -274,10 +277,10 @@ class LLM:
 
     def _load_draft_model(self, name: str, num_layers: int | None) -> tuple[TargetModel, Tokenizer]:
         """A further model on the same kind of target; "self" is this model (live ones share their weights)."""
-        model, kind, threads, config = self._load_arguments
+        model, kind, threads, config, device = self._load_arguments
         source, tokenizer = (getattr(self.target, "model", model), self.tokenizer) if name == "self" else (name, None)
         precision = self.precision if kind == "openvino" or self.precision in PRECISIONS else "auto"
-        _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers)
+        _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers, device)
         return target, tokenizer
 
     # ---- jobs; the caller holds the lock

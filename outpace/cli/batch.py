@@ -44,7 +44,8 @@ def run_batch(
 
     if output is None:
         raise BadInputError("--input needs --output, a folder for the answers")
-    identity = " ".join(str(arguments[name]) for name in ("model", "target", "precision"))
+    widths = [f"exact width {arguments['exact_width']}"] if arguments["exact_width"] else []
+    identity = " ".join([*(str(arguments[name]) for name in ("model", "target", "precision")), *widths])
     batch = Batch(inputs_of(inputs), output, BatchSettings(identity, params, is_raw))
     answerer = _on_ray(arguments, num_workers) if with_ray else partial(_here, arguments)
     try:

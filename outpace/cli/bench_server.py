@@ -16,7 +16,8 @@ from outpace.files import check_writable
 
 HERE = ALONE["--server"]
 MAX_CLIENTS = 1000
-SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None}  # options that a running server has fixed
+# options that a running server has fixed, with their defaults
+SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None, "device": "auto", "exact_width": None}
 
 
 def levels_of(text: str, option: str = "--clients") -> list[int]:
@@ -92,4 +93,4 @@ def _check_url(url: str, config: Path | None, llm_options: Mapping[str, Any]) ->
         raise BadInputError(f"--server takes an address such as http://127.0.0.1:8000, not {url!r}")
     given = [name for name, default in SERVERS_OWN.items() if llm_options[name] != default] + ["config"] * (config is not None)
     if given:
-        raise BadInputError(f"--{given[0]} applies only to a server started here, not to the one at {url}")
+        raise BadInputError(f"--{given[0].replace('_', '-')} applies only to a server started here, not to the one at {url}")

@@ -27,6 +27,10 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Random seed; a seed gives
 Target = Annotated[str, typer.Option(help="Backend that runs the model: auto, openvino or hf.")]
 Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, int4, bf16 or f32.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
+Device = Annotated[str, typer.Option(help="Device of target hf: auto, cpu, cuda or cuda:N.")]
+ExactWidth = Annotated[
+    int | None, typer.Option(min=2, help="Target hf: always run this many tokens, so that drafts change no token in 16 bits either.")
+]
 Prompts = Annotated[str, typer.Option(help="Prompts: builtin, builtin:code, or a file of JSON lines with prompt, messages or turns.")]
 Config = Annotated[Path | None, typer.Option(help="JSON file with speculative settings, as written by `outpace tune`.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of prompts to use, spread evenly over the categories.")]
@@ -42,11 +46,13 @@ def load(
     config: Path | None,
     count: int | None = None,
     engine: dict[str, Any] | None = None,
+    device: str = "auto",
+    exact_width: int | None = None,
 ) -> LLM:
     """Build the LLM from a command's options."""
     from outpace.llm import LLM
 
-    return LLM(**llm_arguments(model, drafter, target, precision, threads, config, count, engine))
+    return LLM(**llm_arguments(model, drafter, target, precision, threads, config, count, engine, device, exact_width))
 
 
 def llm_arguments(
@@ -58,11 +64,13 @@ def llm_arguments(
     config: Path | None,
     count: int | None = None,
     engine: dict[str, Any] | None = None,
+    device: str = "auto",
+    exact_width: int | None = None,
 ) -> dict[str, Any]:
     """The arguments of LLM from a command's options; `--drafter` takes precedence over `--config`."""
     speculative: Any = drafter if drafter is not None or config is None else read_json(config)
     common = {"target": target, "precision": precision, "threads": threads, "num_draft_tokens": count, "engine": engine}
-    return {"model": model, "speculative_config": speculative, **common}
+    return {"model": model, "speculative_config": speculative, "device": device, "exact_width": exact_width, **common}
 
 
 def drafter_settings(drafters: str | None, config: Path | None, base: Base | None = None) -> dict[str, Any]:

@@ -67,7 +67,9 @@ class DraftLimits:
 
     def budget(self, request: Request, wanted: int) -> int:
         """Nodes that may be proposed; 0 where nothing can be gained."""
-        return 0 if request.max_draft_depth <= 0 else max(0, min(wanted, self.max_draft_tokens - len(request.unconfirmed)))
+        one_pass = self.capabilities.max_tokens - 1 if self.capabilities.max_tokens else wanted  # beside the last token of the text
+        most = min(wanted, one_pass, self.max_draft_tokens - len(request.unconfirmed))
+        return 0 if request.max_draft_depth <= 0 else max(0, most)
 
     def fit(self, request: Request, draft: Draft, budget: int) -> Draft:
         """The draft shaped by the request's processors and cut to depth, size and form. Raises OutpaceError for a malformed draft."""

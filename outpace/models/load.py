@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from outpace.config import EngineConfig
+from outpace.config import DeviceConfig, EngineConfig
 from outpace.errors import BadInputError
 from outpace.models.find import Source, converted, locate, source_of
 from outpace.models.precision import auto_precision
@@ -13,21 +13,34 @@ from outpace.models.tokenizer import Tokenizer
 from outpace.targets import create_target
 from outpace.targets.base import TargetModel
 
+ANY_DEVICE = DeviceConfig()
+
 
 def load(
-    model: Any, tokenizer: Any, target: str, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
+    model: Any,
+    tokenizer: Any,
+    target: str,
+    precision: str,
+    threads: int | None,
+    config: EngineConfig,
+    num_layers: int | None = None,
+    device: DeviceConfig = ANY_DEVICE,
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
     """(name, target, tokenizer, end token ids, precision) of a model given by name or as a loaded object, or of its first `num_layers`
     layers. Raises BadInputError for options that do not fit."""
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise BadInputError(f"threads must be an integer of at least 1, not {threads!r}")
-    target = kind_of(model, target)
+    target = kind_of(model, target, device)
     if target == "hf":
-        return _load_hf(model, tokenizer, precision, threads, config, num_layers)
+        return _load_hf(model, tokenizer, precision, threads, config, num_layers, device)
     if not isinstance(model, (str, Path)):
         raise BadInputError(f"a live model object needs target hf, not {target!r}")
     if target != "openvino":
         raise BadInputError(f"unknown target {target!r}; known: auto, openvino, hf")
+    if device.device.startswith("cuda"):
+        raise BadInputError(f"device {device.device} needs target hf, not openvino")
+    if device.exact_width:
+        raise BadInputError("exact_width is for target hf; on openvino the width of a forward pass does not change a token")
     source: str | Source = str(model)
     if precision == "auto":
         source = source_of(str(model))
@@ -41,31 +54,34 @@ def load(
     return found.name, built, text, frozenset(found.eos_token_ids), precision
 
 
-def kind_of(model: Any, target: str) -> str:
+def kind_of(model: Any, target: str, device: DeviceConfig = ANY_DEVICE) -> str:
     """The target to use for this model, with `auto` resolved."""
     if target != "auto":
         return target
-    return "hf" if not isinstance(model, (str, Path)) or _has_cuda() else "openvino"
+    if not isinstance(model, (str, Path)) or device.exact_width or device.device.startswith("cuda"):
+        return "hf"
+    return "hf" if device.device == "auto" and _has_cuda() else "openvino"
 
 
 def _load_hf(
-    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None = None
+    model: Any, tokenizer: Any, precision: str, threads: int | None, config: EngineConfig, num_layers: int | None, device: DeviceConfig
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
     from outpace.models import transformers_io
 
     name = "live model"
     if isinstance(model, (str, Path)):
         source = locate(str(model))
-        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads)
+        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads, device.device)
         tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
     else:
-        live = model
+        live = transformers_io.on_device(model, device.device)
     if tokenizer is None:
         raise BadInputError("pass the tokenizer that belongs to the live model: LLM(model, tokenizer=…)")
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_transformers(tokenizer)
     if num_layers:
         live = transformers_io.first_layers(live, num_layers)
-    built = create_target("hf", live, max_len=config.max_model_len, kv_cache_tokens=config.kv_cache_tokens)
+    sizes = {"max_len": config.max_model_len, "kv_cache_tokens": config.kv_cache_tokens}
+    built = create_target("hf", live, **sizes, exact_width=device.exact_width)
     return name, built, text, frozenset(transformers_io.end_token_ids(live)), transformers_io.precision_of(live)
 
 

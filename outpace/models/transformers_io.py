@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError
+from outpace.files import read_json
 from outpace.reason import reason_of
 from outpace.targets.text_length import chunks_of, max_length, windows_of
 
@@ -130,19 +131,47 @@ def end_token_ids(model: Any) -> list[int]:
     return sorted({ends} if isinstance(ends, int) else set(ends or []))
 
 
-def load_for_hf(source: Path, precision: str, threads: int | None) -> Any:
-    """Load a model for the torch target: on CUDA if there is a device, else on the CPU. Precision auto is bf16 on CUDA, f32 on the CPU."""
+def load_for_hf(source: Path, precision: str, threads: int | None, device: str = "auto") -> Any:
+    """Load a model for the torch target. Precision auto is bf16 on CUDA, f32 on the CPU. A quantised checkpoint keeps its numbers, which
+    transformers loads by itself. Raises BadInputError."""
     import torch
 
-    types = {"f32": torch.float32, "bf16": torch.bfloat16}
-    has_cuda = torch.cuda.is_available()
-    precision = ("bf16" if has_cuda else "f32") if precision == "auto" else precision
-    if precision not in types:
-        raise BadInputError(f"target hf has no precision {precision!r}; known: auto, {', '.join(types)}")
+    types = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+    place = find_device(device)
     if threads:
         torch.set_num_threads(threads)
-    model = load_model(source, types[precision])
-    return model.to("cuda") if has_cuda else model
+    if method := _quantization(source):
+        if precision != "auto":
+            raise BadInputError(f"the checkpoint is quantised ({method}) and has no precision {precision!r}; use auto")
+        return load_model(source, "auto", device_map={"": place})
+    precision = ("f32" if place == "cpu" else "bf16") if precision == "auto" else precision
+    if precision not in types:
+        raise BadInputError(f"target hf has no precision {precision!r}; known: auto, {', '.join(types)}")
+    return load_model(source, types[precision]).to(place)
+
+
+def find_device(device: str) -> str:
+    """`device` with auto resolved. Raises BadInputError for a CUDA device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
+        raise BadInputError(f"there is no device {device}; torch {torch.__version__} sees {count} CUDA devices")
+    return device
+
+
+def on_device(model: Any, device: str) -> Any:
+    """A live model on this device; `auto` leaves it where it is."""
+    return model if device == "auto" else model.to(find_device(device))
+
+
+def _quantization(source: Path) -> str:
+    """The method by which a checkpoint in transformers' format is quantised; "" if it is not."""
+    config = source / "config.json"
+    found = read_json(config).get("quantization_config") if config.is_file() else None
+    return str(found.get("quant_method", "unknown")) if found else ""
 
 
 def load_tokenizer(source: Path) -> Any:

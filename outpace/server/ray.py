@@ -50,6 +50,8 @@ class RayOptions(BaseModel):
     threads: int = Field(1, ge=1)
     target: str = "auto"
     precision: str = "auto"
+    device: str = "auto"
+    exact_width: int | None = None
     engine: dict[str, Any] = {}
     server: dict[str, Any] = {}
     shutdown_timeout: float = 600.0
@@ -79,7 +81,8 @@ class Replica:
         from outpace.server.app import create_app
 
         own = RayOptions.model_validate(options)
-        llm = LLM(own.model, "none", target=own.target, precision=own.precision, threads=own.threads, engine=own.engine)
+        place: dict[str, Any] = {"target": own.target, "precision": own.precision, "device": own.device, "exact_width": own.exact_width}
+        llm = LLM(own.model, "none", **place, threads=own.threads, engine=own.engine)
         self.app = create_app(llm, own.settings)
         self.name = serve.get_replica_context().replica_id.unique_id
 

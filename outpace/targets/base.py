@@ -25,6 +25,7 @@ class Capabilities:
     exact_trees: bool = False  # measured: it has them wherever its ancestors stand in the forward pass
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
+    max_tokens: int = 0  # of one sequence in a forward pass; more take several of them; 0: any number
     num_vectors: int = 0  # trained vectors that lookahead tokens may have as input; their ids follow the vocabulary
 
     @property

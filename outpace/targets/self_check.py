@@ -8,6 +8,7 @@ from outpace.arrays import Array
 from outpace.targets.base import TargetModel
 from outpace.tree.segment import Segment, Slot
 
+BLOCK = 512  # rows that attention adds up together
 NUM_CACHED, NUM_TOKENS, NUM_ASIDE = 3, 6, 2  # tokens of the first chunk, of the text, and of a side branch of the tree
 
 
@@ -56,6 +57,26 @@ def _slot_with_first_chunk(target: TargetModel, tokens: list[int]) -> Slot:
     target.forward([Segment(slot, tokens[:NUM_CACHED], wants_output=False)])
     target.accept(slot, tokens[:NUM_CACHED], range(NUM_CACHED))
     return slot
+
+
+def is_exact(target: TargetModel, width: int) -> bool:
+    """Has every token of a chain the same bits, whether the chain runs in one forward pass of `width` tokens or in several?
+
+    The chain stands behind a text that was never run and crosses a block of 512 rows, if the model takes such long texts.
+    """
+    base = max(0, min(BLOCK, target.capabilities.max_len) - width)
+    tokens = [(7 * i + 1) % target.capabilities.vocab_size for i in range(width)]
+    slot = target.allocate(base + width)
+    slot.token_ids.extend([0] * base)
+    whole, start = target.forward([Segment(slot, tokens)]).logits.copy(), 0
+    same = True
+    for end in sorted({min(end, width) for end in (1, 3, 6, width)}):
+        logits = target.forward([Segment(slot, tokens[start:end])]).logits
+        same = same and np.array_equal(logits, whole[start:end])
+        target.accept(slot, tokens[start:end], range(end - start))
+        start = end
+    target.free(slot)
+    return same
 
 
 def _tokens(vocab_size: int) -> list[int]:

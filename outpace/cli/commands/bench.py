@@ -12,6 +12,8 @@ import typer
 from outpace.cli.bench_server import bench_server, levels_of, refuse_with_server
 from outpace.cli.options import (
     Config,
+    Device,
+    ExactWidth,
     Limit,
     MaxTokens,
     Model,
@@ -57,6 +59,8 @@ def bench(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
     num_draft_tokens: NumDraftTokens = None,
 ) -> None:
@@ -74,9 +78,9 @@ def bench(
     if server is not None:
         refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, len(temperatures) > 1 or seeds > 1)
         sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
-        llm_options = {"model": model, "target": target, "precision": precision, "threads": threads}
+        place = {"target": target, "precision": precision, "threads": threads, "device": device, "exact_width": exact_width}
         levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
-        bench_server(server, prompts, limit, drafters, config, sampling, llm_options, levels, duration, repeats, json_out)
+        bench_server(server, prompts, limit, drafters, config, sampling, {"model": model, **place}, levels, duration, repeats, json_out)
         return
     from outpace.bench import runner
     from outpace.bench.builtin import load_prompts
@@ -87,7 +91,7 @@ def bench(
     check_writable(json_out)
     samples = [SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(temperatures, seed, seeds)]
     engine = {"enable_prefix_caching": not sides}  # peers run every prompt anew
-    llm = load(model, "none", target, precision, threads, None, None, engine)
+    llm = load(model, "none", target, precision, threads, None, None, engine, device, exact_width)
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
     with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
         documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides) for params in samples]

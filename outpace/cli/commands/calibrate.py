@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from outpace.cli.options import AsJson, Model, Precision, Target, Threads, load
+from outpace.cli.options import AsJson, Device, ExactWidth, Model, Precision, Target, Threads, load
 
 
 def calibrate(
@@ -16,6 +16,8 @@ def calibrate(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
 ) -> None:
     """Measure anew what a forward pass costs on this machine: the table that `auto` works with. Run it while the machine is idle.
 
@@ -25,7 +27,8 @@ def calibrate(
 
     from outpace.cli.explain import cost_table
 
-    costs = load(model, "none", target, precision, threads, None).strategies.calibrate()
+    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    costs = llm.strategies.calibrate()
     if as_json:
         typer.echo(json.dumps(asdict(costs)))
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from outpace.cli.options import (
     Config,
+    Device,
     Drafter,
+    ExactWidth,
     MaxTokens,
     Model,
     Precision,
@@ -25,6 +27,8 @@ def chat(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Chat with the model. Ctrl-C stops an answer, Ctrl-D or /exit quits, /clear starts a new conversation.
@@ -35,4 +39,5 @@ def chat(
     from outpace.params import SamplingParams
 
     params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    converse(load(model, drafter, target, precision, threads, config), params)
+    llm = load(model, drafter, target, precision, threads, config, None, None, device, exact_width)
+    converse(llm, params)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outpace.cli.options import (
     Config,
+    Device,
+    ExactWidth,
     Model,
     Precision,
     Target,
@@ -17,6 +19,9 @@ from outpace.cli.options import (
 )
 from outpace.errors import OutpaceError
 from outpace.progress import note
+
+if TYPE_CHECKING:
+    from outpace.llm import LLM
 
 Drafter = Annotated[str | None, typer.Option(help="Drafter to compare with plain decoding; `outpace drafters` lists them. Default: auto.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens to generate. Default: 200, and for the edit the whole file.")]
@@ -30,6 +35,8 @@ def demo(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Summarise a document and edit a source file, and compare plain and speculative decoding side by side.
@@ -43,14 +50,18 @@ def demo(
     from outpace.models.fetch import NoSourceError
 
     console = Console(stderr=as_json, highlight=False)
-    settings = (drafter if drafter or config else "auto", target, precision, threads, config)
+
+    def opened(name: str) -> LLM:
+        method = drafter if drafter or config else "auto"
+        return load(name, method, target, precision, threads, config, None, None, device, exact_width)
+
     try:
-        llm = load(model, *settings)
+        llm = opened(model)
     except NoSourceError as error:
         if model != DEFAULT_MODEL:
             raise
         note(f"{error}; going on with the model {SMALLEST}, which repeats itself")
-        llm = load(SMALLEST, *settings)
+        llm = opened(SMALLEST)
     compared = []
     for job in side_by_side.jobs():
         compared.append(side_by_side.run(llm, job, max_tokens, console))

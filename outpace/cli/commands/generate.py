@@ -16,7 +16,9 @@ import typer
 from outpace.cli.options import (
     AsJson,
     Config,
+    Device,
     Drafter,
+    ExactWidth,
     MaxTokens,
     Model,
     NumDraftTokens,
@@ -67,6 +69,8 @@ def generate(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Generate the answer to one prompt, or to every line of files.
@@ -79,16 +83,18 @@ def generate(
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
 
     model_options = (model, drafter, target, precision, threads, config, num_draft_tokens)
+    place = (device, exact_width)
     if inputs:
         from outpace.cli.batch import refuse_with_input, run_batch
 
         refuse_with_input(file=file is not None, show_drafts=show_drafts, explain=explain, compare=compare)
-        arguments = llm_arguments(*model_options, {"max_num_seqs": max_num_seqs})
+        arguments = llm_arguments(*model_options, {"max_num_seqs": max_num_seqs}, *place)
         run_batch([*inputs, *(prompt or ())], output, params, raw, as_json, arguments, replicas, ray)
         return
     if output is not None or ray:
         raise BadInputError(f"--{'ray' if ray else 'output'} is for --input, which was not given")
-    _answer_one(_read_prompt(_one(prompt), file), partial(load, *model_options), params, raw, show_drafts, explain, compare, as_json)
+    load_it = partial(load, *model_options, None, *place)
+    _answer_one(_read_prompt(_one(prompt), file), load_it, params, raw, show_drafts, explain, compare, as_json)
 
 
 def _answer_one(

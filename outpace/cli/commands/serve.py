@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outpace.cli.options import Config, Drafter, Model, NumDraftTokens, Precision, Target, Threads, llm_arguments
+from outpace.cli.options import Config, Device, Drafter, ExactWidth, Model, NumDraftTokens, Precision, Target, Threads, llm_arguments
 from outpace.cli.reporting import needing
 from outpace.errors import BadInputError
 
@@ -58,6 +58,8 @@ def serve(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Serve a model over an OpenAI-compatible API, with a playground for the browser.
@@ -68,8 +70,6 @@ def serve(
         from outpace.server.auth import read_keys
         from outpace.server.listen import is_loopback
         from outpace.server.settings import ServerSettings
-    if model.strip() == "":
-        raise BadInputError("--model is empty")
     settings = ServerSettings(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_drafters=tuple(allow_drafter or ()),
@@ -87,7 +87,7 @@ def serve(
     if not is_loopback(host) and not settings.api_keys:
         typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
     sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
-    arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes)
+    arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes, device, exact_width)
     _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0)
 
 
@@ -97,6 +97,8 @@ def _serve(where: tuple[str, int], arguments: dict[str, Any], settings: Any, pat
     from outpace.server.app import create_app
     from outpace.server.listen import bind, run
 
+    if arguments["model"].strip() == "":
+        raise BadInputError("--model is empty")
     with bind(*where) as bound:
         if num_replicas:
             address = bound.getsockname()[:2]
@@ -116,7 +118,7 @@ def _serve_on_ray(where: tuple[str, int], arguments: dict[str, Any], settings: A
         from outpace.server.ray import RayOptions, run
 
     threads = arguments["threads"] or 1
-    own = {name: arguments[name] for name in ("model", "num_draft_tokens", "target", "precision")}
+    own = {name: arguments[name] for name in ("model", "num_draft_tokens", "target", "precision", "device", "exact_width")}
     engine = {name: value for name, value in arguments["engine"].items() if value is not None}
     options = RayOptions(
         **own,

@@ -9,6 +9,8 @@ import typer
 
 from outpace.cli.options import (
     AsJson,
+    Device,
+    ExactWidth,
     Limit,
     MaxTokens,
     Model,
@@ -37,6 +39,8 @@ def tune(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Annotated[Path | None, typer.Option(help="JSON file with speculative settings to try as a further candidate.")] = None,
 ) -> None:
     """Find the fastest drafter for your prompts on this machine, with a confidence interval. Exit code 1 if a named drafter fails.
@@ -59,6 +63,6 @@ def tune(
     samples = [
         SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(parse_temperatures(temperature), seed, seeds)
     ]
-    llm = load(model, "none", target, precision, threads, None)
+    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
     methods = named if drafters is not None else [*default_methods(llm), *named]
     session.run(llm, workloads, methods, samples, time_limit, as_json, out, named)

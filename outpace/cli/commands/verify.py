@@ -10,6 +10,8 @@ import typer
 from outpace.cli.options import (
     AsJson,
     Config,
+    Device,
+    ExactWidth,
     Limit,
     MaxTokens,
     Model,
@@ -32,6 +34,8 @@ def verify(
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Check on this model that speculation changes no token. Exit code 1 if any check fails.
@@ -44,7 +48,7 @@ def verify(
     from outpace.testing import proof
 
     workloads = load_prompts(prompts, limit)
-    llm = load(model, "none", target, precision, threads, None)
+    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
     document = proof.verify(llm, workloads, settings, max_tokens)
     if as_json:

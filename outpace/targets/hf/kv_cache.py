@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from outpace.errors import BadInputError
 from outpace.targets.base import KVUse, OutOfSlots
 from outpace.targets.hf.slot_layer import Place, SlotLayer
 from outpace.tree.segment import Slot
@@ -26,9 +27,15 @@ UNLIMITED = 1 << 40
 
 
 class KVCache:
-    """Buffers [places, kv_heads, rows, head_dim] in every layer, with places * rows up to `max_tokens`."""
+    """Buffers [places, kv_heads, rows, head_dim] in every layer, with places * rows up to `max_tokens`, and rows a multiple of `align`.
 
-    def __init__(self, num_layers: int, max_slots: int, max_tokens: int | None):
+    Raises BadInputError if `max_tokens` is less than `align`.
+    """
+
+    def __init__(self, num_layers: int, max_slots: int, max_tokens: int | None, align: int = 1):
+        if max_tokens and max_tokens < align:
+            raise BadInputError(f"kv_cache_tokens must be at least {align} here, not {max_tokens}")
+        self.align = align
         self.place = Place()
         self.layers = [SlotLayer(self.place) for _ in range(num_layers)]
         self.max_slots, self.max_tokens = max_slots, max_tokens or UNLIMITED
@@ -48,7 +55,7 @@ class KVCache:
     @property
     def max_slot(self) -> int:
         """Tokens that the largest slot can hold; the last row takes what only pads a forward pass."""
-        return self.max_tokens - 1
+        return self.max_tokens // self.align * self.align - 1
 
     @property
     def use(self) -> KVUse:
@@ -125,11 +132,12 @@ class KVCache:
         place = self.place
         if num_places <= place.num_places and num_rows <= place.num_rows:
             return
-        if num_places * num_rows > self.max_tokens:
+        block = max(ROW_BLOCK, self.align)
+        blocks, most = -(-num_rows // block) * block, self.max_tokens // num_places // self.align * self.align
+        if num_rows > most:
             raise OutOfSlots
-        blocks = -(-num_rows // ROW_BLOCK) * ROW_BLOCK
         more = place.num_places if num_places <= place.num_places else min(self.max_slots, max(num_places, 2 * place.num_places))
-        for size in ((more, max(blocks, place.num_rows)), (num_places, blocks), (num_places, self.max_tokens // num_places)):
+        for size in ((more, max(blocks, place.num_rows)), (num_places, blocks), (num_places, most)):
             if size[0] * size[1] <= self.max_tokens:
                 break
         if size[0] < place.num_places:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,25 +26,27 @@ from outpace.targets.hf.borrow import masks_by_position, use_masked_attention
 from outpace.targets.hf.kv_cache import KVCache
 from outpace.targets.hf.low_rank import add_low_rank, mlps
 from outpace.targets.hf.masks import Windows, by_position
+from outpace.targets.hf.passes import Pass, PassArrays, arrays_of, passes_of
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
-from outpace.targets.self_check import NUM_CACHED, check_tokens, error_of, tree_error
+from outpace.targets.self_check import NUM_CACHED, check_tokens, error_of, is_exact, tree_error
 from outpace.targets.text_length import chunks_of, max_length, windows_of
 from outpace.targets.vectors import NUM_VECTORS, VectorTable
-from outpace.tree.segment import Segment, Slot, TreeBatch
+from outpace.tree.segment import Slot, TreeBatch
 
 READ_BLOCK = 64  # forward passes read whole blocks of rows
 CACHE_NAMES = ("past_key_values", "cache")  # the cache argument of models: transformers up to 5.23, and from 5.24 on
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global", "local"}
-MAX_PADDING = 128  # tokens of padding that cost less than another forward pass
+EXACT_BLOCK = 512  # the same with an exact width: attention on the CPU adds up keys in blocks of 512
 
 
 class HFTarget(TargetModel):
     """A loaded causal language model of transformers; with `hidden` its forward passes also return the input of the LM head.
 
     The model is switched to evaluation mode, and to sdpa or eager attention (see `borrow` to switch back). With `is_borrowed` the target
-    holds a weak reference to it and does not keep it in memory. Raises BadInputError for a model that cannot roll back, takes no
-    position ids, or fails a self-check of a few tokens.
+    holds a weak reference to it and does not keep it in memory. With `exact_width` every forward pass runs one sequence and that many
+    tokens, prompts too, so that logits do not depend on how the work is divided. Raises BadInputError for a model that cannot roll back,
+    takes no position ids, or fails a self-check of a few tokens.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class HFTarget(TargetModel):
         max_slots: int = 64,
         kv_cache_tokens: int | None = None,
         is_borrowed: bool = False,
+        exact_width: int | None = None,
     ):
         refuse(model)
         use_masked_attention(model)
@@ -72,18 +76,22 @@ class HFTarget(TargetModel):
         self.cache_name = cache_name_of(model)
         name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
         self.base = base_of(model, name or type(model).__name__)
+        width = f"-w{exact_width}" if exact_width else ""
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
-        self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}" if name else ""
+        self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}{width}" if name else ""
         self.vectors: VectorTable | None = None
         self.gate: Any = None  # [B, T, 1] bool: tokens of the running forward pass that low-rank weights act on; None for none
         if "inputs_embeds" in inputs:
             self.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
             self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
-        self.kv_cache = KVCache(config.num_hidden_layers, max_slots, kv_cache_tokens)
+        self.exact_width = exact_width
+        self.kv_cache = KVCache(config.num_hidden_layers, max_slots, kv_cache_tokens, align=EXACT_BLOCK if exact_width else 1)
         self.cache = Cache(layers=self.kv_cache.layers)
         self._self_check()
         self.kv_cache.limit_to_free_memory(self.device)
         self.max_cached_tokens = self.kv_cache.max_slot
+        if exact_width:
+            self._prove_exact(exact_width)
 
     @property
     def model(self) -> Any:
@@ -139,29 +147,31 @@ class HFTarget(TargetModel):
         slot.token_ids.extend(token_ids)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        passes: list[tuple[Any, ...]] = []
-        places: list[dict[int, Array]] = [{}, {}]  # segment -> its rows in the logits and in the hidden states of all passes
+        outputs: list[tuple[Any, ...]] = []
+        places: list[dict[int, list[Array]]] = [defaultdict(list), defaultdict(list)]  # segment -> its rows in the logits and hidden states
         num_rows = [0, 0]
         with self._no_grad():
-            for unordered in _groups(batch):
-                by_slot = {batch[i].slot.index: i for i in unordered}
-                group = [by_slot[index] for index in self.kv_cache.bring_together(list(by_slot))]
-                keep = max((len(batch[i]) for i in group if batch[i].wants_output), default=0)
-                read = max((len(batch[i]) for i in group if batch[i].wants_hidden), default=0)
-                passes.append(self._run([batch[i] for i in group], keep, max(keep, read)))
-                for kind, length in enumerate((keep, max(keep, read))):
-                    for b, i in enumerate(group):
-                        places[kind][i] = num_rows[kind] + b * length + np.arange(len(batch[i]))
-                    num_rows[kind] += len(group) * length
-            outputs = [i for i, segment in enumerate(batch) if segment.wants_output]
+            for unordered in passes_of(batch, self.exact_width):
+                one = self._in_order(unordered)
+                outputs.append(self._run(one))
+                for kind, length in enumerate((one.keep, one.read)):
+                    for b, piece in enumerate(one.pieces):
+                        places[kind][piece.index].append(num_rows[kind] + b * length + np.arange(len(piece)))
+                    num_rows[kind] += len(one.pieces) * length
+            decoded = [i for i, segment in enumerate(batch) if segment.wants_output]
             prompts = [i for i, segment in enumerate(batch) if segment.wants_hidden]
-            logits, *hidden = (torch.cat(parts) for parts in zip(*passes, strict=True))
-            kept = self._rows(logits, [places[0][i] for i in outputs])
+            logits, *hidden = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+            kept = self._rows(logits, [place for i in decoded for place in places[0][i]])
             if not hidden:
                 return TargetOutput(kept)
-            states = self._rows(hidden[0], [places[1][i] for i in outputs])
-            prompt_states = self._rows(hidden[0], [places[1][i] for i in prompts]) if prompts else None
-            return TargetOutput(kept, states, prompt_hidden=prompt_states)
+            states = self._rows(hidden[0], [place for i in decoded for place in places[1][i]])
+            prompt_rows = [place for i in prompts for place in places[1][i]]
+            return TargetOutput(kept, states, prompt_hidden=self._rows(hidden[0], prompt_rows) if prompts else None)
+
+    def _in_order(self, one: Pass) -> Pass:
+        """The pass with its pieces in the order of their places in the K/V cache, where they are brought together."""
+        by_slot = {piece.segment.slot.index: piece for piece in one.pieces}
+        return replace(one, pieces=[by_slot[index] for index in self.kv_cache.bring_together(list(by_slot))])
 
     def _rows(self, found: Any, places: list[Array]) -> Array:
         """The rows of a tensor at these places, concatenated, as a float32 array of their own (never a view of a buffer)."""
@@ -169,26 +179,20 @@ class HFTarget(TargetModel):
         rows: Array = found[index].float().cpu().numpy()
         return rows
 
-    def _run(self, segments: list[Segment], keep: int, read: int) -> tuple[Any, ...]:
-        """One forward pass on [B, T], T = the longest segment. Returns the logits of the first columns [B * keep, V] and, if the target
-        has hidden states, those of the first columns [B * read, H]."""
-        width, bases = max(len(segment) for segment in segments), [segment.slot.num_cached for segment in segments]
-        self._take_place([segment.slot.index for segment in segments], bases, width)
-        token_ids, position_ids = np.zeros((2, len(segments), width), np.int64)
-        visible = np.zeros((len(segments), width, self.kv_cache.place.read_len), bool)
-        for b, (segment, base) in enumerate(zip(segments, bases, strict=True)):
-            n, padding = len(segment), np.minimum(base + np.arange(len(segment), width), self.kv_cache.place.num_rows - 1)
-            token_ids[b, :n], position_ids[b, :n] = segment.token_ids, segment.position_ids
-            visible[b, :n, :base] = True
-            visible[b, :n, base : base + n] = segment.mask
-            visible[b, range(n, width), padding] = True  # itself only; a token that attends to nothing may become NaN
-        places = position_ids
-        position_ids = np.minimum(position_ids, self.capabilities.max_len - 1)  # lookahead tokens past the end of a position table
+    def _run(self, one: Pass) -> tuple[Any, ...]:
+        """One forward pass on [B, T]. Returns the logits of the first columns [B * keep, V] and, if the target has hidden states, those of
+        the first columns [B * read, H]."""
+        bases = [piece.base for piece in one.pieces]
+        self._take_place([piece.segment.slot.index for piece in one.pieces], max(bases) + one.width)
+        place, keep = self.kv_cache.place, one.keep
+        arrays = arrays_of(one.pieces, one.width, place.num_rows, place.read_len)
+        place.rows = self._tensor(arrays.rows)
+        position_ids = np.minimum(arrays.positions, self.capabilities.max_len - 1)  # lookahead tokens past the end of a position table
         columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last column, the least a model can compute
-        limit = max(keep, 1) if read > keep else None
-        with self._read_by_head(limit) as hidden, self._masked(visible, places, bases) as mask:
+        limit = max(keep, 1) if one.read > keep else None
+        with self._read_by_head(limit) as hidden, self._masked(arrays, bases) as mask:
             outputs = self.model(
-                **self._inputs(token_ids),
+                **self._inputs(arrays.token_ids),
                 attention_mask=mask,
                 position_ids=self._tensor(position_ids),
                 **{self.cache_name: self.cache},
@@ -196,13 +200,13 @@ class HFTarget(TargetModel):
                 **({"logits_to_keep": columns} if self.can_skip_logits and limit is None else {}),
             )
         self.gate = None  # others may run this model too
-        kept = (outputs.logits[:, :keep], *(states[:, :read] for states in hidden))
+        kept = (outputs.logits[:, :keep], *(states[:, : one.read] for states in hidden))
         return tuple(part.flatten(0, 1).to(self.device) for part in kept)
 
     @contextmanager
-    def _masked(self, visible: Array, positions: Array, bases: list[int]) -> Iterator[Any]:
-        """The mask to pass to the model, from the rows `visible` [B, T, R] to tokens at `positions` [B, T]. It is None if the model asks
-        for the masks of its layers inside the `with` block."""
+    def _masked(self, arrays: PassArrays, bases: list[int]) -> Iterator[Any]:
+        """The mask to pass to the model. It is None if the model asks for the masks of its layers inside the `with` block."""
+        visible, positions = arrays.visible, arrays.positions
         if self.windows is None:
             mask = torch.zeros(visible[:, None].shape, dtype=self.model.dtype, device=self.device)
             yield mask.masked_fill_(self._tensor(~visible[:, None]), torch.finfo(mask.dtype).min)
@@ -245,16 +249,23 @@ class HFTarget(TargetModel):
         finally:
             hook.remove()
 
-    def _take_place(self, slots: list[int], bases: list[int], width: int) -> None:
-        """Tell the layers which rows to write and to read. Padding is written behind the rows of its segment, and at the end of the buffer
-        into the last row, which belongs to no slot."""
+    def _take_place(self, slots: list[int], length: int) -> None:
+        """Tell the layers which places to write, and to read the first `length` rows in whole blocks."""
         place, places = self.kv_cache.place, np.array([self.kv_cache.places[slot] for slot in slots])
         place.first, place.places = int(places[0]), self._tensor(places[:, None])
-        place.rows = self._tensor(np.minimum(np.array(bases)[:, None] + np.arange(width), place.num_rows - 1))
-        place.read_len = min(-(-(max(bases) + width) // READ_BLOCK) * READ_BLOCK, place.num_rows)
+        block = EXACT_BLOCK if self.exact_width else READ_BLOCK
+        place.read_len = min(-(-length // block) * block, place.num_rows)
 
     def _tensor(self, array: Array) -> Any:
         return torch.from_numpy(array).to(self.device)
+
+    def _prove_exact(self, width: int) -> None:
+        """Raise BadInputError if the bits of logits depend on the place of a token in a pass of this width."""
+        self.capabilities = replace(self.capabilities, exact_logits=True, max_tokens=width)
+        with self._no_grad():
+            if not is_exact(self, width):
+                name = type(self.model).__name__
+                raise BadInputError(f"exact_width {width}: logits of {name} depend on the other tokens of a forward pass on this device")
 
     def _self_check(self) -> None:
         """Raise BadInputError for a model whose logits depend on later tokens, or in a tree are not those of a plain forward pass. Windows
@@ -281,20 +292,6 @@ class HFTarget(TargetModel):
             outputs = self.model(input_ids=self._tensor(np.array([tokens])), use_cache=False, **inputs)
         logits: Array = outputs.logits[0].float().cpu().numpy()
         return logits
-
-
-def _groups(batch: TreeBatch) -> list[list[int]]:
-    """Indices of the segments of each forward pass. A long prefill chunk runs apart from decode steps, which it would pad
-    to its length."""
-    groups: list[list[int]] = []
-    padding = 0
-    for i in sorted(range(len(batch)), key=lambda i: -len(batch[i])):
-        padding += len(batch[groups[-1][0]]) - len(batch[i]) if groups else MAX_PADDING + 1
-        if padding > MAX_PADDING:
-            groups.append([])
-            padding = 0
-        groups[-1].append(i)
-    return groups
 
 
 def cache_name_of(model: Any) -> str:
