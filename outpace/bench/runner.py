@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import outpace
 from outpace.bench.peers.side import PeerSide
 from outpace.bench.summary import Cell, PeerResult, answers, groups, looping_prompts, summarise, summarise_peer
-from outpace.bench.trust import LoadMeter, machine_noise, spread
+from outpace.bench.trust import machine_noise, spread
 from outpace.bench.workloads import Workload
 from outpace.config import SpeculativeConfig
 from outpace.controller.cost import measure_verify_cost
@@ -21,7 +21,7 @@ from outpace.controller.strategy import Strategy
 from outpace.drafters.spec import parse_specs
 from outpace.engine.metrics import median
 from outpace.llm import LLM, SpeculativeLike
-from outpace.machine import num_cores, processor
+from outpace.machine import LoadMeter, num_cores, processor
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from outpace.bench.trust import LoadMeter, machine_noise
+from outpace.bench.trust import machine_noise
 from outpace.bench.workloads import Workload
 from outpace.config import SpeculativeConfig
 from outpace.errors import BadInputError, OutpaceError
 from outpace.files import write_whole
 from outpace.llm import LLM
+from outpace.machine import LoadMeter
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import countdown, note

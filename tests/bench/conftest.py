@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
-    monkeypatch.setattr("outpace.bench.trust._clocks", lambda: None)
+    monkeypatch.setattr("outpace.machine._clocks", lambda: None)

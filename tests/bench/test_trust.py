@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 from tune_tools import LOOKUP, STEADY, SUFFIX, samples
 
-from outpace.bench import report, summary, trust
+from outpace import machine
+from outpace.bench import report, summary
 from outpace.bench.summary import Cell
-from outpace.bench.trust import LoadMeter, interval_text, is_possible, machine_noise, spread
+from outpace.bench.trust import interval_text, is_possible, machine_noise, spread
 from outpace.errors import OutpaceError
+from outpace.machine import LoadMeter
 from outpace.params import SamplingParams
 from outpace.request import RequestStats
 from outpace.tune import session
@@ -24,7 +26,7 @@ from outpace.tune.verdict import Tried, verdict
 def metered(monkeypatch, *clocks):
     """The share that a meter finds for these (busy, all, own) seconds before and after each timing."""
     source = iter(clocks)
-    monkeypatch.setattr(trust, "_clocks", lambda: next(source))
+    monkeypatch.setattr(machine, "_clocks", lambda: next(source))
     meter = LoadMeter()
     for _ in range(len(clocks) // 2):
         with meter.timing():
@@ -44,15 +46,15 @@ def test_the_share_of_other_programs(monkeypatch):
 def test_the_clocks_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.undo()
     stat = tmp_path / "stat"
-    monkeypatch.setattr(trust, "STAT", stat)
-    assert trust._clocks() is None
+    monkeypatch.setattr(machine, "STAT", stat)
+    assert machine._clocks() is None
     stat.write_text("cpu  100 0 100 700 100 0 0 50 9 9\n" + "".join(f"cpu{i} 0\n" for i in range(os.cpu_count())) + "intr 5\n")
     tick = os.sysconf("SC_CLK_TCK")
-    busy, everything, own = trust._clocks()
+    busy, everything, own = machine._clocks()
     assert (busy, everything) == (250 / tick, 1050 / tick)
     assert own > 0
     stat.write_text("cpu  100 0 100 700 100 0 0 50 9 9\ncpu0 0\n" + "".join(f"cpu{i} 0\n" for i in range(1, os.cpu_count() + 1)))
-    assert trust._clocks() is None  # those of a container's host
+    assert machine._clocks() is None  # those of a container's host
 
 
 def test_what_is_too_noisy():

@@ -37,4 +37,4 @@ def loaded(llm, monkeypatch):
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
     """What other programs do on this machine must not decide about a test."""
-    monkeypatch.setattr("outpace.bench.trust._clocks", lambda: None)
+    monkeypatch.setattr("outpace.machine._clocks", lambda: None)

@@ -6,13 +6,13 @@ import json
 import random
 
 import pytest
+from cost_tables import table
 
 from outpace.config import EngineConfig
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import FixedController, Plan
 from outpace.controller.calibration import PRIOR, Calibration
-from outpace.controller.cost import BATCH, SHORT, SIZES, CostTable, cost_of, measure_cost
-from outpace.controller.cost_monitor import LEAST, CostMonitor
+from outpace.controller.cost import BATCH, SHORT, CostTable, cost_of, measure_cost
 from outpace.controller.drafter_stats import LONGEST_PAUSE, PAUSE, TRIAL, DrafterStats
 from outpace.controller.num_tokens import NumTokensPolicy
 from outpace.controller.strategy import Strategy
@@ -25,13 +25,6 @@ from outpace.targets.toy import ToyTarget
 from outpace.testing import InexactTarget, make_request, run
 from outpace.tree.draft import Draft
 from outpace.verifiers import create_verifier
-
-
-def table(slope: float, switch: float = 0.0) -> CostTable:
-    """10 ms for 2 rows, `slope` more for each further one."""
-    costs = tuple(10.0 + slope * (num_tokens - 2) for num_tokens in SIZES)
-    return CostTable(tuple(map(float, SIZES)), costs, costs, tuple(0.0 for _ in SIZES), switch)
-
 
 # ---- the cost table
 
@@ -304,44 +297,3 @@ def test_auto_by_its_name(make_toy, tmp_path, monkeypatch):
     assert isinstance(llm.strategy("suffix+recycling").controller, FixedController)
     with pytest.raises(ValueError, match="unknown drafter"):
         llm.strategy("auto:nothing")
-
-
-# ---- the table is checked against real forward passes
-
-
-def test_a_table_that_is_wrong_is_corrected_where_it_is_known_to_be():
-    costs = table(0.5)
-    monitor = CostMonitor(costs.sizes)
-    for _ in range(LEAST - 1):
-        monitor.record(2, 10.0, 20.0)
-        monitor.record(16, 17.0, 17.0)
-    assert monitor.corrected(costs) is None  # too little is known
-    monitor.record(2, 10.0, 20.0)
-    monitor.record(16, 17.0, 17.0)
-    corrected = monitor.corrected(costs)
-    assert corrected.milliseconds(16) == pytest.approx(17.0)
-    assert corrected.milliseconds(64) == pytest.approx(costs.milliseconds(64))
-    assert corrected.milliseconds(2) == pytest.approx(17.0)  # 20 ms, but no more than a larger forward pass takes
-    assert corrected.measured_at > costs.measured_at
-    assert monitor.corrected(corrected) is None  # begins anew
-
-
-def test_noise_within_the_tolerance_changes_nothing():
-    costs = table(0.5)
-    monitor = CostMonitor(costs.sizes)
-    for number in range(4 * LEAST):
-        monitor.record(8, 13.0, 13.0 * (1.0 + 0.14 * (number % 3 - 1)))
-    assert monitor.corrected(costs) is None
-
-
-def test_auto_corrects_and_keeps_its_table():
-    target, kept = ToyTarget(sharpness=3.0), []
-    costs = CostTable(tuple(map(float, SIZES)), (100.0,) * len(SIZES), (100.0,) * len(SIZES), (0.0,) * len(SIZES))  # far too slow
-    drafter = create_drafter("auto", DrafterContext(target))
-    strategy = Strategy("auto", drafter, create_verifier("exact"), AdaptiveController(costs, drafter, keep_costs=kept.append))
-    request = make_request(target, [1, 2, 3], SamplingParams(max_tokens=150))
-    request.strategy = strategy
-    run(target, [request])
-    assert kept
-    assert kept[-1].milliseconds(2) < 50.0
-    assert strategy.controller.policy.costs == kept[-1]
