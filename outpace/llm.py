@@ -280,7 +280,7 @@ class LLM:
         model, kind, threads, config, device = self._load_arguments
         source, tokenizer = (getattr(self.target, "model", model), self.tokenizer) if name == "self" else (name, None)
         precision = self.precision if kind == "openvino" or self.precision in PRECISIONS else "auto"
-        _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers, device)
+        _, target, tokenizer, _, _ = load(source, tokenizer, kind, precision, threads, config, num_layers, device, is_draft=True)
         return target, tokenizer
 
     # ---- jobs; the caller holds the lock

@@ -75,7 +75,7 @@ def make_toy(monkeypatch) -> Callable[..., LLM]:
     """
     options: dict[str, Any] = {}
 
-    def load(*_: Any) -> tuple[Any, ...]:
+    def load(*_: Any, is_draft: bool = False) -> tuple[Any, ...]:
         return toy_parts(**options)
 
     def build(speculative_config: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:

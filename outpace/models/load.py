@@ -14,6 +14,7 @@ from outpace.targets import create_target
 from outpace.targets.base import TargetModel
 
 ANY_DEVICE = DeviceConfig()
+NUM_FREQUENT = 65_536  # tokens that a draft model proposes while the text has no others
 
 
 def load(
@@ -25,9 +26,10 @@ def load(
     config: EngineConfig,
     num_layers: int | None = None,
     device: DeviceConfig = ANY_DEVICE,
+    is_draft: bool = False,
 ) -> tuple[str, TargetModel, Tokenizer, frozenset[int], str]:
     """(name, target, tokenizer, end token ids, precision) of a model given by name or as a loaded object, or of its first `num_layers`
-    layers. Raises BadInputError for options that do not fit."""
+    layers. `is_draft`: it will only draft. Raises BadInputError for options that do not fit."""
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise BadInputError(f"threads must be an integer of at least 1, not {threads!r}")
     target = kind_of(model, target, device)
@@ -47,7 +49,8 @@ def load(
         precision = auto_precision(source)
     found = converted(source, precision, num_layers)
     facts = {"vocab_size": found.vocab_size, "max_len": found.max_len, "base": found.base}
-    options = {**facts, "precision": precision, "threads": threads}
+    role = {"hidden": False, "num_frequent": NUM_FREQUENT} if is_draft else {}
+    options = {**facts, **role, "precision": precision, "threads": threads}
     sizes = {"kv_cache_tokens": config.kv_cache_tokens, "prefix_cache_tokens": config.prefix_cache_tokens}
     built = create_target("openvino", found.folder / "model.xml", **sizes, **options)
     text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from outpace.arrays import Array
@@ -27,6 +27,7 @@ class Capabilities:
     max_len: int = 0  # longest sequence, in tokens
     max_tokens: int = 0  # of one sequence in a forward pass; more take several of them; 0: any number
     num_vectors: int = 0  # trained vectors that lookahead tokens may have as input; their ids follow the vocabulary
+    num_frequent: int = 0  # the first tokens of the vocabulary, whose logits forward_frequent() returns alone; 0: those of all
 
     @property
     def confirms_branches(self) -> bool:
@@ -123,6 +124,12 @@ class TargetModel(ABC):
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
         """Run all segments in one forward pass. `num_tokens` is a hint: a target for which changing the number of tokens costs time pads
         the batch to at least this many."""
+
+    def forward_frequent(self, batch: TreeBatch) -> TargetOutput:
+        """As `forward`, but the logits are [n, num_frequent] only, those of the first tokens. In a vocabulary made by merging these are the
+        frequent ones, and a small draft model spends much of its time on the logits of all others (FR-Spec, arXiv 2502.14856)."""
+        output = self.forward(batch, sum(map(len, batch)))
+        return replace(output, logits=output.logits[:, : self.capabilities.num_frequent or None])
 
     @abstractmethod
     def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:

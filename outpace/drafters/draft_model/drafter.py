@@ -10,7 +10,7 @@ and join the cache in the next step, so that nearly all forward passes run one t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
@@ -25,12 +25,13 @@ from outpace.request import Request
 from outpace.targets.base import OutOfSlots, TargetOutput
 from outpace.tree.builder import TreeBuilder
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict, select
-from outpace.tree.segment import Segment, Slot
+from outpace.tree.segment import Segment, Slot, TreeBatch
 
 logger = logging.getLogger("outpace")
 PREFILL_CHUNK = 256  # maximum tokens per request in a forward pass that only fills the cache
 MAX_CATCH_UP = 16  # maximum tokens that a drafting forward pass adds to a request's cache; more are prefilled first
 MIN_SIBLING = 0.03  # siblings with a lower path confidence are not worth a row of the target's forward pass
+RECENT, MAX_RARE = 32, 8  # with more rare tokens among the recent ones, as in some languages, rare ones are drafted too
 NO_LIMIT = 1 << 30
 MAX_NODES = 15  # default budget of a tree; that of a chain is its depth
 
@@ -218,10 +219,11 @@ class DraftModelDrafter(CostlyDrafter):
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
         """Add levels to all drafts, with one shared forward pass per level."""
-        target, growing, level = self.draft_model.target, list(growths), 0
+        growing, level = list(growths), 0
+        forward = self._forward(growths)
         while growing:
             segments = [growth.segment() for growth in growing]
-            logits = target.forward(segments, sum(map(len, segments))).logits
+            logits = forward(segments).logits
             level, start = level + 1, 0
             for growth, segment in zip(growing, segments, strict=True):
                 self._expand(growth, logits[start : start + len(segment)])
@@ -236,6 +238,14 @@ class DraftModelDrafter(CostlyDrafter):
                 self.left[growth.request.id] = growth.left_in_slot(num_passes)
             paths = growth.tree.path_confidences()
             self.price.record_proposal(sum(paths[node] for node in growth.best()), num_passes)
+
+    def _forward(self, growths: Sequence[_Growth]) -> Callable[[TreeBatch], TargetOutput]:
+        """The forward pass of the draft model: for its frequent tokens only, unless one of the texts has many others."""
+        target = self.draft_model.target
+        num_frequent = target.capabilities.num_frequent
+        if all(sum(token >= num_frequent for token in growth.context[-RECENT:]) <= MAX_RARE for growth in growths):
+            return target.forward_frequent
+        return lambda segments: target.forward(segments, sum(map(len, segments)))
 
     def _accept(self, growth: _Growth) -> None:
         """Commit the stable tokens to the cache. A chain does so in the next step, with those of its own tokens that were accepted."""

@@ -31,8 +31,6 @@ class Translation(ABC):
 
     takes_trees = True  # one token of the draft model is one token of the target
     num_unstable = 1  # last tokens of the draft model's context that are not cached: the last one, and those that may still change
-    ours: slice | Array = slice(None)  # with `takes_trees`: tokens of the target that may be drafted
-    theirs: slice | Array = slice(None)  # the draft model's tokens for them
     our_size = 0  # of the target's vocabulary
 
     @abstractmethod
@@ -44,10 +42,15 @@ class Translation(ABC):
         """The draft in the target's tokens; `context` and `draft_context` are the text before it in the tokens of either."""
 
     def to_target_row(self, row: Array) -> Array:
-        """The draft model's logits as logits [our_size] of the target's tokens: -inf for those that it cannot draft."""
+        """The draft model's logits, of all its tokens or the first ones, as logits [our_size] of the target's tokens: -inf for those that
+        it does not draft."""
         found = np.full(self.our_size, -np.inf, np.float32)
-        found[self.ours] = row[self.theirs]
+        self.fill(found, row)
         return found
+
+    def fill(self, found: Array, row: Array) -> None:
+        """Write the draft model's logits to the places [our_size] of the target's tokens."""
+        raise NotImplementedError  # only with `takes_trees`
 
     def our_token(self, token: int) -> int:
         """The target's token for one that the draft model may draft."""
@@ -63,13 +66,15 @@ class SameVocab(Translation):
 
     def __init__(self, size: int, our_size: int):
         self.size, self.our_size = size, our_size
-        self.ours = self.theirs = slice(size)
 
     def to_draft(self, token_ids: Sequence[int]) -> list[int] | None:
         return list(token_ids) if max(token_ids) < self.size else None
 
     def to_target_row(self, row: Array) -> Array:
-        return row[: self.size] if self.size == self.our_size else super().to_target_row(row)
+        return row[: self.size] if self.size == self.our_size <= len(row) else super().to_target_row(row)
+
+    def fill(self, found: Array, row: Array) -> None:
+        found[: min(self.size, len(row))] = row[: self.size]
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         return draft
@@ -105,6 +110,10 @@ class SharedVocab(Translation):
 
     def to_target(self, context: Sequence[int], draft_context: Sequence[int], draft: Draft) -> Draft:
         return Draft([self.back[token] for token in draft.token_ids], draft.parents, confidences=draft.confidences)
+
+    def fill(self, found: Array, row: Array) -> None:
+        known = int(self.theirs.searchsorted(len(row)))  # tokens, in ascending order, with a logit
+        found[self.ours[:known]] = row[self.theirs[:known]]
 
     def our_token(self, token: int) -> int:
         return self.back[token]

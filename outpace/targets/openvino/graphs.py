@@ -15,11 +15,15 @@ from outpace.errors import BadInputError
 
 WINDOW, SINKS = 10, 20  # inputs of PagedAttentionExtension
 RECORD = ["outpace", "attention"]  # the path of a fact about the model, in its file
+FREQUENT_ROWS = "frequent_rows"
+ROW_TYPES = ("f32", "f16", "i8", "u8")  # of weights that numpy can cut
+ROW_OPERATIONS = {"Convert": ops.convert, "Multiply": ops.multiply, "Subtract": ops.subtract}
 
 
-def paged(model: Any, hidden: bool) -> Any:
+def paged(model: Any, hidden: bool, num_frequent: int = 0) -> Any:
     """Convert a stateful IR to the paged form, which computes logits only for the tokens `logit_rows` and, with `hidden`, returns the
-    hidden states of the tokens `hidden_rows`."""
+    hidden states of the tokens `hidden_rows`. With `num_frequent` its last output is the logits of the first so many tokens of the
+    vocabulary for the tokens `frequent_rows`; without, or if the LM head has another form than our converters give it, there is none."""
     paged_attention_transformation(model, allow_qq_bias=True)
     _set_attention(model)
     head = _head_of(model)
@@ -27,6 +31,9 @@ def paged(model: Any, hidden: bool) -> Any:
     head.input(0).replace_source_output(_chosen(model, states, "logit_rows").output(0))
     if hidden:
         model.add_results([ops.result(ops.convert(_chosen(model, states, "hidden_rows"), "f32"))])
+    weights = _first_rows(head.input_value(1).get_node(), num_frequent) if num_frequent else None
+    if weights is not None:
+        model.add_results([ops.result(ops.matmul(_chosen(model, states, FREQUENT_ROWS), weights, False, True))])
     model.validate_nodes_and_infer_types()
     return model
 
@@ -34,6 +41,18 @@ def paged(model: Any, hidden: bool) -> Any:
 def record_attention(model: Any, calls: Sequence[tuple[int, Sequence[float]]]) -> None:
     """Record the sliding window (0: none) and the sinks of each attention of a stateful IR, in the order in which the model calls them."""
     model.set_rt_info(json.dumps(calls), RECORD)
+
+
+def _first_rows(weights: Any, count: int) -> Any | None:
+    """The first rows of the LM head's weights [V, H], numbers with or without a factor per row, as a node; None for other forms."""
+    kind, dtype = weights.get_type_name(), weights.get_element_type()
+    if kind == "Constant":
+        has_rows = dtype.get_type_name() in ROW_TYPES and weights.get_output_shape(0)[0] > count
+        return ops.constant(weights.data[:count].copy()) if has_rows else None
+    parts = [_first_rows(source.get_node(), count) for source in weights.input_values()] if kind in ROW_OPERATIONS else [None]
+    if any(part is None for part in parts):
+        return None
+    return ops.convert(parts[0], dtype) if kind == "Convert" else ROW_OPERATIONS[kind](*parts)
 
 
 def _set_attention(model: Any) -> None:

@@ -46,6 +46,7 @@ class OpenVINOTarget(TargetModel):
     """Runs the converted model at `path` (models/convert.py). Precision bf16 computes and caches in bf16, int8 and f32 in f32.
 
     `hidden` also returns the hidden states that the LM head reads; it costs no measurable time and leaves the logits bit-identical.
+    `num_frequent`: forward_frequent() returns the logits of the first so many tokens, which needs memory for their rows of the LM head.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class OpenVINOTarget(TargetModel):
         kv_cache_tokens: int | None = None,
         prefix_cache_tokens: int | None = None,
         hidden: bool = True,
+        num_frequent: int = 0,
         base: Base | None = None,
     ):
         check_process()
         self.capabilities = Capabilities(
-            tree=True, hidden=hidden, lookahead=True, exact_logits=True, vocab_size=vocab_size, max_len=max_len
+            tree=True, hidden=hidden, lookahead=True, exact_logits=True, vocab_size=vocab_size, max_len=max_len, num_frequent=num_frequent
         )
         self.path, self.base, self.threads = path, base, threads
         self.lock = threading.RLock()  # of the model; another thread may add vectors
@@ -93,7 +95,9 @@ class OpenVINOTarget(TargetModel):
         cannot load the model."""
         core = ov.Core()
         try:
-            model = graphs.paged(core.read_model(self.path), self.capabilities.hidden)
+            model = graphs.paged(core.read_model(self.path), self.capabilities.hidden, self.capabilities.num_frequent)
+            if graphs.FREQUENT_ROWS not in {parameter.get_friendly_name() for parameter in model.get_parameters()}:
+                self.capabilities = replace(self.capabilities, num_frequent=0)
             size = add_vectors(model, self.capabilities.vocab_size, low_rank)
             return core.compile_model(model, "CPU", self.settings).create_infer_request(), size
         except RuntimeError as error:
@@ -142,17 +146,26 @@ class OpenVINOTarget(TargetModel):
                 return self._run(batch, num_tokens)
             return join(self._run(piece, num_tokens) for piece in split(batch, self.sizes.pass_tokens))
 
-    def _run(self, batch: TreeBatch, num_tokens: int) -> TargetOutput:
-        """One forward pass of the model."""
+    def forward_frequent(self, batch: TreeBatch) -> TargetOutput:
+        if not self.capabilities.num_frequent or sum(map(len, batch)) > self.sizes.pass_tokens:
+            return super().forward_frequent(batch)
+        with self.lock:
+            return self._run(batch, sum(map(len, batch)), is_frequent=True)
+
+    def _run(self, batch: TreeBatch, num_tokens: int, is_frequent: bool = False) -> TargetOutput:
+        """One forward pass of the model; `is_frequent`: for the logits of the frequent tokens instead of all."""
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
         inputs = _pack(self._padded(batch, num_tokens), [len(segment) for segment in batch])
         if not self.capabilities.hidden:
             del inputs["hidden_rows"]
+        if self.capabilities.num_frequent:
+            rows = inputs["logit_rows"]
+            inputs["logit_rows"], inputs[graphs.FREQUENT_ROWS] = (rows[:0], rows) if is_frequent else (rows, rows[:0])
         for name, value in inputs.items():
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
-        logits = self._output(0)[:num_rows]
+        logits = self._output(1 + self.capabilities.hidden if is_frequent else 0)[:num_rows]
         if not self.capabilities.hidden:
             return TargetOutput(logits)
         hidden = self._output(1)
