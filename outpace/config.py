@@ -68,6 +68,7 @@ class SpeculativeConfig:
         if version != FILE_VERSION:
             raise BadInputError(f"speculative settings of version {version!r}; this outpace reads version {FILE_VERSION}")
         settings.pop("measured", None)  # what `outpace tune` measured, for people
+        settings.pop("load", None)  # which model to load and how, for the command line
         if unknown := [key for key in settings if key not in _KNOWN]:
             raise BadInputError(f"unknown speculative setting {unknown[0]!r}; known: {', '.join(_KNOWN)}")
         return cls(**{**settings, "method": method})

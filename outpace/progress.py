@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -27,6 +28,7 @@ from rich.text import Text
 
 T = TypeVar("T")
 NOTE_SECONDS = 30.0  # interval between lines of a long task without a terminal
+SLOW_SECONDS = 2.0  # work shorter than this says nothing
 
 
 def stderr() -> Console:
@@ -44,13 +46,39 @@ def byte_meter(label: str, total: int) -> Iterator[Callable[[float], None]]:
     """A bar of bytes with speed and time left; call with the bytes so far. Without a terminal, a line every half minute."""
     console = stderr()
     if not console.is_terminal:
-        with meter(label, total) as show:
+        with _lines(label, total) as show:
             yield lambda done: show(done, f"of {total / 1e6:.0f} MB")
         return
     columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=total)
+    with _bar(columns, console, label, total) as (progress, task):
         yield lambda done: progress.update(task, completed=int(done))
+
+
+@contextmanager
+def _bar(
+    columns: Sequence[ProgressColumn], console: Console, label: str, total: float, done: float = 0.0
+) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar that is full for a moment when the work has ended well, and then gone."""
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=total, completed=int(done))
+        yield progress, task
+        progress.update(task, completed=total, refresh=True)
+
+
+@contextmanager
+def _lines(label: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """A line every half minute, from the first half minute on, and one at the end of work that ended well."""
+    started = last = time.monotonic()
+
+    def tell(done: float, detail: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= NOTE_SECONDS and done < total:
+            last = time.monotonic()
+            note(f"{label}: {done / max(total, 1):.0%} {detail}")
+
+    yield tell
+    if last > started:
+        note(f"{label}: 100% in {time.monotonic() - started:.0f} s")
 
 
 @contextmanager
@@ -81,15 +109,15 @@ def _size(path: Path) -> int:
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Iterate with a bar that shows the count and the time left; without a terminal, print a line every half minute."""
-    if not stderr().is_terminal:
-        with meter(label, total) as show:
+    console = stderr()
+    if not console.is_terminal:
+        with _lines(label, total) as show:
             for count, item in enumerate(items, 1):
                 yield item
                 show(count, f"{count} of {total}")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as progress:
-        task = progress.add_task(label, total=total)
+    with _bar(columns, console, label, total) as (progress, task):
         for item in items:
             yield item
             progress.advance(task)
@@ -112,20 +140,32 @@ def meter(label: str, total: float, done: float = 0.0) -> Iterator[Callable[[flo
     """A bar with the time left; call it with (amount done of the total, detail). Without a terminal, a line every half minute."""
     console = stderr()
     if not console.is_terminal:
-        last = time.monotonic()
-
-        def tell(done: float, detail: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= NOTE_SECONDS:
-                last = time.monotonic()
-                note(f"{label}: {done / max(total, 1):.0%} {detail}")
-
-        yield tell
+        with _lines(label, total) as show:
+            yield show
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=total, completed=int(done))
+    with _bar(columns, console, label, total, done) as (progress, task):
         yield lambda done, detail: progress.update(task, completed=done, description=f"{label}: {detail}")
+
+
+@contextmanager
+def slow(label: str) -> Iterator[None]:
+    """Work whose length is not known: says what it is if it takes longer than SLOW_SECONDS. On a terminal a spinner, which is gone at the
+    end; otherwise one line."""
+    console = stderr()
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(*columns, console=console, transient=True)
+    progress.add_task(label, total=None)
+    timer = threading.Timer(SLOW_SECONDS, progress.start if console.is_terminal else lambda: note(label))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if console.is_terminal:
+            progress.stop()
 
 
 class _TimeLeft(ProgressColumn):

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side, and threads of tiny models wait for each other
 os.environ.setdefault("OUTPACE_MODEL", "tiny")  # the tests' default model
+os.environ["OUTPACE_CONFIG"] = os.devnull  # nobody's own settings
 
 from collections.abc import Callable
 from dataclasses import fields

@@ -13,13 +13,13 @@ from outpace import __version__
 from outpace.cli.commands.bench import bench
 from outpace.cli.commands.calibrate import calibrate
 from outpace.cli.commands.chat import chat
+from outpace.cli.commands.config_command import config
 from outpace.cli.commands.demo import demo
 from outpace.cli.commands.drafters import drafters
 from outpace.cli.commands.export import export
 from outpace.cli.commands.generate import generate
-from outpace.cli.commands.models import models, remove
+from outpace.cli.commands.models import models, pull, remove
 from outpace.cli.commands.plan import plan
-from outpace.cli.commands.pull import pull
 from outpace.cli.commands.serve import serve
 from outpace.cli.commands.tune import tune
 from outpace.cli.commands.verify import verify
@@ -29,8 +29,9 @@ from outpace.cli.train.train_draft import draft
 from outpace.cli.train.train_eagle import eagle
 from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
+from outpace.cli.user_config import default_map
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, plan, drafters, pull, calibrate, serve, export)
+COMMANDS = (demo, generate, chat, bench, verify, tune, plan, drafters, pull, calibrate, serve, export, config)
 TRAINING = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(
@@ -58,11 +59,16 @@ app.add_typer(training, name="train", help="Train draft heads or a draft model f
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+@reported
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.")] = False,
+) -> None:
     """Make a language model answer faster without changing one token of its answer."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    context.default_map = default_map(context)
 
 
 def main() -> None:

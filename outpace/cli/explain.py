@@ -1,7 +1,8 @@
-"""`outpace generate --explain`: the cost table that `auto` uses, and its choice in every step."""
+"""`outpace generate --explain`: the cost table that `auto` uses, what became of its drafts, and its choice in the last steps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rich.console import Group
@@ -12,8 +13,10 @@ from outpace.controller.adaptive import AdaptiveController, Step
 from outpace.controller.cost import CostTable
 from outpace.errors import BadInputError
 from outpace.llm import LLM
+from outpace.outputs import RequestOutput
 
 NUM_SHOWN = 6  # draft tokens shown per line
+NUM_STEPS = 10  # steps shown one by one, the last ones
 
 
 def start(llm: LLM) -> AdaptiveController:
@@ -25,16 +28,32 @@ def start(llm: LLM) -> AdaptiveController:
     return controller
 
 
-def render(llm: LLM, controller: AdaptiveController) -> Group:
-    """The cost table, the statistics of the drafters, and one line per step."""
-    steps = Table(title="steps", box=None, pad_edge=False)
+def render(llm: LLM, controller: AdaptiveController, outputs: Sequence[RequestOutput]) -> Group:
+    """A line about all steps, the cost table, the drafters, and the last steps one by one."""
+    steps = controller.steps or []
+    table = Table(title=_title(len(steps)), box=None, pad_edge=False)
     for heading in ("step", "tokens", "ms", "tokens/ms", "draft tokens (drafter, confidence)"):
-        steps.add_column(heading, justify="left" if heading.startswith("draft") else "right")
-    for number, step in enumerate(controller.steps or [], start=1):
-        steps.add_row(
+        table.add_column(heading, justify="left" if heading.startswith("draft") else "right")
+    for number, step in list(enumerate(steps, start=1))[-NUM_STEPS:]:
+        table.add_row(
             str(number), str(step.num_tokens), f"{step.milliseconds:.1f}", f"{step.rate:.3f}", _draft_tokens(step, llm.tokenizer.decode)
         )
-    return Group(cost_table(controller.policy.costs), _accounts(controller), steps)
+    return Group(_summary(steps, outputs), cost_table(controller.policy.costs), _drafters(controller, outputs), table)
+
+
+def _title(num_steps: int) -> str:
+    return "steps" if num_steps <= NUM_STEPS else f"the last {NUM_STEPS} of {num_steps} steps"
+
+
+def _summary(steps: Sequence[Step], outputs: Sequence[RequestOutput]) -> Text:
+    """How many steps there were, how many drafted, and what became of the draft tokens."""
+    num_tokens = sum(len(output.token_ids) for output in outputs)
+    taken = sum(len(step.taken) for step in steps)
+    accepted = sum(sum(output.from_draft) for output in outputs)
+    drafted = sum(bool(step.taken) for step in steps)
+    text = f"{num_tokens} tokens in {len(steps)} steps, "
+    what = f"{drafted} of them with drafts: {taken} draft tokens ran, {accepted} are in the text" if taken else "no drafts"
+    return Text(text + what)
 
 
 def cost_table(costs: CostTable) -> Table:
@@ -48,13 +67,17 @@ def cost_table(costs: CostTable) -> Table:
     return table
 
 
-def _accounts(controller: AdaptiveController) -> Table:
-    table = Table(title="drafters, recent averages")
-    for heading in ("drafter", "tokens per step", "ms per step", "state"):
-        table.add_column(heading, justify="left" if heading == "drafter" else "right")
+def _drafters(controller: AdaptiveController, outputs: Sequence[RequestOutput]) -> Table:
+    """One row per drafter: its draft tokens that ran and that are in the text, and whether it is worth its time. A token that several
+    drafters proposed counts for each."""
+    ran = Counter(name for step in controller.steps or [] for _, sources, _ in step.taken for name in sources.split("+"))
+    accepted = Counter(name for output in outputs for sources in output.sources if sources for name in sources.split("+"))
+    table = Table(title="drafters; the last three columns are recent averages")
+    for heading in ("drafter", "ran", "in the text", "tokens per step", "ms per step", "state"):
+        table.add_column(heading, justify="left" if heading in ("drafter", "state") else "right")
     for name, record in controller.drafter_stats.records.items():
         state = f"paused for {record.pause} steps: costs more than it saves" if record.pause else "active"
-        table.add_row(name, f"{record.gained:.2f}", f"{record.milliseconds:.2f}", state)
+        table.add_row(name, str(ran[name]), str(accepted[name]), f"{record.gained:.2f}", f"{record.milliseconds:.2f}", state)
     return table
 
 

@@ -4,37 +4,111 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outpace.errors import BadInputError
 from outpace.files import read_json, write_whole
 
 if TYPE_CHECKING:
     from outpace.llm import LLM
     from outpace.targets.identity import Base
 
-Model = Annotated[str, typer.Option(help="Model: default, tiny, coder-0.5b, coder-1.5b, a hub id, a folder or a .gguf file.")]
-Drafter = Annotated[str | None, typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: prompt_lookup.")]
+
+def _completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the shell offers for an option, from a function that is called when it asks."""
+
+    def matching(incomplete: str) -> list[str]:
+        return [word for word in words() if word.startswith(incomplete)]
+
+    return matching
+
+
+def _model_names() -> Iterable[str]:
+    from outpace.models.catalog import NAMES
+
+    return NAMES
+
+
+def _drafter_names() -> Iterable[str]:
+    from outpace.drafters import AUTO, DRAFTERS
+
+    return (*DRAFTERS, AUTO)
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model: default, tiny, coder-0.5b, coder-1.5b, a hub id, a folder or a .gguf file.",
+        autocompletion=_completing(_model_names),
+    ),
+]
+Drafter = Annotated[
+    str | None,
+    typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: prompt_lookup.", autocompletion=_completing(_drafter_names)),
+]
 NumDraftTokens = Annotated[int | None, typer.Option(min=0, help="Draft tokens per step. Default: that of the drafter.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens to generate.")]
 Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 always takes the likeliest token.")]
-TopP = Annotated[float, typer.Option(help="Sample from the smallest set of likeliest tokens with at least this total probability.")]
+System = Annotated[str | None, typer.Option("--system", "-s", help="System prompt: how the model is to answer.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Random seed; a seed gives the same text with any drafter.")]
-Target = Annotated[str, typer.Option(help="Backend that runs the model: auto, openvino or hf.")]
-Precision = Annotated[str, typer.Option(help="Precision of the weights: auto, int8, int4, bf16 or f32.")]
+Target = Annotated[
+    str,
+    typer.Option(help="Backend that runs the model: auto, openvino or hf.", autocompletion=_completing(lambda: ("auto", "openvino", "hf"))),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of the weights: auto, int8, int4, bf16 or f32.",
+        autocompletion=_completing(lambda: ("auto", "int8", "int4", "bf16", "f32")),
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all cores.")]
 Device = Annotated[str, typer.Option(help="Device of target hf: auto, cpu, cuda or cuda:N.")]
 ExactWidth = Annotated[
     int | None, typer.Option(min=2, help="Target hf: always run this many tokens, so that drafts change no token in 16 bits either.")
 ]
 Prompts = Annotated[str, typer.Option(help="Prompts: builtin, builtin:code, or a file of JSON lines with prompt, messages or turns.")]
-Config = Annotated[Path | None, typer.Option(help="JSON file with speculative settings, as written by `outpace tune`.")]
+
+
+def _adopt(context: typer.Context, path: Path | None) -> Path | None:
+    """Let the file of --config set the defaults of the options that load the model."""
+    if path is not None:
+        context.default_map = {**(context.default_map or {}), **loading_settings(read_json(path))}
+    return path
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON file with settings, as written by `outpace tune`: drafter, model, target, precision and threads. Options go first.",
+        callback=_adopt,
+        is_eager=True,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of prompts to use, spread evenly over the categories.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+def loading_settings(document: Any) -> dict[str, Any]:
+    """How a settings file says to load the model: the options that stand under "load". Raises BadInputError."""
+    found = document.get("load", {}) if isinstance(document, dict) else {}
+    known = ("model", "target", "precision", "threads", "device", "exact_width")
+    if not isinstance(found, dict) or not found.keys() <= set(known):
+        raise BadInputError(f'"load" in a settings file is an object with {", ".join(known)}, not {found!r:.80}')
+    return found
+
+
+def messages_of(system: str | None, text: str) -> list[dict[str, str]]:
+    """A conversation of one question, after the system prompt if there is one."""
+    first = [] if system is None else [{"role": "system", "content": system}]
+    return [*first, {"role": "user", "content": text}]
 
 
 def load(

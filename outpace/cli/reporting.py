@@ -30,6 +30,9 @@ class Commands(TyperGroup):
             code = super().main(*args, **extra)
         except typer.Abort:
             sys.exit(130)
+        except OutpaceError as error:  # of an option's value, before the command runs
+            typer.secho(f"error: {error}", err=True, fg="red")
+            sys.exit(error.exit_code)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise

@@ -10,6 +10,7 @@ from outpace.errors import BadInputError
 from outpace.models.find import Source, converted, locate, source_of
 from outpace.models.precision import auto_precision
 from outpace.models.tokenizer import Tokenizer
+from outpace.progress import slow
 from outpace.targets import create_target
 from outpace.targets.base import TargetModel
 
@@ -52,8 +53,9 @@ def load(
     role = {"hidden": False, "num_frequent": NUM_FREQUENT} if is_draft else {}
     options = {**facts, **role, "precision": precision, "threads": threads}
     sizes = {"kv_cache_tokens": config.kv_cache_tokens, "prefix_cache_tokens": config.prefix_cache_tokens}
-    built = create_target("openvino", found.folder / "model.xml", **sizes, **options)
-    text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
+    with slow(f"loading {found.name} ..."):
+        built = create_target("openvino", found.folder / "model.xml", **sizes, **options)
+        text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
     return found.name, built, text, frozenset(found.eos_token_ids), precision
 
 
@@ -74,8 +76,9 @@ def _load_hf(
     name = "live model"
     if isinstance(model, (str, Path)):
         source = locate(str(model))
-        name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads, device.device)
-        tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
+        with slow(f"loading {source.name} with torch ..."):
+            name, live = source.name, transformers_io.load_for_hf(source.path, precision, threads, device.device)
+            tokenizer = tokenizer or transformers_io.load_tokenizer(source.path)
     else:
         live = transformers_io.on_device(model, device.device)
     if tokenizer is None:

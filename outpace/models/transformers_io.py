@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
     are not there, which transformers would make up."""
     from transformers import AutoModelForCausalLM
 
-    _hide_bars()
     folder, arguments = source_arguments(source)
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}  # what does not fit is refused below, by name
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
+        with _hidden_bars():
+            model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
     except Exception as error:
         raise BadInputError(f"cannot load {source}: {reason_of(error)}") from error
     _refuse_made_up_weights(source, report)
@@ -57,12 +58,18 @@ def _name_window(config: Any, source: Path) -> None:
         config.sliding_window = window
 
 
-def _hide_bars() -> None:
-    """Keep transformers' progress bars out of log files."""
+@contextmanager
+def _hidden_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which neither log files nor the bars of outpace go with."""
     from transformers.utils import logging as bars
 
-    if sys.stderr is None or not sys.stderr.isatty():
-        bars.disable_progress_bar()
+    were_shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            bars.enable_progress_bar()
 
 
 def _refuse_made_up_weights(source: Path, report: dict[str, Any]) -> None:

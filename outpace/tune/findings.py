@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +22,10 @@ from outpace.tune.search import Outcome
 from outpace.tune.verdict import Tried, Verdict, by_category
 
 
-def document(llm: LLM, samples: Sequence[SamplingParams], time_limit: float, outcome: Outcome, advice: Verdict) -> dict[str, Any]:
-    """All results, JSON-ready; "config" is the content of the settings file."""
+def document(
+    llm: LLM, samples: Sequence[SamplingParams], time_limit: float, outcome: Outcome, advice: Verdict, loading: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All results, JSON-ready; "config" is the content of the settings file, with `loading`, the options that loaded the model."""
     names = ("temperature", "top_p", "seed", "max_tokens")
     settings = {"outpace": outpace.__version__, "precision": llm.precision, "time_limit": time_limit}
     found = {
@@ -37,7 +39,7 @@ def document(llm: LLM, samples: Sequence[SamplingParams], time_limit: float, out
         "verdict": advice.text,
         "is_trusted": advice.is_trusted,
     }
-    return {**found, "config": _config(found, advice)}
+    return {**found, "config": _config(found, advice, loading)}
 
 
 def _rows(entry: Tried) -> list[dict[str, Any]]:
@@ -72,7 +74,7 @@ def _settings(config: SpeculativeConfig) -> dict[str, Any]:
     return {"method": config.method, **count, **check}
 
 
-def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
+def _config(found: dict[str, Any], advice: Verdict, loading: Mapping[str, Any]) -> dict[str, Any]:
     """The settings file: settings that every command reads, and under "measured" their origin, which no command reads."""
     chosen = advice.closest if advice.closest and advice.closest.config == advice.config else None
     measured = {
@@ -86,7 +88,8 @@ def _config(found: dict[str, Any], advice: Verdict) -> dict[str, Any]:
         "categories": {name: _interval(each) for name, each in by_category(chosen.samples).items()} if chosen else {},
         "verdict": advice.text,
     }
-    return {"version": FILE_VERSION, **_settings(advice.config), "measured": measured}
+    load = {"load": dict(loading)} if loading else {}
+    return {"version": FILE_VERSION, **_settings(advice.config), **load, "measured": measured}
 
 
 def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Table]:

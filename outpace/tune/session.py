@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -39,16 +40,17 @@ def run(
     as_json: bool = False,
     out: Path | None = None,
     named: Sequence[SpeculativeConfig] = (),
+    loading: Mapping[str, Any] | None = None,
 ) -> None:
-    """Tune over all prompts with each of `samples`, print, and write the settings to `out`. After Ctrl-C it prints the results so far and
-    writes nothing.
+    """Tune over all prompts with each of `samples`, print, and write the settings to `out`, with `loading`: the options that loaded the
+    model. After Ctrl-C it prints the results so far and writes nothing.
 
     A candidate whose drafter fails is never chosen: it is noted on stderr, and if it is one of `named`, those that the user asked for,
     OutpaceError is raised at the end.
     """
     outcome = tune(llm, workloads, methods, samples, time_limit)
     advice = verdict(outcome.tried, outcome.noise)
-    document = report.document(llm, samples, time_limit, outcome, advice)
+    document = report.document(llm, samples, time_limit, outcome, advice, loading or {})
     for prompt, why in outcome.failed_prompts.items():
         note(f"skipped prompt {prompt}: {why}")
     failed = {config: error for config, error in outcome.drafter_errors.items() if config in named}

@@ -21,6 +21,7 @@ from outpace import cli
 from outpace.bench.workloads import Workload
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.errors import BadInputError, OutpaceError
+from outpace.models.catalog import default_name
 from outpace.params import SamplingParams
 from outpace.tune import findings as report
 from outpace.tune import session
@@ -48,8 +49,8 @@ def test_json_and_a_file_that_the_other_commands_accept(prompts, toy_llm):
     assert result.exit_code == 0, result.output
     found, written = json.loads(result.stdout), json.loads((prompts / "c.json").read_text())
     assert found["config"] == written
-    assert list(written) == [key for key in ("version", "method", "num_draft_tokens", "measured") if key in written]
-    assert written["version"] == FILE_VERSION
+    assert list(written) == [key for key in ("version", "method", "num_draft_tokens", "load", "measured") if key in written]
+    assert (written["version"], written["load"]) == (FILE_VERSION, {"model": default_name()})
     assert written["measured"].keys() >= {
         "model",
         "cpu",

@@ -25,13 +25,13 @@ def no_model(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate"], "give exactly one of: a prompt, --file, or - for stdin"),
+        (["generate"], "the prompt is empty"),
         (["generate", ""], "the prompt is empty"),
         (["generate", " \n "], "the prompt is empty"),
         (["generate", "-"], "the prompt is empty"),
         (["generate", "--file", "empty"], "the prompt is empty"),
         (["generate", "--file", "blank"], "the prompt is empty"),
-        (["generate", "hi", "--file", "good.jsonl"], "give exactly one of: a prompt, --file, or - for stdin"),
+        (["generate", "hi", "--file", "good.jsonl"], "give one prompt: as an argument, with --file, or through a pipe"),
         (["generate", "--file", "missing"], "cannot read missing: No such file or directory"),
         (["generate", "--file", "folder"], "cannot read folder: Is a directory"),
         (["generate", "--file", "binary"], "the prompt is not UTF-8 text"),

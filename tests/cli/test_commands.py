@@ -9,6 +9,7 @@ import re
 import pytest
 from cli_tools import call, checks_of, words
 
+from outpace.controller.cost import CostTable
 from outpace.drafters import DRAFTERS
 from outpace.params import SamplingParams
 
@@ -41,8 +42,8 @@ def test_the_prompt_from_a_file(files, toy_llm):
 )
 def test_how_to_guess(files, toy_llm, arguments, drafter, drafted, monkeypatch):
     seen = []
-    original = importlib.import_module("outpace.cli.commands.generate")._document
-    monkeypatch.setattr("outpace.cli.commands.generate._document", lambda output, seconds: seen.append(output) or original(output, seconds))
+    original = importlib.import_module("outpace.cli.answer")._document
+    monkeypatch.setattr("outpace.cli.answer._document", lambda output, seconds: seen.append(output) or original(output, seconds))
     document = json.loads(call("generate", "abcabcabc", "--raw", "--json", "--max-tokens", "30", *arguments).stdout)
     assert document["drafter"] == drafter
     assert (seen[0].stats.num_draft_tokens > 0) == drafted
@@ -126,3 +127,31 @@ def test_bench_shows_temperatures_and_seeds_side_by_side(files, toy_llm):
     failed = call("bench", "--prompts", "good.jsonl", "--server", "--temperature", "0,1")
     assert failed.exit_code == 2
     assert "--server measures one temperature" in failed.stderr
+
+
+def test_explain_is_a_summary_and_the_last_ten_steps(make_toy, monkeypatch):
+    """It drafts with auto, here with forward passes that cost the same whatever they run."""
+    make_toy(toy={"sharpness": 6.0, "seed": 5})
+    costs = CostTable((2.0, 64.0), (10.0, 10.0), (10.0, 10.0), (0.0, 0.0))
+    monkeypatch.setattr("outpace.controller.factory.cost_of", lambda *_, **__: costs)
+    arguments = ["generate", "abcabcabc", "--raw", "--max-tokens", "60"]
+    result = call(*arguments, "--explain")
+    assert result.exit_code == 0
+    assert result.stdout == call(*arguments).stdout
+    pattern = r"60 tokens in (\d+) steps, (\d+) of them with drafts: (\d+) draft tokens ran, (\d+) are in the text"
+    num_steps, num_drafted, num_ran, num_accepted = map(int, re.search(pattern, words(result.stderr)).groups())
+    assert 10 < num_steps < 60 <= num_steps + num_accepted
+    assert 0 < num_drafted <= num_steps
+    assert 0 < num_accepted <= num_ran
+    before, title, last = result.stderr.partition(f"the last 10 of {num_steps} steps")
+    assert title
+    assert re.findall(r"^ *(\d+) +\d+ +\d+\.\d ", last, re.MULTILINE) == [str(number) for number in range(num_steps - 9, num_steps + 1)]
+    rows = {name: (int(ran), int(kept)) for name, ran, kept in re.findall(r"│ (suffix|recycling) +│ +(\d+) │ +(\d+) │", before)}
+    assert rows.keys() == {"suffix", "recycling"}
+    assert sum(ran for ran, _ in rows.values()) >= num_ran
+    assert sum(kept for _, kept in rows.values()) >= num_accepted
+
+
+def test_explain_is_for_auto(toy_llm):
+    refused = call("generate", "hello", "--explain", "--drafter", "blind")
+    assert (refused.exit_code, refused.stderr) == (2, "error: --explain explains the choices of auto: add --drafter auto\n")

@@ -21,7 +21,7 @@ def call(*arguments: str) -> Any:
 def test_the_figures_of_an_answer_go_to_a_terminal_only(toy_llm, monkeypatch):
     arguments = ["generate", "hello", "--max-tokens", "20", "--drafter", "blind"]
     assert call(*arguments).stderr == ""
-    monkeypatch.setattr("outpace.cli.commands.generate._is_terminal", lambda stream: stream is sys.stderr)
+    monkeypatch.setattr("outpace.cli.answer._is_terminal", lambda stream: stream is sys.stderr)
     result = call(*arguments)
     share = r"\d+% of draft tokens accepted"
     assert re.fullmatch(rf"20 tokens, \d+\.\d tokens/s, \d\.\d\d tokens per step, {share}\n", result.stderr)

@@ -14,7 +14,7 @@ import outpace
 from outpace import cli
 
 GROUPS = ["models", "train"]
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "drafters", "pull", "calibrate", "serve", "export"]
+COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "plan", "drafters", "pull", "calibrate", "serve", "export", "config"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models"])
@@ -42,7 +42,7 @@ def test_without_a_command_help_is_shown():
 
 
 def test_version():
-    assert call("--version").stdout == f"{outpace.__version__}\n"
+    assert call("--version").stdout == call("-V").stdout == f"{outpace.__version__}\n"
 
 
 LOADS = "config target precision threads"
@@ -58,6 +58,8 @@ CONTRACT = {
     "calibrate": f"model json {LOADS.replace('config', '')}",
     "serve": f"model host port drafter api-key-file max-num-seqs {LOADS}",
     "export": "model",
+    "config": "json",
+    "plan": "json",
 }
 
 
@@ -80,3 +82,32 @@ def test_help_imports_nothing_heavy_and_is_quick():
     assert "typer" in loaded
     assert loaded.isdisjoint({"torch", "transformers", "openvino", "numpy", "tokenizers", "huggingface_hub"})
     assert min(seconds) < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("outpace gen", ["generate"]),
+        ("outpace generate --mod", ["--model"]),
+        ("outpace generate --model c", ["coder-0.5b", "coder-1.5b"]),
+        ("outpace chat --drafter su", ["suffix"]),
+        ("outpace serve --precision ", ["auto", "int8", "int4", "bf16", "f32"]),
+    ],
+)
+def test_the_shell_completes(words, offered):
+    """As the script that `outpace --install-completion` writes asks for it."""
+    asked = {"_OUTPACE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['outpace']; from outpace.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (offered, "")
+
+
+def test_every_shell_has_a_script(tmp_path):
+    """`--show-completion` prints it for the shell it runs in."""
+    for shell in ("bash", "zsh", "fish"):
+        environment = {**os.environ, "_OUTPACE_COMPLETE": f"source_{shell}"}
+        code = "import sys; sys.argv = ['outpace']; from outpace.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
+        assert "_OUTPACE_COMPLETE=complete_" in done.stdout

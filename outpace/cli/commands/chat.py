@@ -7,23 +7,26 @@ from outpace.cli.options import (
     Device,
     Drafter,
     ExactWidth,
-    MaxTokens,
     Model,
+    NumDraftTokens,
     Precision,
-    Seed,
+    System,
     Target,
-    Temperature,
     Threads,
     load,
 )
+from outpace.cli.sampling_options import SamplingOptions
+from outpace.cli.spread import spread
 
 
+@spread(SamplingOptions, max_tokens=1024, temperature=0.7, top_k=20, top_p=0.8)
 def chat(
     model: Model = "default",
+    system: System = None,
     drafter: Drafter = None,
-    max_tokens: MaxTokens = 512,
-    temperature: Temperature = 0.0,
-    seed: Seed = None,
+    num_draft_tokens: NumDraftTokens = None,
+    *,
+    sampling: SamplingOptions,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -31,13 +34,14 @@ def chat(
     exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
-    """Chat with the model. Ctrl-C stops an answer, Ctrl-D or /exit quits, /clear starts a new conversation.
+    """Chat with the model. Ctrl-C stops an answer, Ctrl-D or /exit quits, /help lists the other commands.
 
-    Example: `outpace chat --drafter prompt_lookup`
+    Answers are sampled, so that the same question gets another answer; --temperature 0 always takes the likeliest token.
+
+    Example: `outpace chat --system "Answer in one sentence."`
     """
-    from outpace.cli.conversation import converse
-    from outpace.params import SamplingParams
+    from outpace.cli.conversation import Conversation
 
-    params = SamplingParams(temperature=temperature, seed=seed, max_tokens=max_tokens)
-    llm = load(model, drafter, target, precision, threads, config, None, None, device, exact_width)
-    converse(llm, params)
+    params = sampling.params()
+    llm = load(model, drafter, target, precision, threads, config, num_draft_tokens, None, device, exact_width)
+    Conversation(llm, params, system).run()

@@ -1,15 +1,17 @@
-"""The commands `outpace models` and `outpace models rm`."""
+"""The commands `outpace models`, `outpace models rm` and `outpace pull`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from outpace.cli.options import AsJson
+from outpace.errors import BadInputError
 
 if TYPE_CHECKING:
     from outpace.models.catalog import CatalogModel
@@ -52,6 +54,27 @@ def remove(
 
     removed = remove_from_cache(name)
     typer.echo(f"removed {name}: {_sizes(removed)}; {size(sum(item.num_bytes for item in removed))} freed")
+
+
+def pull(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A short name that `outpace models` lists, or a hub id such as org/name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Download a model into the cache, so that later commands need no network. An interrupted download resumes.
+
+    Example: `outpace pull coder-0.5b`
+    """
+    from outpace.models.find import locate
+    from outpace.models.store import num_bytes
+
+    if Path(model).exists():
+        raise BadInputError(f"{model} is a path here; there is nothing to fetch")
+    source = locate(model)
+    total = source.path.stat().st_size if source.path.is_file() else num_bytes(source.path)
+    if as_json:
+        typer.echo(json.dumps({"name": model, "title": source.name, "path": str(source.path), "num_bytes": total}))
+    else:
+        typer.echo(f"{model} is here: {size(total)} in {source.path}")
 
 
 def size(num_bytes: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,4 +65,15 @@ def tune(
     ]
     llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
     methods = named if drafters is not None else [*default_methods(llm), *named]
-    session.run(llm, workloads, methods, samples, time_limit, as_json, out, named)
+    loading = _loading(model, {"target": target, "precision": precision, "device": device, "threads": threads, "exact_width": exact_width})
+    session.run(llm, workloads, methods, samples, time_limit, as_json, out, named, loading)
+
+
+def _loading(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for when the model was loaded, for the settings file. A path is written from the root on, and `default` as the model
+    that it stands for today."""
+    from outpace.models.catalog import DEFAULT_MODEL, default_name, lookup
+
+    name = default_name() if model == DEFAULT_MODEL else model
+    name = str(Path(name).expanduser().absolute()) if lookup(name) is None and Path(name).expanduser().exists() else name
+    return {"model": name, **{key: value for key, value in options.items() if value not in (None, "auto")}}

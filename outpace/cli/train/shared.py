@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from outpace.cli.options import AsJson, Model, Precision, Target, Threads
+from outpace.cli.spread import own_parameters, parameters_of, signed
 
 if TYPE_CHECKING:
     from outpace.heads.draft_record import DraftRecord
@@ -75,29 +74,13 @@ def training_command(data: Any = Data) -> Callable[[Callable[..., None]], Callab
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = {**get_type_hints(TrainingOptions, include_extras=True), "data": data}
-        shared = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if field.default is MISSING else field.default,
-                annotation=hints[field.name],
-            )
-            for field in fields(TrainingOptions)
-        ]
-        hints |= get_type_hints(command, include_extras=True)
-        own = list(inspect.signature(command).parameters.values())[1:]
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]) for parameter in own]
+        shared, own = parameters_of(TrainingOptions, {"data": data}), own_parameters(command)[1:]
         middle = 1 + [parameter.name for parameter in shared].index("max_tokens")
-        parameters = [*shared[:middle], *own, *shared[middle:]]
 
-        @functools.wraps(command)
         def run(**options: Any) -> None:
             given = {parameter.name: options.pop(parameter.name) for parameter in shared}
             command(TrainingOptions(**given), **options)
 
-        run.__dict__["__signature__"] = inspect.Signature(parameters)
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
+        return signed(command, run, [*shared[:middle], *own, *shared[middle:]])
 
     return decorate

@@ -1,4 +1,4 @@
-"""`outpace chat` and `outpace demo`, on the toy model."""
+"""`outpace chat`, on the toy model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from outpace.params import SamplingParams
 
 
 def test_chat_keeps_the_conversation(toy_llm):
-    result = call("chat", "--max-tokens", "6", stdin="hello\n\nagain\n/clear\nhello\n/exit\nnever\n")
+    result = call("chat", "--temperature", "0", "--max-tokens", "6", stdin="hello\n\nagain\n/reset\nhello\n/exit\nnever\n")
     first, second, third, *rest = result.stdout.split("\n")
     assert result.exit_code == 0
     (want,) = toy_llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=6))
@@ -27,7 +27,7 @@ def test_chat_keeps_the_conversation(toy_llm):
 
 
 def test_chat_goes_on_after_a_line_that_is_too_long(toy_llm):
-    result = call("chat", "--max-tokens", "6", stdin="x" * 500 + "\nhello\n")
+    result = call("chat", "--temperature", "0", "--max-tokens", "6", stdin="x" * 500 + "\nhello\n")
     assert result.exit_code == 0
     error, answer = result.stdout.splitlines()[:2]
     assert error.startswith("error: the prompt has 500 tokens")
@@ -54,7 +54,7 @@ class Saying:
 
 def converse(monkeypatch, capsys, llm: Any, *lines: str) -> str:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
-    conversation.converse(llm, SamplingParams())
+    conversation.Conversation(llm, SamplingParams()).run()
     return capsys.readouterr().out
 
 
@@ -96,3 +96,45 @@ def test_chat_never_keeps_half_an_answer(monkeypatch, capsys, error):
     assert seen == [["one"], ["one", "text", "two"], ["one", "text", "three"]]
     assert printed.count("[stopped; this turn is not part of the conversation]") == 1
     assert ("error: " in printed) == isinstance(error, OutpaceError)
+
+
+class Noting(Saying):
+    """Notes what it is asked."""
+
+    def __init__(self):
+        super().__init__("answer")
+        self.seen: list[list[tuple[str, str]]] = []
+        self.tokenizer = SimpleNamespace(encode_chat=self._note)
+
+    def _note(self, messages):
+        self.seen.append([(message["role"], message["content"]) for message in messages])
+
+
+def test_the_system_prompt_stays_until_another_is_set(monkeypatch, capsys):
+    llm = Noting()
+    lines = ("one", "/system be  brief", "/system", "two", "/reset", "three", "/system -", "/system", "four")
+    printed = converse(monkeypatch, capsys, llm, *lines)
+    assert [asked[0] for asked in llm.seen] == [("user", "one"), ("system", "be  brief"), ("system", "be  brief"), ("user", "four")]
+    assert [len(asked) for asked in llm.seen] == [1, 2, 2, 1]
+    assert printed.splitlines()[1] == "system prompt: be  brief"
+    assert "there is no system prompt" in printed
+
+
+def test_questions_of_several_lines(monkeypatch, capsys):
+    llm = Noting()
+    converse(monkeypatch, capsys, llm, '"""one', "", "  two", '"""', '"""three"""', '"""', "four", '"""')
+    assert [asked[-1][1] for asked in llm.seen] == ["one\n\n  two", "three", "four"]
+
+
+@pytest.mark.parametrize("line", ["/etc/passwd", "/help me", "/usr/bin is what?", "a /help"])
+def test_what_is_a_command_and_what_a_question(monkeypatch, capsys, line):
+    llm = Noting()
+    printed = converse(monkeypatch, capsys, llm, line)
+    assert ("/system TEXT" in printed) == (line == "/help me")
+    assert [asked[-1][1] for asked in llm.seen] == ([] if line == "/help me" else [line])
+
+
+def test_a_command_that_does_not_exist(monkeypatch, capsys):
+    llm = Noting()
+    assert "there is no command /clear; /help lists them" in converse(monkeypatch, capsys, llm, "/clear")
+    assert llm.seen == []
