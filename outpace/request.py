@@ -22,7 +22,7 @@ class StepOutput:
     """What one engine step gave one request; token ids are already cut at the first stop or length limit.
 
     `sources[i]`: the drafter that guessed token i, "" if it is the model's own (recovered or bonus). `verdict` is the draft, pending
-    tokens in front, and the path taken through it; None when the step failed.
+    tokens in front, and the path taken through it; None when the step failed. `num_drafted`: draft tokens that could be accepted.
     """
 
     request: Request
@@ -30,6 +30,7 @@ class StepOutput:
     sources: list[str]
     finish_reason: str | None
     verdict: Verdict | None = None
+    num_drafted: int = 0
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from outpace import LLM, SamplingParams
 from outpace.cli import explain, side_by_side
@@ -31,6 +32,7 @@ def main() -> None:
     numbers = range(1, len(steps) + 1)
     right.bar(numbers, [step.num_tokens for step in steps], color="#cbd5e0", width=0.9, label="tokens in the forward pass")
     right.bar(numbers, [len(step.taken) for step in steps], color="#68d391", width=0.9, label="of them draft tokens")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="step", title=f"{len(output.token_ids)} tokens in {len(steps)} steps, {output.tokens_per_step:.2f} per step")
     right.set_ylim(0, 1.3 * max(step.num_tokens for step in steps))
     right.legend(frameon=False, loc="upper left", ncols=2)

@@ -86,6 +86,8 @@ def run(llm: LLM, drafter: Drafter) -> list[int]:
 
 def shown(llm: LLM, token: int) -> str:
     """A token as text, blanks and line ends visible."""
+    if token >= llm.target.capabilities.vocab_size:
+        return "trained"  # a vector in place of a token
     return str(llm.tokenizer.fast.decode([token], skip_special_tokens=False)).replace(" ", "␣").replace("\n", "⏎")
 
 
@@ -97,9 +99,9 @@ def words(llm: LLM, tokens: list[int], style: str) -> Text:
 def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
     """The window over its positions, the draft tokens that were verified, and what the step gained."""
     width, height = len(step.rows[0]), len(step.rows)
-    table = Table(title="one forward pass: the window of lookahead tokens above, the draft below", title_justify="left")
+    table = Table()
     table.add_column("row")
-    for position in range(width + height):
+    for position in range(max(width + height, 1 + len(step.gained))):
         table.add_column("last token" if position == 0 else f"+{position}", justify="center")
     for level, row in enumerate(step.rows):
         cells = [Text()] * level + [Text(shown(llm, token), SEED if is_seed else "") for token, is_seed in row]
@@ -115,9 +117,11 @@ def draw_lookahead(llm: LLM, step: Step) -> RenderableType:
     for number, column in enumerate(zip(*step.rows, [said[0] for said in step.said], strict=True)):
         is_refuted = number == 0 and column[1][0] != step.gained[0]
         is_kept = not is_refuted and not any(is_seed for _, is_seed in column[1:-1])
+        ngrams.append("; " if number else "")
         ngrams.append(" ".join(shown(llm, token) for token, _ in column), "cyan" if is_kept else "dim")
-        ngrams.append("; " if is_kept else " (refuted); " if is_refuted else " (has a seed); ")
-    return Group(words(llm, step.text[-12:], "dim"), table, ngrams, Text(f"gained {len(step.gained)} tokens in one step"))
+        ngrams.append("" if is_kept else " (refuted)" if is_refuted else " (has a seed)")
+    title = Text("one forward pass: the window of lookahead tokens above, the draft below", "italic")
+    return Group(words(llm, step.text[-12:], "dim"), title, table, ngrams, Text(f"gained {len(step.gained)} tokens in one step"))
 
 
 def draw_blanks(llm: LLM, step: Step, answer: list[int], place: int) -> RenderableType:

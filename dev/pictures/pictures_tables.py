@@ -76,7 +76,8 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
     """The end of the text, the draft tree with its confidences, and the model's own token."""
 
     def word(token: int) -> str:
-        return llm.tokenizer.decode([token]).replace("\n", "↵").replace(" ", "·") or "▯"
+        text = llm.tokenizer.decode([token]) or llm.tokenizer.token_text(token)  # special tokens have a name and no text
+        return text.replace("\n", "↵").replace(" ", "·")
 
     root = Tree(Text("… " + "".join(word(token) for token in step.context[-16:]), "bold"))
     branches = {-1: root}
@@ -90,8 +91,9 @@ def picture(llm: LLM, name: str, step: Step) -> Group:
         label.append("  ✓" if node in accepted else "", "bold green")
         branches[node] = branches[parent].add(label)
     branches[step.path[-1] if step.path else -1].add(Text(f"{word(step.next_token)}  the model's own token", "bold blue"))
-    told = f"{len(step.draft)} draft tokens, {len(step.path)} accepted: {len(step.path) + 1} tokens in one step"
-    return Group(root, Text(), Text(told, "italic"))
+    told = f"{len(step.draft)} draft tokens, {len(step.path)} accepted: {len(step.path) + 1} tokens in one step."
+    scores = " Percent: the drafter's score of a token, given those before it." if step.draft.confidences else ""
+    return Group(root, Text(), Text(told + scores, "italic"))
 
 
 def draw(llm: LLM, name: str) -> None:

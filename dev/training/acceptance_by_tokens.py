@@ -1,6 +1,7 @@
 """Tokens a step of medusa heads against the tokens they were trained on: the same held-out texts, ever more training texts, one epoch each.
 
 usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHARE …]
+       python dev/training/acceptance_by_tokens.py OUT.json OUT.svg      (draws the figures of an earlier run)
 
 SHARDS are captured rows (`outpace train … --out RUN` leaves them in RUN/shards). A SHARE of the training texts is a fraction such as 1/16;
 without any: 1/16 1/4 1, about 12 minutes for a million tokens on two cores. Shares that OUT.json already has are not trained again.
@@ -78,11 +79,14 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for name, label in LINES.items():
         axes.plot([found["num_tokens"] for found in points], [found["held_out"][name] for found in points], "o-", label=label)
+    sizes = [found["num_tokens"] for found in points]
     axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("tokens trained on, each once")
-    axes.set_ylabel(f"tokens a step, {DRAFT_NODES} guesses")
+    axes.set_ylabel(f"tokens per step, {DRAFT_NODES} draft tokens")
     axes.set_title(f"medusa heads of {document['data']['name']}, held-out answers", fontsize="medium")
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     axes.legend()
     with matplotlib.rc_context({"svg.hashsalt": path.name}):  # the same figures give the same file
         figure.savefig(path, format="svg", metadata={"Date": None})
@@ -90,6 +94,9 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Train with every share that is missing; write after each one."""
+    if len(sys.argv) == 3:
+        draw(json.loads(Path(sys.argv[1]).read_text("utf-8")), Path(sys.argv[2]))
+        return
     if len(sys.argv) < 4:
         raise SystemExit("usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHARE …]")
     shards, out, picture = map(Path, sys.argv[1:4])

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import outpace
+from outpace.bench.bandwidth import pass_floor
+from outpace.bench.gauges import Gauges
 from outpace.bench.peers.side import PeerSide
 from outpace.bench.summary import Cell, PeerResult, answers, groups, looping_prompts, summarise, summarise_peer
 from outpace.bench.trust import machine_noise, spread
@@ -21,7 +23,7 @@ from outpace.controller.strategy import Strategy
 from outpace.drafters.spec import parse_specs
 from outpace.engine.metrics import median
 from outpace.llm import LLM, SpeculativeLike
-from outpace.machine import LoadMeter, num_cores, processor
+from outpace.machine import num_cores, processor
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 from outpace.progress import track
@@ -47,38 +49,41 @@ def run(
     repeats: int = 1,
     concurrency: int = 1,
     peers: Sequence[PeerSide] = (),
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Run every drafter (label -> settings), plain decoding and every started peer on every prompt, `concurrency` prompts at once.
 
     Returns one JSON-ready document. Seconds of decoding exclude prefill; if several prompts run at once, their prompts are in the prefix
-    cache beforehand. Raises BadInputError for an unknown drafter.
+    cache beforehand. `threads`: those that the target uses, for the speed of memory. Raises BadInputError for an unknown drafter.
     """
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
         llm.strategy(setting)  # reports an unknown name before any work
-    cost = measure_verify_cost(llm.target)
+    cost, floor = measure_verify_cost(llm.target), pass_floor(llm.target, threads)
     llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[Cell]] = {name: [] for name in settings}
-    meter = LoadMeter()
+    gauges = Gauges(llm.engine)
     batches = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]
     for index, group in enumerate(track(batches, len(batches), "prompts" if concurrency == 1 else f"groups of {concurrency} prompts")):
-        for name, found in _run_group(llm, group, settings, params, repeats, index, peers, meter).items():
+        for name, found in _run_group(llm, group, settings, params, repeats, index, peers, gauges).items():
             cells[name] += found
     theirs = {side.name: _peer_cells(llm, side, peers) for side in peers}
     categories = groups(workloads, looping_prompts({**cells, **theirs}))
     repeat_spread = median([cell.spread for column in cells.values() for cell in column])
-    noise = machine_noise(meter.other_share, repeat_spread)
+    noise = machine_noise(gauges.load.other_share, repeat_spread)
     return {
         "model": llm.name,
         "machine": machine(),
         "settings": {**_settings(llm, params, len(workloads), repeats), "concurrency": concurrency},
         "verify_cost": [asdict(entry) for entry in cost],
+        "pass_floor": None if floor is None else asdict(floor),
         "results": [
             asdict(row) for name in settings for row in summarise(name, categories, cells[name], cells[BASELINE], noise, concurrency == 1)
         ],
+        "steps": gauges.documents(),
         "peers": [asdict(row) for side in peers for row in _peer_rows(side, categories, theirs, cells[BASELINE], noise)],
         "about_peers": {side.name: side.about for side in peers},
-        "noise": {"other_cpu_share": meter.other_share, "repeat_spread": repeat_spread, "verdict": noise or None},
+        "noise": {"other_cpu_share": gauges.load.other_share, "repeat_spread": repeat_spread, "verdict": noise or None},
         "answers": [row for name, column in {**cells, **theirs}.items() for row in answers(workloads, name, column)],
     }
 
@@ -91,7 +96,7 @@ def _run_group(
     repeats: int,
     index: int,
     peers: Sequence[PeerSide] = (),
-    meter: LoadMeter | None = None,
+    gauges: Gauges | None = None,
 ) -> dict[str, list[Cell]]:
     """Run every side on a group of prompts at once, in an order that rotates with group and repeat. Peers keep their own answers."""
     messages = [workload.messages for workload in group]
@@ -104,7 +109,7 @@ def _run_group(
             if name in sides:
                 sides[name].answer(llm.tokenizer.encode_chat(group[0].messages), params.max_tokens, repeat)
                 continue
-            with meter.timing() if meter is not None else nullcontext():
+            with gauges.timing(name) if gauges is not None else nullcontext():
                 started = time.perf_counter()
                 outputs = llm.chat(messages, params, speculative_config=settings[name], prediction=_prediction(settings[name], group))
                 runs[name].append(_timed(outputs, time.perf_counter() - started))

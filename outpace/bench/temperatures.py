@@ -50,14 +50,17 @@ def points(temperatures: Sequence[float], seed: int | None, num_seeds: int) -> l
 def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One document from those of all points: every result with its temperature and seed, and `temperatures`, the summaries."""
     first, settings = documents[0], [document["settings"] for document in documents]
-    results = [
-        {**row, "temperature": setting["temperature"], "seed": setting["seed"]}
-        for document, setting in zip(documents, settings, strict=True)
-        for row in document["results"]
-    ]
+    results, steps = (
+        [
+            {**row, "temperature": setting["temperature"], "seed": setting["seed"]}
+            for document, setting in zip(documents, settings, strict=True)
+            for row in document.get(name, [])
+        ]
+        for name in ("results", "steps")
+    )
     common = {**settings[0], "temperature": list(dict.fromkeys(setting["temperature"] for setting in settings))}
     common["seed"] = list(dict.fromkeys(setting["seed"] for setting in settings))
-    return {**first, "settings": common, "results": results, "temperatures": [asdict(row) for row in summaries(results)]}
+    return {**first, "settings": common, "results": results, "steps": steps, "temperatures": [asdict(row) for row in summaries(results)]}
 
 
 def summaries(results: Sequence[dict[str, Any]]) -> list[Summary]:

@@ -11,7 +11,6 @@ import typer
 
 from outpace import __version__
 from outpace.cli.commands.bench import bench
-from outpace.cli.commands.calibrate import calibrate
 from outpace.cli.commands.chat import chat
 from outpace.cli.commands.config_command import config
 from outpace.cli.commands.demo import demo
@@ -20,8 +19,9 @@ from outpace.cli.commands.export import export
 from outpace.cli.commands.generate import generate
 from outpace.cli.commands.models import models, pull, remove
 from outpace.cli.commands.plan import plan
+from outpace.cli.commands.report import report
 from outpace.cli.commands.serve import serve
-from outpace.cli.commands.tune import tune
+from outpace.cli.commands.tune import calibrate, tune
 from outpace.cli.commands.verify import verify
 from outpace.cli.reporting import Command, Commands, open_streams, reported
 from outpace.cli.train.train_blanks import blanks
@@ -31,7 +31,7 @@ from outpace.cli.train.train_medusa import medusa
 from outpace.cli.train.train_recycling import recycling
 from outpace.cli.user_config import default_map
 
-COMMANDS = (demo, generate, chat, bench, verify, tune, plan, drafters, pull, calibrate, serve, export, config)
+COMMANDS = (demo, generate, chat, bench, report, verify, tune, plan, drafters, pull, calibrate, serve, export, config)
 TRAINING = (medusa, blanks, eagle, draft, recycling)
 
 app = typer.Typer(

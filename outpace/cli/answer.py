@@ -15,6 +15,7 @@ from outpace.cli.options import messages_of
 from outpace.errors import OutpaceError
 
 if TYPE_CHECKING:
+    from outpace.cli.tracing import Tracing
     from outpace.llm import LLM
     from outpace.outputs import RequestOutput
     from outpace.params import SamplingParams
@@ -43,14 +44,15 @@ class Look:
     as_json: bool = False
 
 
-def answer(question: Question, load: Callable[[], LLM], params: SamplingParams, look: Look) -> None:
+def answer(question: Question, load: Callable[[], LLM], params: SamplingParams, look: Look, tracing: Tracing) -> None:
     """Load the model and print its answers to one prompt. Raises OutpaceError if one fails."""
     started = time.perf_counter()
     llm = load()
     load_seconds = time.perf_counter() - started
     token_ids = question.token_ids(llm)
     recorder = _recorder(llm) if look.explain else None
-    outputs = _answers(llm, token_ids, params, quiet=look.as_json or look.show_drafts)
+    with tracing.of(llm):
+        outputs = _answers(llm, token_ids, params, quiet=look.as_json or look.show_drafts)
     failed = next((output for output in outputs if output.error is not None), None)
     plain = _plain(llm, token_ids, params, outputs) if look.compare and failed is None else None
     _show(outputs, plain, load_seconds, look)

@@ -28,10 +28,12 @@ def levels_of(text: str, option: str = "--clients") -> list[int]:
     return list(dict.fromkeys(levels))
 
 
-def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool, many: bool) -> None:
+def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool, many: bool, trace: bool) -> None:
     """Raise BadInputError for the first of these options that was given."""
     if peers:
         raise BadInputError("--peers cannot be used with --server")
+    if trace:
+        raise BadInputError("--trace cannot be used with --server; start the server with `outpace serve --trace` instead")
     if num_draft_tokens:
         raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
     if concurrency:
@@ -51,15 +53,16 @@ def bench_server(
     levels: Sequence[int],
     seconds: float,
     repeats: int,
-    json_out: Path | None,
+    outputs: tuple[Path | None, Path | None],
 ) -> None:
-    """Load a server, print the table and write the document. Exit code 1 if an answer was an error, lost or mixed up."""
+    """Load a server, print the table, and write the document and its page to the files `outputs`. Exit code 1 if an answer was an error,
+    lost or mixed up."""
     with needing("bench", "bench --server"):
-        from outpace.bench import report
         from outpace.bench import server_load as load
         from outpace.bench.builtin import load_prompts
+        from outpace.bench.tables import load_table
     workloads = load_prompts(prompts, limit)
-    check_writable(json_out)
+    check_writable(outputs[0])
     settings = drafter_settings(drafters or "none,auto", config)
     with ExitStack() as stack:
         if server == HERE:
@@ -71,7 +74,7 @@ def bench_server(
             places = {name: load.Place(url, name) for name in settings}
         document = load.run(places, workloads, levels, seconds, sampling, repeats)
     document["settings"]["limit"] = limit
-    show_document(document, [report.load_table(document)], json_out)
+    show_document(document, [load_table(document)], *outputs)
     if not document["is_clean"]:
         raise typer.Exit(1)
 

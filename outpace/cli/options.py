@@ -177,10 +177,14 @@ def table_width() -> int:
     return Console().width if sys.stdout.isatty() else 120
 
 
-def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None) -> None:
-    """Print a measurement as tables and write the document to a file; with `-` as the file, print only the document."""
+def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None, page_out: Path | None = None) -> None:
+    """Print a measurement as tables, and write the document and a page of it to files; with `-` for the document, print only it."""
     from rich.console import Console
 
+    if page_out is not None:
+        from outpace.bench.page.render import page
+
+        write_whole(page_out, page(document))
     if str(json_out) == "-":
         typer.echo(json.dumps(document))
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from outpace.drafters.combined import CombinedDrafter
 from outpace.errors import BadInputError
 from outpace.heads.shipped import shipped
 from outpace.targets.identity import Base
+
+_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # the start of a part of a spec that shows a path of this machine
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ def parse_specs(text: str) -> list[DrafterSpec]:
     if is_adaptive(text):
         text = text.strip().partition(":")[2] or AUTO_DRAFTERS
     return [parse_spec(part) for part in text.split("+")]
+
+
+def shown(text: str) -> str:
+    """A spec, or the source of a token, without paths of this machine."""
+    parts = [[piece for piece in part.split(":") if not _PATH.match(piece)] for part in text.split("+")]
+    return "+".join(":".join(part) for part in parts)
 
 
 def check_specs(text: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from outpace.config import EngineConfig
@@ -14,6 +15,7 @@ from outpace.engine.drafter_guard import DrafterGuard
 from outpace.engine.metrics import Metrics
 from outpace.engine.scheduler import Scheduler
 from outpace.engine.step_draft import Drafting, DraftLimits, StepDraft, StepPlan
+from outpace.engine.step_record import StepRecord, StepWatch
 from outpace.errors import BadInputError
 from outpace.request import Request, StepOutput
 from outpace.targets.base import TargetModel, TargetOutput
@@ -40,9 +42,13 @@ class _Judged:
 
 
 class Engine:
-    """Runs any number of requests together, one forward pass per step. Not thread-safe: one thread drives it."""
+    """Runs any number of requests together, one forward pass per step. Not thread-safe: one thread drives it.
+
+    `watchers` are called with every step; one that raises is removed.
+    """
 
     def __init__(self, target: TargetModel, config: EngineConfig | None = None):
+        self.watchers: list[Callable[[StepRecord], None]] = []
         self.target, self.config, self.metrics = target, config or EngineConfig(), Metrics()
         self.guard = DrafterGuard(self.config.on_drafter_error, self.metrics)
         self.drafting = Drafting(DraftLimits(target.capabilities, self.config.max_draft_tokens), self.guard)
@@ -85,23 +91,48 @@ class Engine:
 
     def step(self) -> list[StepOutput]:
         """One forward pass for all running requests. Returns what each decoding request got."""
-        started = time.perf_counter()
-        decoding = self._schedule(started)
-        plan = self.drafting.plan(decoding, self.scheduler.num_prefill_tokens)
+        watch = StepWatch()
+        decoding = self._schedule(watch.started_at)
+        with watch.timing("draft"):
+            plan = self.drafting.plan(decoding, self.scheduler.num_prefill_tokens)
         for draft in plan.drafts:
             if not self.scheduler.reserve(draft.request, len(draft.request.token_ids) + len(draft.draft)):
                 draft.drop()
         prompts = list(self.scheduler.prefill(sum(draft.num_tokens for draft in plan.drafts)))
         if not decoding and not prompts:
             return []
-        output = self._forward(plan, prompts)
-        self._commit_prompts(prompts, output, sum(draft.num_tokens for draft in plan.drafts))
-        judged = [self._verify(draft, part) for draft, part in _split(plan.drafts, output)]
+        num_drafted, num_prefill = sum(draft.num_tokens for draft in plan.drafts), sum(len(segment) for _, segment in prompts)
+        with watch.timing("forward"):
+            output = self._forward(plan, prompts)
+        self._commit_prompts(prompts, output, num_drafted)
+        with watch.timing("verify"):
+            judged = [self._verify(draft, part) for draft, part in _split(plan.drafts, output)]
         results = [self._commit(part) for part in judged]
-        self._observe(judged)
+        with watch.timing("draft"):
+            self._observe(judged)
         self.metrics.num_steps += 1
-        self.metrics.step_seconds += time.perf_counter() - started
+        record = watch.record(num_drafted + num_prefill, num_prefill, results)
+        self.metrics.step_seconds += record.ended_at - watch.started_at
+        self._tell(record)
         return results
+
+    @contextmanager
+    def watched_by(self, watcher: Callable[[StepRecord], None]) -> Iterator[None]:
+        """Tell `watcher` of every step of this block."""
+        self.watchers.append(watcher)
+        try:
+            yield
+        finally:
+            if watcher in self.watchers:
+                self.watchers.remove(watcher)
+
+    def _tell(self, record: StepRecord) -> None:
+        for watcher in list(self.watchers):
+            try:
+                watcher(record)
+            except Exception:
+                logger.warning("a watcher of the engine's steps failed and is told no more", exc_info=True)
+                self.watchers.remove(watcher)
 
     # ---- schedule
 
@@ -202,7 +233,8 @@ class Engine:
             request.error = error
         if reason is not None:
             self._finish(request, reason)
-        return StepOutput(request, committed.token_ids, sources, reason, judged.verdict if error is None else None)
+        verdict = judged.verdict if error is None else None
+        return StepOutput(request, committed.token_ids, sources, reason, verdict, draft.num_drafted)
 
     def _count(self, request: Request, draft: StepDraft, num_tokens: int) -> None:
         """One step of a request: `num_tokens` were delivered, of which all but one were accepted draft tokens."""

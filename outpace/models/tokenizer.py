@@ -95,6 +95,10 @@ class Tokenizer:
             return bytes([int(byte[1], 16)])
         return token.replace("\u2581", " ").encode()
 
+    def token_text(self, token_id: int) -> str:
+        """One token as text; an incomplete character becomes U+FFFD."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
     def encode_chat(
         self,
         messages: Messages,

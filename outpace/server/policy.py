@@ -13,7 +13,7 @@ from typing import Any
 
 from outpace.config import SpeculativeConfig
 from outpace.drafters import AUTO
-from outpace.drafters.spec import catalogue, check_specs, is_adaptive, parse_specs, ready_drafters, usage
+from outpace.drafters.spec import catalogue, check_specs, is_adaptive, parse_specs, ready_drafters, shown, usage
 from outpace.server.api.protocol import SpeculativeRequest
 from outpace.server.api_errors import ApiError
 from outpace.targets.identity import Base
@@ -32,7 +32,6 @@ OPTIONS: dict[str, dict[str, float | tuple[str, ...]]] = {  # what a client may 
     "eagle": {"max_depth": 8, "branches": 8, "threshold": 1},  # not path: it reads files
 }
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?")
-_PATH = re.compile(r"file=|(\w+=)?(/|~|\.{1,2}/)")  # the start of a part of a spec that shows a path of this machine
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,6 @@ def _is_within(text: str, limit: float | tuple[str, ...]) -> bool:
 
 def _in_words(key: str, limit: float | tuple[str, ...]) -> str:
     return f"{key} ({', '.join(limit)})" if isinstance(limit, tuple) else f"{key} (up to {limit})"
-
-
-def shown(spec: str) -> str:
-    """A spec, or the source of a token, as clients may see it: without paths of this machine."""
-    parts = [[piece for piece in part.split(":") if not _PATH.match(piece)] for part in spec.split("+")]
-    return "+".join(":".join(part) for part in parts)
 
 
 def _rejected(message: str) -> ApiError:

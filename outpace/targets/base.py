@@ -144,6 +144,10 @@ class TargetModel(ABC):
         """Wait for what the target still prepares in the background, so that forward passes can be timed."""
         return None
 
+    def weight_bytes(self) -> int:
+        """Bytes of weights that each forward pass reads from the machine's memory, however few tokens it has; 0 if that is not known."""
+        return 0
+
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
         """Add trained vectors [n, H] float32 that stand for mask tokens, and by option weights that act on those tokens alone.
 

@@ -8,7 +8,7 @@ import pytest
 from bench_tools import user
 from rich.console import Console
 
-from outpace.bench import report, runner, summary
+from outpace.bench import runner, summary, tables
 from outpace.bench.summary import Cell, Result
 from outpace.bench.workloads import Workload
 from outpace.errors import BadInputError
@@ -108,7 +108,19 @@ def test_prompts_that_run_at_once_share_the_time_by_their_tokens(monkeypatch):
     assert [[cell.decode_seconds for cell in found] for found in cells.values()] == [[0.5, 0.5], [0.5, 0.5]]
 
 
-DOCUMENT_KEYS = ["model", "machine", "settings", "verify_cost", "results", "peers", "about_peers", "noise", "answers"]
+DOCUMENT_KEYS = [
+    "model",
+    "machine",
+    "settings",
+    "verify_cost",
+    "pass_floor",
+    "results",
+    "steps",
+    "peers",
+    "about_peers",
+    "noise",
+    "answers",
+]
 RESULT_KEYS = [
     "drafter",
     "category",
@@ -168,7 +180,7 @@ def test_tables(toy_llm):
         "results": [vars(row) for row in rows],
     }
     out = io.StringIO()
-    for table in report.tables(document, 140, by_category=True):
+    for table in tables.tables(document, 140, by_category=True):
         Console(file=out, width=140).print(table)
     text = out.getvalue()
     for piece in ("toy f32, 3 prompts, temperature 0.5", "2 tokens", "1.2 ms", "16 tokens", "30.0 ms", "speedup", "identical"):

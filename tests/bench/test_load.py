@@ -12,7 +12,7 @@ from server_tools import is_empty, slow_down
 from typer.testing import CliRunner
 
 from outpace.bench import server_load as load
-from outpace.bench.report import load_table
+from outpace.bench.tables import load_table
 from outpace.bench.workloads import Workload
 from outpace.cli import app as cli
 from outpace.errors import OutpaceError

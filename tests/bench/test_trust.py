@@ -11,7 +11,7 @@ from rich.console import Console
 from tune_tools import LOOKUP, STEADY, SUFFIX, samples
 
 from outpace import machine
-from outpace.bench import report, summary
+from outpace.bench import summary, tables
 from outpace.bench.summary import Cell
 from outpace.bench.trust import interval_text, is_possible, machine_noise, spread
 from outpace.errors import OutpaceError
@@ -100,7 +100,7 @@ DOCUMENT = {
 
 def shown(document, width, by_category=False) -> list[str]:
     out = io.StringIO()
-    for table in report.tables(document, width, by_category):
+    for table in tables.tables(document, width, by_category):
         Console(file=out, width=width).print(table)
     return out.getvalue().splitlines()
 

@@ -134,7 +134,7 @@ def test_verify_proves_and_catches_its_negative_controls(loaded):
     result = call("verify", "--limit", "1", "--max-tokens", "8", "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
-    assert list(document) == ["model", "compared", "passed", "checks"]
+    assert list(document) == ["model", "compared", "passed", "claim", "false_alarms", "num_answers", "near_ties", "checks"]
     assert document["compared"] == "bits"
     assert document["passed"] is True
     checks = checks_of(document)

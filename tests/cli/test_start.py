@@ -14,7 +14,22 @@ import outpace
 from outpace import cli
 
 GROUPS = ["models", "train"]
-COMMANDS = ["demo", "generate", "chat", "bench", "verify", "tune", "plan", "drafters", "pull", "calibrate", "serve", "export", "config"]
+COMMANDS = [
+    "demo",
+    "generate",
+    "chat",
+    "bench",
+    "report",
+    "verify",
+    "tune",
+    "plan",
+    "drafters",
+    "pull",
+    "calibrate",
+    "serve",
+    "export",
+    "config",
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models"])
@@ -50,8 +65,9 @@ CONTRACT = {
     "demo": f"max-tokens json {LOADS}",
     "generate": f"file model drafter num-draft-tokens max-tokens temperature top-p seed raw show-drafts compare json {LOADS}",
     "chat": f"model drafter {LOADS}",
-    "bench": f"prompts model drafters max-tokens limit temperature seed repeats json {LOADS}",
-    "verify": f"model drafters prompts limit json {LOADS}",
+    "bench": f"prompts model drafters max-tokens limit temperature seed repeats json report trace {LOADS}",
+    "report": "out",
+    "verify": f"model drafters prompts limit temperature seeds concurrency json {LOADS}",
     "tune": f"prompts model out {LOADS}",
     "drafters": "",
     "pull": "json",

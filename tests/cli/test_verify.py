@@ -8,10 +8,13 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from cli_tools import CONTROLS, call, checks_of
+from cli_tools import CONTROLS, call, checks_of, one_error_line
 from toy_parts import let_round, toy_parts
 
 from outpace.testing import AcceptEverythingVerifier, distribution_test
+
+RIGHT_IN_BATCHES = {"plain decoding, temperature 0, 2 at once": True, "plain decoding, temperature 0.8, 2 at once": True}
+WRONG_IN_BATCHES = {"blind, temperature 0, 2 at once": False, "blind, temperature 0.8, 2 at once": False, **RIGHT_IN_BATCHES}
 
 
 def test_verify_fails_with_exit_code_1(files, toy_llm, monkeypatch):
@@ -22,12 +25,13 @@ def test_verify_fails_with_exit_code_1(files, toy_llm, monkeypatch):
     document = json.loads(result.stdout)
     assert result.exit_code == 1
     assert document["passed"] is False
-    assert checks_of(document) == {"blind, temperature 0": False, "blind, temperature 0.8": False, **dict.fromkeys(CONTROLS[:2], True)}
+    wrong = {"blind, temperature 0": False, "blind, temperature 0.8": False, **dict.fromkeys(CONTROLS[:2], True)}
+    assert checks_of(document) == wrong | WRONG_IN_BATCHES
     assert "first difference at token" in document["checks"][0]["detail"]
     result = call("verify", "--prompts", "good.jsonl", "--limit", "2", "--max-tokens", "16", "--drafters", "blind")
     assert result.exit_code == 1
     assert "FAIL blind, temperature 0: " in result.stdout
-    assert result.stdout.splitlines()[-1] == "FAILED: 2 of 4 checks"
+    assert result.stdout.splitlines()[-1] == "FAILED: 4 of 8 checks"
 
 
 @pytest.fixture
@@ -50,8 +54,20 @@ def test_what_rounding_explains_is_reported_and_passes(rounded):
     gap = re.search(r"a near tie: a change of two logits by (\S+) gives either text", details["prompt_lookup, temperature 0"])
     assert 0 < float(gap[1]) < 2e-5
     assert "which no change of the logits by 0.001 explains" in details[CONTROLS[0]]
+    ties = document["near_ties"]
+    assert {tie["drafter"] for tie in ties} <= {"prompt_lookup", "plain decoding"}  # plain decoding in a batch rounds in its own way, too
+    assert len(ties) == sum(
+        int(found[1]) for found in (re.search(r"(\d+) with a near tie", detail) for detail in details.values()) if found
+    )
+    assert all(0 < tie["gap"] < 2e-5 and tie["token"] < 40 and tie["seed"] == 2026 for tie in ties)
     result = call("verify", "--prompts", "good.jsonl", "--max-tokens", "40", "--drafters", "prompt_lookup")
-    assert result.stdout.splitlines()[-1] == "passed: 3 prompts, 12 runs, no difference found that rounding does not explain"
+    *_, alarms, passed = result.stdout.splitlines()
+    assert "a correct engine fails only where rounding changes a logit by more than 0.001" in alarms
+    run = "passed: 3 prompts, at most 40 tokens, temperature 0 and 0.8, 1 and 3 at once, prompt_lookup: of 18 answers "
+    found = r"(\d+) have the tokens of plain decoding, their log-probabilities within 0.001, and (\d+) part from it only at a near tie"
+    same, num_ties = re.fullmatch(f"{run}{found}. Other prompts, lengths and settings were not run.", passed).groups()
+    assert int(same) + int(num_ties) == 18
+    assert result.stdout.count("near tie: ") == min(10, int(num_ties))
 
 
 def test_a_target_that_promises_bits_is_held_to_them(rounded):
@@ -70,6 +86,7 @@ def test_a_wrong_token_is_no_near_tie(rounded, monkeypatch):
         "blind, temperature 0": False,
         "blind, temperature 0.8": False,
         **dict.fromkeys(CONTROLS[:2], True),
+        **WRONG_IN_BATCHES,
     }
 
 
@@ -101,3 +118,52 @@ def test_a_wrong_distribution_fails(files, toy_llm, short_proof, monkeypatch):
     result = call("verify", "--prompts", "good.jsonl", "--limit", "1", "--max-tokens", "8", "--json", "--drafters", "blind")
     assert result.exit_code == 1
     assert [name for name, passed in checks_of(json.loads(result.stdout)).items() if not passed] == ["distribution of exact (toy model)"]
+
+
+def test_what_was_run_is_what_is_claimed(files, toy_llm, short_proof):
+    options = ["--temperature", "0,0.5,1", "--seeds", "2", "--concurrency", "3,1", "--max-tokens", "8", "--drafters", "blind,suffix"]
+    result = call("verify", "--prompts", "good.jsonl", *options, "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    num_points = 1 + 2 * 2  # greedy texts draw no random number
+    assert document["num_answers"] == 3 * num_points * (2 * 2 + 1)  # two drafters, alone and in batches, and plain decoding in batches
+    assert document["near_ties"] == []
+    assert document["claim"] == (
+        "3 prompts, at most 8 tokens, temperature 0, 0.5 and 1, 2 seeds, 3 and 1 at once, blind, suffix: of 75 answers all have the "
+        "tokens of plain decoding and the same log-probabilities of the two likeliest tokens, bit for bit. Other prompts, lengths and "
+        "settings were not run."
+    )
+    assert "none can fail by chance" in document["false_alarms"]
+    assert "1e-06" in document["false_alarms"]
+    details = {check["name"]: check["detail"] for check in document["checks"]}
+    assert details["suffix, temperature 0.5, 3 at once"] == "6 of 6 answers identical to plain decoding"
+    assert details["plain decoding, temperature 0, 3 at once"] == "3 of 3 answers identical to plain decoding"
+    assert [name for name in details if name.startswith("negative control caught, ")] == [
+        f"negative control caught, temperature {t}" for t in ("0", "0.5", "1")
+    ]
+
+
+def test_a_fault_that_only_batches_have_is_found(files, toy_llm, short_proof, monkeypatch):
+    """Every answer but the first of a batch gets one wrong token."""
+    chat = toy_llm.chat
+
+    def faulty(messages, params, **options):
+        outputs = chat(messages, params, **options)
+        for output in outputs[1:]:
+            output.token_ids[1] = (output.token_ids[1] + 1) % 30
+        return outputs
+
+    monkeypatch.setattr(toy_llm, "chat", faulty)
+    monkeypatch.setattr("outpace.cli.commands.verify.load", lambda *_: toy_llm)
+    result = call("verify", "--prompts", "good.jsonl", "--max-tokens", "8", "--drafters", "blind", "--json")
+    failed = {name for name, passed in checks_of(json.loads(result.stdout)).items() if not passed}
+    assert result.exit_code == 1
+    assert failed == {f"{name}, temperature {t}, 3 at once" for name in ("blind", "plain decoding") for t in ("0", "0.8")}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--concurrency", "0", "--concurrency takes comma-separated numbers"), ("--temperature", "-1", "must be at least 0")],
+)
+def test_wrong_trials_are_refused_before_a_model_loads(files, option, value, message):
+    assert message in one_error_line(call("verify", option, value, "--prompts", "good.jsonl", "--model", "nonsense"))

@@ -24,7 +24,7 @@ LEVELS = [
     ["drafters", "verifiers", "models"],
     ["controller"],
     ["engine"],
-    ["outputs"],
+    ["outputs", "trace"],
     ["llm"],
     ["async_llm", "transformers"],
     ["bench", "server", "export"],

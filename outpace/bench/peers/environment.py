@@ -1,4 +1,8 @@
-"""The environment of a peer: a folder in the cache with a Python of its own, so that its packages never meet ours."""
+"""The environment of a peer: a folder in the cache with a Python of its own, so that its packages never meet ours.
+
+A peer's file names its packages: PACKAGES; BARE, installed without their requirements and then with those that LEFT_OUT does not name; and
+OPTIONAL, without which it works.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +21,17 @@ from outpace.models.store import entry, home, is_whole
 from outpace.progress import stages
 
 RECORD = "packages.txt"
+REQUIREMENTS = """
+import sys
+from importlib.metadata import requires
+from pip._vendor.packaging.requirements import Requirement
+left_out, packages = sys.argv[1].split(","), sys.argv[2:]
+for line in [line for package in packages for line in requires(package.partition("==")[0]) or ()]:
+    found = Requirement(line)
+    if found.name not in left_out and (found.marker is None or found.marker.evaluate({"extra": ""})):
+        extras = f"[{','.join(sorted(found.extras))}]" if found.extras else ""
+        print(f"{found.name}{extras}{found.specifier}")
+"""
 
 
 def peer_module(name: str) -> ModuleType:
@@ -33,20 +49,31 @@ def python_of(name: str) -> Path | None:
 
 def install(name: str) -> Path:
     """Create the environment of a peer, unless it is there. Raises OutpaceError with pip's last line."""
-    packages = peer_module(name).PACKAGES
+    module = peer_module(name)
 
     def build(folder: Path) -> None:
         with stages(f"installing {name} (once)") as show:
-            show(", ".join(packages))
+            show(", ".join(_packages(module)))
             _run(sys.executable, "-m", "venv", str(folder))
-            _run(str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
-        (folder / RECORD).write_text("\n".join(packages), "utf-8")
+            pip = [str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            _run(*pip, *module.PACKAGES)
+            if bare := getattr(module, "BARE", ()):
+                _run(*pip, "--no-deps", *bare)
+                _run(*pip, *_run(str(_python(folder)), "-c", REQUIREMENTS, ",".join(module.LEFT_OUT), *bare).split("\n"))
+            for package in getattr(module, "OPTIONAL", ()):
+                with suppress(OutpaceError):
+                    _run(*pip, package)
+        (folder / RECORD).write_text("\n".join(_packages(module)), "utf-8")
 
     return _python(entry(_entry_name(name), build))
 
 
+def _packages(module: ModuleType) -> list[str]:
+    return [package for kind in ("PACKAGES", "BARE", "OPTIONAL") for package in getattr(module, kind, ())]
+
+
 def _entry_name(name: str) -> str:
-    mark = hashlib.sha256("\n".join(peer_module(name).PACKAGES).encode()).hexdigest()[:8]
+    mark = hashlib.sha256("\n".join(_packages(peer_module(name))).encode()).hexdigest()[:8]
     return f"peers/{name}-{mark}"
 
 
@@ -54,8 +81,10 @@ def _python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
+    """What a command prints. Raises OutpaceError with the last line of its errors."""
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise OutpaceError(f"{' '.join(command[1:4])} failed: {lines[-1] if lines else done.returncode}")
+    return done.stdout.strip()

@@ -29,13 +29,20 @@ from outpace.cli.options import (
     table_width,
     with_num_draft_tokens,
 )
+from outpace.cli.spread import spread
+from outpace.cli.tracing import Tracing
 from outpace.errors import BadInputError, OutpaceError
 from outpace.files import check_writable
 
 if TYPE_CHECKING:
     from outpace.bench.peers.side import PeerSide
 
+Peers = Annotated[
+    str | None, typer.Option(help="Other engines to run in the same turns, such as llama.cpp,genai, or PEER:WAY (docs/measuring/peers.md).")
+]
 
+
+@spread(Tracing)
 def bench(
     prompts: Prompts = "builtin",
     model: Model = "default",
@@ -46,16 +53,16 @@ def bench(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0, from --seed on.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and drafter; the median time is reported.")] = 1,
-    peers: Annotated[
-        str | None,
-        typer.Option(help="Other engines to run in the same turns, such as llama.cpp,genai, or PEER:WAY (docs/measuring/peers.md)."),
-    ] = None,
+    peers: Peers = None,
     by_category: Annotated[bool, typer.Option("--by-category", help="Show one row per category of the prompts.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Number of prompts that run at once.")] = 1,
     server: Annotated[str | None, typer.Option(metavar="[URL]", help="Measure a server under load; without a URL, start one here.")] = None,
     clients: Annotated[str | None, typer.Option(help="With --server: numbers of concurrent clients. Default: 1,4,16,64.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: seconds per number of clients. Default: 60.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON to this file; - prints them.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the results as a page for the browser to this file.")] = None,
+    *,
+    tracing: Tracing,
     target: Target = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -75,12 +82,16 @@ def bench(
     from outpace.bench.temperatures import parse_temperatures, points
 
     temperatures = parse_temperatures(temperature)
+    tracing.check()
+    for path in (json_out, report):
+        check_writable(path)
     if server is not None:
-        refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, len(temperatures) > 1 or seeds > 1)
+        many = len(temperatures) > 1 or seeds > 1
+        refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, many, tracing.is_on)
         sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
         place = {"target": target, "precision": precision, "threads": threads, "device": device, "exact_width": exact_width}
-        levels, duration = levels_of(clients or "1,4,16,64"), seconds or 60.0
-        bench_server(server, prompts, limit, drafters, config, sampling, {"model": model, **place}, levels, duration, repeats, json_out)
+        load_of = (levels_of(clients or "1,4,16,64"), seconds or 60.0, repeats)
+        bench_server(server, prompts, limit, drafters, config, sampling, {"model": model, **place}, *load_of, (json_out, report))
         return
     from outpace.bench import runner
     from outpace.bench.builtin import load_prompts
@@ -88,25 +99,26 @@ def bench(
 
     sides = _sides(peers, max(temperatures), concurrency)
     workloads = load_prompts(prompts, limit)
-    check_writable(json_out)
     samples = [SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(temperatures, seed, seeds)]
     engine = {"enable_prefix_caching": not sides}  # peers run every prompt anew
     llm = load(model, "none", target, precision, threads, None, None, engine, device, exact_width)
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
-    with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)):
-        documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides) for params in samples]
-    _show(documents, {"prompts": prompts, "limit": limit}, json_out, by_category)
+    with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)), tracing.of(llm):
+        documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides, threads) for params in samples]
+    _show(documents, {"prompts": prompts, "limit": limit}, (json_out, report), by_category)
 
 
-def _show(documents: Sequence[dict[str, Any]], settings: dict[str, Any], json_out: Path | None, by_category: bool) -> None:
+def _show(
+    documents: Sequence[dict[str, Any]], settings: dict[str, Any], outputs: tuple[Path | None, Path | None], by_category: bool
+) -> None:
     """Show the results of one point, or of several side by side. Raises OutpaceError if a drafter failed."""
-    from outpace.bench import report
+    from outpace.bench.tables import tables
     from outpace.bench.temperatures import merged, table
 
     document = documents[0] if len(documents) == 1 else merged(documents)
     document["settings"] |= settings
-    tables = report.tables(document, table_width(), by_category) if len(documents) == 1 else [table(document)]
-    show_document(document, tables, json_out)
+    shown = tables(document, table_width(), by_category) if len(documents) == 1 else [table(document)]
+    show_document(document, shown, *outputs)
     for row in document["results"]:
         if row["num_failed"]:
             raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")

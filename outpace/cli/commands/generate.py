@@ -26,6 +26,7 @@ from outpace.cli.options import (
 )
 from outpace.cli.sampling_options import SamplingOptions
 from outpace.cli.spread import spread
+from outpace.cli.tracing import Tracing
 from outpace.errors import BadInputError
 from outpace.files import decoded
 
@@ -36,6 +37,7 @@ Inputs = Annotated[list[str] | None, typer.Option("--input", help="Answer files 
 Output = Annotated[Path | None, typer.Option(help="With --input: folder for the answers; the same command resumes.")]
 
 
+@spread(Tracing)
 @spread(SamplingOptions)
 def generate(
     prompt: Prompts = None,
@@ -54,6 +56,7 @@ def generate(
     explain: Annotated[bool, typer.Option("--explain", help="Draft with auto, and print on stderr why it drafted what it did.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Decode plainly too; print both speeds on stderr.")] = False,
     as_json: AsJson = False,
+    tracing: Tracing,
     inputs: Inputs = None,
     output: Output = None,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="With --input: maximum number of requests that run at once.")] = 16,
@@ -73,6 +76,7 @@ def generate(
     """
     from outpace.cli.answer import Look, Question, answer
 
+    tracing.check()
     _refuse(raw and system is not None, "--raw has no system prompt: leave out --system, or --raw")
     drafter = "auto" if explain and drafter is None and config is None else drafter
     model_options = (model, drafter, target, precision, threads, config, num_draft_tokens)
@@ -81,7 +85,7 @@ def generate(
         from outpace.cli.batch import refuse_with_input, run_batch
 
         refuse_with_input(file=file is not None, system=system is not None, show_drafts=show_drafts, explain=explain, compare=compare)
-        refuse_with_input(n=n > 1, logprobs=logprobs is not None, prompt_logprobs=prompt_logprobs is not None)
+        refuse_with_input(n=n > 1, trace=tracing.is_on, logprobs=logprobs is not None, prompt_logprobs=prompt_logprobs is not None)
         arguments = llm_arguments(*model_options, {"max_num_seqs": max_num_seqs}, *place)
         run_batch([*inputs, *(prompt or ())], output, sampling.params(), raw, as_json, arguments, replicas, ray)
         return
@@ -89,7 +93,7 @@ def generate(
     _refuse(not as_json and (logprobs, prompt_logprobs) != (None, None), "--logprobs and --prompt-logprobs need --json")
     params = sampling.params(n=n, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
     question = Question(_read_prompt(_one(prompt), file), system, raw)
-    answer(question, partial(load, *model_options, None, *place), params, Look(show_drafts, explain, compare, as_json))
+    answer(question, partial(load, *model_options, None, *place), params, Look(show_drafts, explain, compare, as_json), tracing)
 
 
 def _refuse(is_wrong: bool, message: str) -> None:

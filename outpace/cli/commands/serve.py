@@ -10,6 +10,8 @@ import typer
 
 from outpace.cli.options import Config, Device, Drafter, ExactWidth, Model, NumDraftTokens, Precision, Target, Threads, llm_arguments
 from outpace.cli.reporting import needing
+from outpace.cli.spread import spread
+from outpace.cli.tracing import Tracing
 from outpace.errors import BadInputError
 
 ClientChoice = Annotated[
@@ -30,6 +32,7 @@ AllowHost = Annotated[
 ]
 
 
+@spread(Tracing)
 def serve(
     model: Model = "default",
     host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 accepts connections from this machine only.")] = "127.0.0.1",
@@ -53,6 +56,8 @@ def serve(
     allow_host: AllowHost = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log every prompt.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log the path and status of every request.")] = False,
+    *,
+    tracing: Tracing,
     ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray: on the cluster of RAY_ADDRESS, else on this machine.")] = False,
     replicas: Annotated[int, typer.Option(min=1, help="With --ray: number of models, each with --threads threads (default: 1).")] = 1,
     target: Target = "auto",
@@ -70,6 +75,9 @@ def serve(
         from outpace.server.auth import read_keys
         from outpace.server.listen import is_loopback
         from outpace.server.settings import ServerSettings
+    tracing.check()
+    if ray and tracing.is_on:
+        raise BadInputError("--trace cannot be used with --ray")
     settings = ServerSettings(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_drafters=tuple(allow_drafter or ()),
@@ -88,10 +96,18 @@ def serve(
         typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
     sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
     arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes, device, exact_width)
-    _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0)
+    _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0, tracing)
 
 
-def _serve(where: tuple[str, int], arguments: dict[str, Any], settings: Any, patience: float, access_log: bool, num_replicas: int) -> None:
+def _serve(
+    where: tuple[str, int],
+    arguments: dict[str, Any],
+    settings: Any,
+    patience: float,
+    access_log: bool,
+    num_replicas: int,
+    tracing: Tracing,
+) -> None:
     """Serve from this process, or with replicas from a Ray cluster."""
     from outpace.llm import LLM
     from outpace.server.app import create_app
@@ -110,7 +126,8 @@ def _serve(where: tuple[str, int], arguments: dict[str, Any], settings: Any, pat
         host, port = bound.getsockname()[:2]
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         typer.echo(f"outpace serves {llm.name} at {place} (drafter {llm.speculative_config.method}); Ctrl-C stops it", err=True)
-        run(app, bound, patience, access_log)
+        with tracing.of(llm):
+            run(app, bound, patience, access_log)
 
 
 def _serve_on_ray(where: tuple[str, int], arguments: dict[str, Any], settings: Any, patience: float, num_replicas: int) -> None:

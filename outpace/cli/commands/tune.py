@@ -1,7 +1,9 @@
-"""The command `outpace tune`."""
+"""The commands `outpace tune` and `outpace calibrate`, which measure this machine."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,3 +79,28 @@ def _loading(model: str, options: dict[str, Any]) -> dict[str, Any]:
     name = default_name() if model == DEFAULT_MODEL else model
     name = str(Path(name).expanduser().absolute()) if lookup(name) is None and Path(name).expanduser().exists() else name
     return {"model": name, **{key: value for key, value in options.items() if value not in (None, "auto")}}
+
+
+def calibrate(
+    model: Model = "default",
+    as_json: AsJson = False,
+    target: Target = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    device: Device = "auto",
+    exact_width: ExactWidth = None,
+) -> None:
+    """Measure anew what a forward pass costs on this machine: the table that `auto` works with. Run it while the machine is idle.
+
+    Example: `outpace calibrate`
+    """
+    from rich.console import Console
+
+    from outpace.cli.explain import cost_table
+
+    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    costs = llm.strategies.calibrate()
+    if as_json:
+        typer.echo(json.dumps(asdict(costs)))
+    else:
+        Console(highlight=False).print(cost_table(costs))

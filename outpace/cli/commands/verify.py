@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from outpace.cli.bench_server import levels_of
 from outpace.cli.options import (
     AsJson,
     Config,
@@ -23,6 +24,8 @@ from outpace.cli.options import (
     load,
 )
 
+NUM_TIES = 10  # near ties that are printed
+
 
 def verify(
     model: Model = "default",
@@ -30,6 +33,9 @@ def verify(
     prompts: Prompts = "builtin",
     limit: Limit = 6,
     max_tokens: MaxTokens = 64,
+    temperature: Annotated[str, typer.Option(help="Sampling temperatures, comma-separated.")] = "0,0.8",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0.")] = 1,
+    concurrency: Annotated[str, typer.Option(help="Numbers of prompts that run at once, comma-separated.")] = "1,4",
     as_json: AsJson = False,
     target: Target = "auto",
     precision: Precision = "auto",
@@ -40,17 +46,19 @@ def verify(
 ) -> None:
     """Check on this model that speculation changes no token. Exit code 1 if any check fails.
 
-    Example: `outpace verify --prompts questions.jsonl --limit 12`
+    Example: `outpace verify --prompts questions.jsonl --limit 12 --temperature 0,0.5,1 --seeds 3`
     """
     from rich.console import Console
 
     from outpace.bench.builtin import load_prompts
+    from outpace.bench.temperatures import parse_temperatures
     from outpace.testing import proof
 
+    trials = proof.Trials(parse_temperatures(temperature), seeds, levels_of(concurrency, "--concurrency"), max_tokens)
     workloads = load_prompts(prompts, limit)
     llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
-    document = proof.verify(llm, workloads, settings, max_tokens)
+    document = proof.verify(llm, workloads, settings, trials)
     if as_json:
         typer.echo(json.dumps(document))
     else:
@@ -58,10 +66,16 @@ def verify(
         for check in document["checks"]:
             mark = "[green]ok  [/]" if check["passed"] else "[bold red]FAIL[/]"
             console.print(f"{mark} {check['name']}: {check['detail']}")
-        num_runs = len(workloads) * len(proof.TEMPERATURES) * (len(settings) + 1)
+        for tie in document["near_ties"][:NUM_TIES]:
+            console.print(_near_tie(tie), markup=False)
+        console.print(f"false alarms: {document['false_alarms']}", markup=False)
         failed = sum(not check["passed"] for check in document["checks"])
-        found = "no difference found" if document["compared"] == "bits" else "no difference found that rounding does not explain"
-        passed = f"passed: {len(workloads)} prompts, {num_runs} runs, {found}"
-        console.print(passed if document["passed"] else f"[bold red]FAILED: {failed} of {len(document['checks'])} checks[/]")
+        passed = f"passed: {document['claim']}"
+        console.print(passed if document["passed"] else f"FAILED: {failed} of {len(document['checks'])} checks", markup=False)
     if not document["passed"]:
         raise typer.Exit(1)
+
+
+def _near_tie(tie: dict[str, Any]) -> str:
+    where = f"temperature {tie['temperature']:g}, seed {tie['seed']}, {tie['at_once']} at once"
+    return f"near tie: {tie['drafter']}, prompt {tie['prompt']}, token {tie['token']}, a change of two logits by {tie['gap']:.1g} ({where})"

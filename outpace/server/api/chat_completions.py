@@ -21,7 +21,6 @@ from outpace.server.api.structured import answer_schema, build_grammar, check_gr
 from outpace.server.api.tolerance import TolerantRoute
 from outpace.server.api.tools.call_reader import CallPart, CallReader
 from outpace.server.api.tools.tool_choice import CallPlan, plan_calls, shown_tools
-from outpace.server.api.trace import token_text
 from outpace.server.api_errors import ApiError
 
 router = APIRouter(route_class=TolerantRoute)
@@ -90,7 +89,7 @@ class ChatFormatter(ResponseFormatter):
         return {"content": content, "refusal": None}
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        shown = {"token": token_text(self.tokenizer, token), "logprob": max(logprob, LEAST_LOGPROB)}
+        shown = {"token": self.tokenizer.token_text(token), "logprob": max(logprob, LEAST_LOGPROB)}
         return {**shown, "bytes": list(self.tokenizer.token_bytes(token))}
 
 

@@ -20,6 +20,7 @@ from fastapi.responses import Response
 from outpace import __version__
 from outpace.async_llm import GenerationJob
 from outpace.drafters.prediction import prediction_usage
+from outpace.drafters.spec import shown
 from outpace.llm import LLM
 from outpace.outputs import Event, RequestOutput, StreamPiece
 from outpace.params import SamplingParams, StructuredOutput
@@ -27,7 +28,7 @@ from outpace.server.api.protocol import SamplingRequest
 from outpace.server.api.trace import trace_of
 from outpace.server.api.wire import DONE, EventStream, as_json, disconnected, json_response
 from outpace.server.api_errors import ApiError
-from outpace.server.policy import Policy, SpeculationRequest, shown
+from outpace.server.policy import Policy, SpeculationRequest
 from outpace.server.prometheus import ServerMetrics
 from outpace.server.settings import ServerSettings
 from outpace.server.worker import ServerRequest, Worker

@@ -15,7 +15,6 @@ from outpace.server.api.chat_messages import as_messages
 from outpace.server.api.generation import Server
 from outpace.server.api.protocol import DetokenizeRequest, TokenizeRequest
 from outpace.server.api.tolerance import TolerantRoute
-from outpace.server.api.trace import token_text
 from outpace.server.api.wire import json_response
 from outpace.server.api_errors import ApiError
 
@@ -96,7 +95,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         token_ids = await asyncio.to_thread(tokenizer.encode, body.prompt or "", body.add_special_tokens)
     answer: dict[str, Any] = {"count": len(token_ids), "max_model_len": server.llm.engine.max_len, "tokens": token_ids}
     if body.return_token_strs:
-        answer["token_strs"] = [token_text(tokenizer, token) for token in token_ids]
+        answer["token_strs"] = [tokenizer.token_text(token) for token in token_ids]
     return json_response(answer)
 
 

@@ -98,6 +98,15 @@ class HFTarget(TargetModel):
         """The live model; None if it was borrowed and exists no more."""
         return self._model()
 
+    def weight_bytes(self) -> int:
+        config = self.model.config.get_text_config()
+        is_sparse = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+        if is_sparse or self.device.type != "cpu":
+            return 0
+        table, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        looked_up = table.weight if head is None or head.weight is not table.weight else None
+        return sum(weight.nbytes for weight in self.model.parameters() if weight is not looked_up)
+
     def allocate(self, num_tokens: int, prompt_token_ids: Sequence[int] = (), cache_salt: str = "") -> Slot:
         with self._no_grad():
             return self.kv_cache.allocate(num_tokens, prompt_token_ids, cache_salt)

@@ -18,6 +18,7 @@ RECORD = ["outpace", "attention"]  # the path of a fact about the model, in its 
 FREQUENT_ROWS = "frequent_rows"
 ROW_TYPES = ("f32", "f16", "i8", "u8")  # of weights that numpy can cut
 ROW_OPERATIONS = {"Convert": ops.convert, "Multiply": ops.multiply, "Subtract": ops.subtract}
+UNPACKING = {"Convert", "Subtract", "Multiply", "Reshape"}  # what stands between stored weights and their use
 
 
 def paged(model: Any, hidden: bool, num_frequent: int = 0) -> Any:
@@ -108,3 +109,24 @@ def embeddings(model: Any) -> Any:
         if node is None:
             raise BadInputError("this model's embeddings have no form that trained heads could share")
     return ov.Model([ops.result(node)], [token_ids])
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of the constants that a forward pass reads whole: all but tables that are only looked up in; 0 for a mixture of experts, which
+    chooses what it reads."""
+    operations = model.get_ops()
+    if any(op.get_type_name() == "TopK" for op in operations):
+        return 0
+    return sum(op.get_byte_size() for op in operations if op.get_type_name() == "Constant" and not _is_table(op))
+
+
+def _is_table(op: Any) -> bool:
+    """Whether a constant is used as the data of lookups only."""
+    uses = [use for output in op.outputs() for use in output.get_target_inputs()]
+    return bool(uses) and all(
+        use.get_index() == 0 if use.get_node().get_type_name() == "Gather" else _is_unpacked_table(use.get_node()) for use in uses
+    )
+
+
+def _is_unpacked_table(op: Any) -> bool:
+    return op.get_type_name() in UNPACKING and _is_table(op)

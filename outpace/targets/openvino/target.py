@@ -239,6 +239,9 @@ class OpenVINOTarget(TargetModel):
             self.feed.clear()
             self._warm_up(memory)
 
+    def weight_bytes(self) -> int:
+        return graphs.weight_bytes(ov.Core().read_model(self.path))
+
     def lm_head(self) -> LMHead:
         """A separate model, read from the same file, with the weights in the precision of the file."""
         return LMHead("openvino", graphs.lm_head(ov.Core().read_model(self.path)), self.capabilities.vocab_size, self.threads)

@@ -8,7 +8,7 @@ import peer_file
 import pytest
 from bench_tools import user
 
-from outpace.bench import report, runner, summary
+from outpace.bench import runner, summary, tables
 from outpace.bench.peers import PEERS, environment, side
 from outpace.bench.peers.process import PeerProcess
 from outpace.bench.peers.side import PeerSide, close_all, parse_peers, start_all
@@ -119,7 +119,7 @@ def test_peers_run_in_turn_with_our_drafters(peer, toy_llm, monkeypatch):
         assert (row["speedup"], row["relative_speed"]) == (1.0, round(4 / 1.5 / 4.0, 3))
     assert document["about_peers"]["toy:lookup:size=2"]["settings"]["size"] == "2"
     assert [row["text"] for row in document["answers"] if row["side"] == "toy:plain"] == ["cba", "dcb", "a"]
-    assert report.tables(document)[1].row_count == 5
+    assert tables.tables(document)[1].row_count == 5
 
 
 class Chat:

@@ -6,6 +6,7 @@ import { Lane } from "./steps/lane.js";
 import { Palette } from "./palette.js";
 import { judge, replay, sum } from "./race.js";
 import { count } from "./steps/steps.js";
+import { readTrace } from "./steps/trace.js";
 import { connectTheme } from "./theme.js";
 import { bestStep, Viewer } from "./steps/viewer.js";
 
@@ -38,6 +39,8 @@ byId("ask").addEventListener("submit", (event) => {
 });
 for (const button of document.querySelectorAll("[data-code]")) button.addEventListener("click", () => ask.showCode(button.dataset.code, model));
 byId("stop").addEventListener("click", stop);
+byId("open-trace").addEventListener("click", () => byId("trace-file").click());
+byId("trace-file").addEventListener("change", openTrace);
 byId("key").addEventListener("change", useKey);
 document.addEventListener("pointerdown", ({ target }) => {
   for (const { card } of lanes) if (!card.covers(target)) card.hide(); // on a touch screen no pointer ever leaves a token
@@ -208,6 +211,48 @@ async function watch() {
   } finally {
     end();
   }
+}
+
+// ---- a trace file
+
+async function openTrace({ target }) {
+  const [file] = target.files;
+  if (!file || running) return;
+  try {
+    const trace = readTrace(await file.text());
+    ask.problem("");
+    showRequest(trace, 0);
+    offerRequests(trace, file.name);
+  } catch (error) {
+    ask.problem(error.message);
+  } finally {
+    target.value = ""; // the same file may be opened again
+  }
+}
+
+function showRequest(trace, index) {
+  const request = trace.requests[index];
+  const [lane] = lay([request.drafter]);
+  lane.showTrace(request);
+  select(lane, bestStep(lane.steps));
+  draw();
+}
+
+/** Says what the trace has, with a list of its requests to choose from. */
+function offerRequests(trace, name) {
+  const choice = document.createElement("select");
+  choice.setAttribute("aria-label", "Request of the trace");
+  choice.append(...trace.requests.map(({ title, drafter, steps }, i) => new Option(`${title}, ${drafter}, ${count(steps.length, "step", "steps")}`, i)));
+  choice.addEventListener("change", () => {
+    showRequest(trace, Number(choice.value));
+    byId("verdict").hidden = false;
+  });
+  const words = document.createElement("div");
+  const details = trace.hasText ? trace.model : `${trace.model}; it has no texts: --trace-text writes them`;
+  words.append(paragraph(`${count(trace.requests.length, "request", "requests")} in ${name}`, "headline"), paragraph(details, "faint"));
+  byId("verdict").replaceChildren(words, choice);
+  byId("verdict").className = "verdict card neutral";
+  byId("verdict").hidden = false;
 }
 
 // ---- showing

@@ -58,6 +58,13 @@ export class Lane {
     if (chunk.trace || chunk.choices?.[0]?.delta?.content) this.seconds = at;
   }
 
+  /** Shows a whole answer of a trace: its `steps` and the `seconds` they took. */
+  showTrace({ steps, seconds }) {
+    for (const trace of steps) this.#read({ trace });
+    this.seconds = seconds;
+    this.finish("From a trace.");
+  }
+
   /** Shows one chunk. */
   show(chunk) {
     this.#read(chunk);
