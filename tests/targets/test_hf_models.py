@@ -169,3 +169,13 @@ def test_bfloat16_returns_float32(device):
     output = target.forward([Segment(observe_prompt(target, [1, 2, 3]), [4, 5])])
     assert (output.logits.dtype, output.hidden.dtype) == (np.float32, np.float32)
     assert np.isfinite(output.logits).all()
+
+
+def test_weights_that_a_pass_reads_are_all_but_a_table_that_is_only_looked_up_in(monkeypatch):
+    model = model_of("llama")
+    target = hf.HFTarget(model)
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    whole = sum(weight.nbytes for weight in model.parameters())
+    assert target.weight_bytes() == (whole if table is head else whole - table.nbytes)
+    monkeypatch.setattr(model.config, "num_experts", 8, raising=False)
+    assert target.weight_bytes() == 0  # a mixture of experts chooses what it reads

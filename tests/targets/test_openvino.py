@@ -51,6 +51,13 @@ def test_a_model_that_cannot_be_loaded_says_why(tmp_path, text, reason):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pass_reads_most_of_the_file_of_weights(tiny):
+    _, target, model = tiny
+    size, num_bytes = target.path.with_suffix(".bin").stat().st_size, target.weight_bytes()
+    looked_up = model.get_input_embeddings().weight.nbytes
+    assert size - looked_up - 4096 <= num_bytes <= size + 4096
+
+
 def test_target_passes_the_conformance_suite(tiny):
     check_target(tiny[1], prompt(70), tolerance=1e-3)
 

@@ -1,6 +1,7 @@
 """Peers: their specs, their processes, their rows in a benchmark, and what happens when one fails."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -197,3 +198,35 @@ def test_installing_reports_what_pip_says(peer, tmp_path, monkeypatch):
 def pip_fails(command):
     if "pip" in command:
         raise OutpaceError("no such package")
+
+
+def test_a_bare_package_gets_its_requirements_without_those_left_out(peer, tmp_path, monkeypatch):
+    """What its requirements name is installed after it; what is optional may fail."""
+    monkeypatch.setenv("OUTPACE_HOME", str(tmp_path))
+    for name, value in {"BARE": ("big==1",), "LEFT_OUT": ("torch",), "OPTIONAL": ("rare==2",)}.items():
+        monkeypatch.setattr(peer_file, name, value, raising=False)
+    commands = []
+
+    def run(*command):
+        commands.append(command[1:])
+        if "rare==2" in command:
+            raise OutpaceError("no such package")
+        return "first>=1\nsecond[x]" if "-c" in command else ""
+
+    monkeypatch.setattr(environment, "_run", run)
+    assert environment.python_of("toy") is None
+    python = environment.install("toy")
+    assert environment.python_of("toy") == python
+    installs = [command[5:] for command in commands if "pip" in command]
+    assert installs == [tuple(peer_file.PACKAGES), ("--no-deps", "big==1"), ("first>=1", "second[x]"), ("rare==2",)]
+    assert commands[3][2:] == ("torch", "big==1")
+
+
+def test_the_requirements_of_a_package_are_listed_without_those_left_out():
+    done = subprocess.run(
+        [sys.executable, "-c", environment.REQUIREMENTS, "pluggy,iniconfig", "pytest==1"], capture_output=True, text=True, check=True
+    )
+    names = done.stdout.split()
+    assert any(name.startswith("packaging") for name in names)
+    assert not any(name.startswith(("pluggy", "iniconfig")) for name in names)
+    assert not any(name.startswith(("hypothesis", "mock")) for name in names), "those of extras"
