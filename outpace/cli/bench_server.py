@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import typer
 from outpace.cli.options import drafter_settings, show_document
 from outpace.cli.reporting import ALONE, needing
 from outpace.errors import BadInputError
-from outpace.files import check_writable
 
 HERE = ALONE["--server"]
 MAX_CLIENTS = 1000
@@ -50,19 +49,18 @@ def bench_server(
     config: Path | None,
     sampling: Mapping[str, Any],
     llm_options: Mapping[str, Any],
-    levels: Sequence[int],
-    seconds: float,
+    load_of: tuple[str | None, float | None],
     repeats: int,
     outputs: tuple[Path | None, Path | None],
 ) -> None:
-    """Load a server, print the table, and write the document and its page to the files `outputs`. Exit code 1 if an answer was an error,
-    lost or mixed up."""
+    """Load a server, print the table, and write the document and its page to `outputs`. `load_of`: --clients and --seconds. Exit code 1
+    if an answer was an error, lost or mixed up."""
     with needing("bench", "bench --server"):
         from outpace.bench import server_load as load
         from outpace.bench.builtin import load_prompts
         from outpace.bench.tables import load_table
+    levels, seconds = levels_of(load_of[0] or "1,4,16,64"), load_of[1] or 60.0
     workloads = load_prompts(prompts, limit)
-    check_writable(outputs[0])
     settings = drafter_settings(drafters or "none,auto", config)
     with ExitStack() as stack:
         if server == HERE:

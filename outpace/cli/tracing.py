@@ -28,11 +28,12 @@ class Tracing:
     def is_on(self) -> bool:
         return self.trace is not None
 
-    def check(self) -> None:
-        """Raise BadInputError, before a model loads, for a trace that cannot be written."""
+    def check(self, *others: Path | None) -> None:
+        """Raise BadInputError, before a model loads, for a trace or another file that cannot be written."""
         if self.trace_text and not self.is_on:
             raise BadInputError("--trace-text needs --trace")
-        check_writable(self.trace)
+        for path in (self.trace, *others):
+            check_writable(path)
 
     @contextmanager
     def of(self, llm: LLM) -> Iterator[None]:

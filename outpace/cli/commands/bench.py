@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.bench_server import bench_server, levels_of, refuse_with_server
+from outpace.cli.bench_server import bench_server, refuse_with_server
 from outpace.cli.options import (
     Config,
     Device,
@@ -32,7 +32,6 @@ from outpace.cli.options import (
 from outpace.cli.spread import spread
 from outpace.cli.tracing import Tracing
 from outpace.errors import BadInputError, OutpaceError
-from outpace.files import check_writable
 
 if TYPE_CHECKING:
     from outpace.bench.peers.side import PeerSide
@@ -82,16 +81,13 @@ def bench(
     from outpace.bench.temperatures import parse_temperatures, points
 
     temperatures = parse_temperatures(temperature)
-    tracing.check()
-    for path in (json_out, report):
-        check_writable(path)
+    tracing.check(json_out, report)
     if server is not None:
         many = len(temperatures) > 1 or seeds > 1
         refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, many, tracing.is_on)
         sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
-        place = {"target": target, "precision": precision, "threads": threads, "device": device, "exact_width": exact_width}
-        load_of = (levels_of(clients or "1,4,16,64"), seconds or 60.0, repeats)
-        bench_server(server, prompts, limit, drafters, config, sampling, {"model": model, **place}, *load_of, (json_out, report))
+        own = {"model": model, "target": target, "precision": precision, "threads": threads, "device": device, "exact_width": exact_width}
+        bench_server(server, prompts, limit, drafters, config, sampling, own, (clients, seconds), repeats, (json_out, report))
         return
     from outpace.bench import runner
     from outpace.bench.builtin import load_prompts

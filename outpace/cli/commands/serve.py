@@ -75,9 +75,6 @@ def serve(
         from outpace.server.auth import read_keys
         from outpace.server.listen import is_loopback
         from outpace.server.settings import ServerSettings
-    tracing.check()
-    if ray and tracing.is_on:
-        raise BadInputError("--trace cannot be used with --ray")
     settings = ServerSettings(
         api_keys=read_keys(api_key_file) if api_key_file else (),
         allowed_drafters=tuple(allow_drafter or ()),
@@ -92,11 +89,21 @@ def serve(
         max_body_bytes=int(max_body_mb * 2**20),
         log_prompts=log_prompts,
     )
-    if not is_loopback(host) and not settings.api_keys:
-        typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
+    _check(host, bool(settings.api_keys), ray, tracing)
     sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
     arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes, device, exact_width)
     _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0, tracing)
+
+
+def _check(host: str, has_keys: bool, ray: bool, tracing: Tracing) -> None:
+    """Raise BadInputError for a trace that cannot be; warn if strangers can use the server."""
+    from outpace.server.listen import is_loopback
+
+    tracing.check()
+    if ray and tracing.is_on:
+        raise BadInputError("--trace cannot be used with --ray")
+    if not is_loopback(host) and not has_keys:
+        typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
 
 
 def _serve(
