@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench peers results train-assets setup clean
+.PHONY: demo test check bench peers results docs train-assets setup clean
 
 demo: $(STAMP)
 	$(BIN)/outpace demo
@@ -32,6 +32,10 @@ peers: $(STAMP)
 # make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
 results: $(STAMP)
 	$(BIN)/python dev/measure/results.py measure "$(PROMPTS)"
+
+# the site, in build/site; fails if a link leads nowhere
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # make train-assets DATA=folder   (trains the shipped helpers anew, hours on two cores; called again after a stop it goes on)
 WORK ?= build/train-assets

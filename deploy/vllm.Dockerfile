@@ -1,5 +1,5 @@
 # vLLM with outpace's drafter (experimental). The image of vLLM has all that the drafter needs, so outpace is installed without the packages
-# of its own targets. See compose.yaml for the command; docs/scaling.md says when this pays.
+# of its own targets. See compose.yaml for the command; docs/server/scaling.md says when this pays.
 FROM vllm/vllm-openai:v0.32.0
 COPY pyproject.toml README.md LICENSE /src/
 COPY outpace /src/outpace

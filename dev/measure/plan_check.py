@@ -1,4 +1,4 @@
-"""Measure a load test and a plan on this machine, show one beside the other, and write both into docs/scaling.md. Needs a quiet machine;
+"""Measure a load test and a plan on this machine, show one beside the other, and write both into docs/server/scaling.md. Needs a quiet machine;
 about five minutes with `tiny`.
 
 usage: python dev/measure/plan_check.py [--model tiny] [--clients 1,4,16] [--seconds 25] [--out docs/results/plan.json]
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+PAGE = Path(__file__).parents[2] / "docs" / "server" / "scaling.md"
 START, END = "<!-- plan -->\n", "<!-- /plan -->"
 PRICE = "0.10"  # an hour
 OUTPACE = [sys.executable, "-m", "outpace"]

@@ -1,6 +1,6 @@
 """Measure all drafters and write the tables of the documentation.
 
-usage: python dev/measure/results.py                           writes docs/results/README.md and the tables of docs/drafters/
+usage: python dev/measure/results.py                           writes docs/results/README.md and the tables of other pages
        python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for the missing documents of RUNS first
 
 A test checks that the written pages match the documents.
@@ -16,9 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from results_load import STORE, drafting, table, under_load
+
 DOCS = Path(__file__).parents[2] / "docs"
-STORE = DOCS / "results"
-IN_TRAINED = {"trained", "trained-32", "trained-first", "eagle", "medusa-60", "blanks", "draft"}  # documents in the subfolder `trained`
+HISTORY = Path(__file__).parents[1] / "history"
+IN_TRAINED = {"trained", "trained-32", "eagle", "medusa-60", "blanks", "draft"}  # documents in the subfolder `trained`
 CATEGORIES = {
     "all": "all",
     "chat": "chat",
@@ -36,7 +38,6 @@ TRAINED = (
 )
 WIDE = {"medusa": "medusa:threshold=0.003", "eagle": "eagle:branches=8:threshold=0.003"}  # with 32 draft tokens
 WIDEST = "medusa:threshold=0.001"  # with 60
-LOAD = "load"  # the document of `outpace bench --server`; measured by hand because it takes long
 DEFEATING = "defeating.jsonl"  # made by dev/measure/defeating_prompts.py
 USUAL = ("--limit", "48", "--max-tokens", "128", "--drafters")
 RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
@@ -51,7 +52,7 @@ RUNS: dict[str, list[str]] = {  # document -> options of outpace bench
     "defeating": ["--max-tokens", "128", "--drafters", "prompt_lookup,suffix+recycling,auto", "--temperature", "1", "--seed", "0"],
     "defeating-8": [*shlex.split("--max-tokens 128 --drafters auto --temperature 1 --seed 0 --repeats 5 --concurrency 8")],
 }
-EARLIER = {"trained-first": "trained"}  # documents of heads that are no longer shipped -> the run with the same options
+EARLIER = {"trained-first": "trained"}  # documents in HISTORY -> the run with the same options
 BY_HAND = {  # documents of a draft model that is not shipped; docs/drafters/draft_model.md says how to train it -> options of outpace bench
     "draft": [*USUAL, "draft_model:small,draft_model:small:max_depth=3"],
 }
@@ -71,13 +72,11 @@ PAGES: dict[str, dict[str, list[str]]] = {  # page of docs/drafters/ -> document
         "trained": MEDUSA,
         "trained-32": [f"{WIDE['medusa']}, 32 draft tokens"],
         "medusa-60": [f"{WIDEST}, 60 draft tokens"],
-        "trained-first": MEDUSA,
     },
     "eagle": {
         "eagle": ["eagle", "suffix+eagle:max_depth=3"],
         "trained": EAGLE,
         "trained-32": [f"{WIDE['eagle']}, 32 draft tokens"],
-        "trained-first": EAGLE,
     },
 }
 
@@ -101,6 +100,8 @@ def measure(prompts: str) -> None:
 
 def path_of(name: str) -> Path:
     """The file of a document."""
+    if name in EARLIER:
+        return HISTORY / f"{name}.json"
     return STORE / ("trained" if name in IN_TRAINED else "") / f"{name}.json"
 
 
@@ -120,11 +121,6 @@ def load(name: str) -> dict[str, Any]:
         drafter = re.sub(r", (\d+) guesses$", r", \1 draft tokens", row["drafter"])  # what documents called them before
         rows.setdefault(drafter, {})[row["category"]] = row
     return {**document, "rows": rows}
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
 
 
 def grid(document: dict[str, Any], drafters: list[str], cell: Any) -> str:
@@ -178,69 +174,6 @@ def elsewhere(document: dict[str, Any]) -> str:
     return f" Another machine: {machine['cores']} cores of {machine['cpu']}; a forward pass takes {cost} tokens."
 
 
-def spread(times: dict[str, float], unit: float = 1.0, digits: int = 0) -> str:
-    """Median / 95th percentile."""
-    return f"{times['median'] / unit:.{digits}f} / {times['p95'] / unit:.{digits}f}"
-
-
-def under_load() -> list[str]:
-    """The server under load; empty if that has not been measured."""
-    if not (STORE / f"{LOAD}.json").exists():
-        return []
-    document = json.loads((STORE / f"{LOAD}.json").read_text("utf-8"))
-    settings, rows = document["settings"], document["load"]
-    times = f"{settings['repeats']} times {settings['seconds']:g}" if settings["repeats"] > 1 else f"{settings['seconds']:g}"
-    command = " ".join(
-        ["outpace bench --prompts question_even.jsonl", *([f"--limit {settings['limit']}"] if settings["limit"] else [])]
-        + ["--max-tokens", str(settings["max_tokens"]), "--seconds", f"{settings['seconds']:g}"]
-        + ["--repeats", str(settings["repeats"])] * (settings["repeats"] > 1)
-        + ["--temperature", f"{settings['temperature']:g}"] * (settings["temperature"] > 0)
-        + ["--clients", ",".join(dict.fromkeys(str(row["num_clients"]) for row in rows))]
-        + ["--drafters", ",".join(dict.fromkeys(row["drafter"] for row in rows)), "--json", f"{LOAD}.json", "--server"]
-    )
-    cached = sum(row["num_cached_prompt_tokens"] for row in rows) / max(1, sum(row["num_prompt_tokens"] for row in rows))
-    single = ", ".join(f"`{row['drafter']}` {row['num_identical']}/{row['num_prompts']}" for row in document["single"][1:])
-    head = ["clients", "drafter", "requests", "errors", "lost", "mixed up", "repeated", "tokens/s", "speedup"]
-    return [
-        f"## Server under load\n\n```\n{command}\n```\n\nEach client sends its next request as soon as the previous answer is complete. "
-        f"Each number of clients and drafter ran for {times} s, drafters in turn: {settings['num_prompts']} prompts, temperature "
-        f"{settings['temperature']:g}, at most {settings['max_tokens']} tokens, at most 16 requests decoded concurrently, clients in the "
-        f"server's process. Measured on {document['machine']['cores']} cores of {document['machine']['cpu']}.",
-        "*Mixed up* counts answers that differ in any character from the answer a single client got for the same prompt and seed. Drafters "
-        "start each turn with empty tables; *repeated* counts requests whose prompt had already been sent in the same turn. "
-        f"{100 * cached:.0f}% of the prompt tokens came from the prefix cache. Single-client answers identical to plain decoding: "
-        f"{single}.",
-        table(
-            [*head, "first token, ms", "per token, ms", "request, s"],
-            [
-                [str(row["num_clients"]), f"`{row['drafter']}`"]
-                + [str(row[name]) for name in ("num_requests", "num_errors", "num_lost", "num_mixed_up", "num_repeated")]
-                + [f"{row['tokens_per_second']:.1f}", f"{row['speedup']:.2f}", spread(row["first_token_ms"])]
-                + [spread(row["per_token_ms"], digits=1), spread(row["request_ms"], 1e3, 1)]
-                for row in rows
-            ],
-        ),
-        "Times are median / 95th percentile as seen by the clients, queueing included. *Per token* excludes the first token.",
-    ]
-
-
-def drafting() -> list[str]:
-    """The cost of drafting by length of the context; empty if that has not been measured."""
-    if not (STORE / "drafting.json").exists():
-        return []
-    document = json.loads((STORE / "drafting.json").read_text("utf-8"))
-    lengths = list(dict.fromkeys(cost["context"] for cost in document["costs"]))
-    cells: dict[str, dict[int, str]] = {}
-    for cost in document["costs"]:
-        cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
-    return [
-        "## Cost of drafting\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
-        f"Microseconds per draft token and, in parentheses, per draft of up to {document['num_nodes']} tokens, by tokens of context. "
-        "No model runs.",
-        table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),
-    ]
-
-
 OLDER_TABLE = (
     "This run used a `recycling` table counted from 389,327 rows; the one shipped now was counted from 994,986 (see the next section)."
 )
@@ -267,6 +200,7 @@ def page() -> str:
         f"{document['model']} {document['settings']['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO "
         f"{machine['openvino']}. Drafters are interleaved prompt by prompt; only decoding is timed. Timings on this machine vary by "
         "up to 15%: the ratios are more reliable than the tokens/s.",
+        "Not here: [outpace beside other engines](peers/README.md), and [older results](../../dev/history/README.md).",
         table(
             ["tokens in a forward pass", *(str(entry["num_tokens"]) for entry in cost)],
             [["ms", *(f"{entry['milliseconds']:.1f}" for entry in cost)]],
@@ -278,7 +212,6 @@ def page() -> str:
         *section("Medusa heads with 60 draft tokens", "medusa-60", "Close to the maximum of 64 per step."),
         *section("Mask tokens", "blanks", BLANKS),
         *section("A distilled draft model", "draft", DISTILLED),
-        *section("Earlier trained heads", "trained-first", f"{FIRST_HEADS} {HALF_SEEN}"),
         *section("Sampled", "sampled", "The same seed gives the same text. The machine was not idle, so no speeds are given.", False),
         *section("Eight concurrent requests", "greedy-8", "Timed per group of eight, with the prompts in the prefix cache."),
         *section("Unpredictable prompts", "defeating", "Random words, random codes, a different language on each line."),
@@ -293,13 +226,13 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-HALF_SEEN_IN = {"trained", "trained-32", "trained-first"}
-IN_README = ["none", "blind", "prompt_lookup", "prompt_lookup+recycling", "auto:suffix+recycling:table=none", "auto"]
+def history() -> str:
+    """dev/history/README.md."""
+    about = "# Older results\n\nMeasurements of what is no longer shipped. Generated by `python dev/measure/results.py`."
+    return "\n\n".join([about, *section("Earlier trained heads", "trained-first", f"{FIRST_HEADS} {HALF_SEEN}")]) + "\n"
 
 
-def readme_figures() -> str:
-    """The table of the README, between its markers."""
-    return "\n\n".join(["<!-- figures -->", grid(load("greedy"), IN_README, speed), "<!-- end of figures -->"])
+HALF_SEEN_IN = {"trained", "trained-32"}
 
 
 def figures(name: str) -> str:
@@ -311,17 +244,39 @@ def figures(name: str) -> str:
     parts = []
     for name_of_document, rows in PAGES[name].items():
         document = load(name_of_document)
-        which = " " + FIRST_HEADS if name_of_document in EARLIER else ""
-        which += " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
+        which = " " + HALF_SEEN if name == "eagle" and name_of_document in HALF_SEEN_IN else ""
         parts += [about + which + elsewhere(document), grid(document, ["none", *rows], speed), grid(document, rows, length)]
     return "\n\n".join(["<!-- figures -->", *parts, "<!-- end of figures -->"])
+
+
+CHOICE = ["none", "prompt_lookup", "suffix", "recycling", "lookahead", "suffix+recycling", "auto"]
+TRAINED_CHOICE = ["none", "medusa", "eagle", "suffix+recycling", "auto", "auto:suffix+recycling+medusa"]
+
+
+def choosing() -> str:
+    """The tables of the page on choosing a drafter, between their markers."""
+    about = "Speedup over plain decoding (tokens/s) of `tiny` in 8 bits, 48 Spec-Bench prompts, greedy, every answer identical"
+    new, old = (f"{load(name)['machine']['cores']} cores of {load(name)['machine']['cpu']}" for name in ("greedy", "trained"))
+    rag = "RAG: questions about passages that are in the prompt."
+    older = f"on an older machine ({old}, no VNNI): one more token in a forward pass costs six times as much."
+    return "\n\n".join(
+        [
+            "<!-- figures -->",
+            f"{about}, {new} ([all results](../results/README.md)). {rag}",
+            grid(load("greedy"), CHOICE, speed),
+            f"Trained heads, and the same tables, {older}",
+            grid(load("trained"), TRAINED_CHOICE, speed),
+            "<!-- end of figures -->",
+        ]
+    )
 
 
 def pages() -> dict[Path, str]:
     """Every page with generated tables -> its current text."""
     marks = re.compile(r"<!-- figures -->(.*<!-- end of figures -->)?", re.DOTALL)
-    found = {STORE / "README.md": page()}
-    tables = {DOCS.parent / "README.md": readme_figures()} | {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
+    found = {STORE / "README.md": page(), HISTORY / "README.md": history()}
+    tables = {DOCS / "drafters" / f"{name}.md": figures(name) for name in PAGES}
+    tables[DOCS / "learn" / "choosing-a-drafter.md"] = choosing()
     for path, text in tables.items():
         found[path] = marks.sub(lambda _, text=text: text, path.read_text("utf-8"), count=1)
     return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer.main
@@ -21,7 +25,8 @@ from outpace.targets.toy import ToyTarget
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE, TUTORIAL = ROOT / "docs" / "architecture.md", ROOT / "docs" / "write-a-drafter.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEN_MINUTES = ROOT / "docs" / "learn" / "ten-minutes.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "dev").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -29,26 +34,35 @@ def blocks(page: Path, language: str) -> list[str]:
     return [block for found, block in fences if found == language]
 
 
-def test_command_page_is_current():
-    spec = importlib.util.spec_from_file_location("docs_cli", ROOT / "dev" / "pictures" / "docs_cli.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture
+def script(monkeypatch) -> Callable[[str], ModuleType]:
+    """Loads a script of dev/, which finds the scripts beside it."""
+
+    def load(path: str) -> ModuleType:
+        place = ROOT / "dev" / path
+        monkeypatch.syspath_prepend(place.parent)
+        spec = importlib.util.spec_from_file_location(place.stem, place)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_command_page_is_current(script):
+    module = script("pictures/docs_cli.py")
     assert module.page() == module.OUT.read_text("utf-8"), "run: python dev/pictures/docs_cli.py"
 
 
-def test_tables_are_those_of_the_measured_documents():
-    spec = importlib.util.spec_from_file_location("results", ROOT / "dev" / "measure" / "results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for path, text in module.pages().items():
-        assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/results.py"
+@pytest.mark.parametrize("name", ["results", "peers_table"])
+def test_tables_are_those_of_the_measured_documents(script, name):
+    for path, text in script(f"measure/{name}.py").pages().items():
+        assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/{name}.py"
 
 
-def test_the_table_of_peers_is_that_of_the_measured_documents():
-    spec = importlib.util.spec_from_file_location("peers_table", ROOT / "dev" / "measure" / "peers_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.page() == (ROOT / "README.md").read_text("utf-8"), "run: python dev/measure/peers_table.py"
+def test_the_picture_of_the_ten_minutes_is_that_of_its_example(script):
+    module = script("pictures/pictures_ten_minutes.py")
+    assert module.picture() == module.OUT.read_text("utf-8"), "run: python dev/pictures/pictures_ten_minutes.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -57,7 +71,7 @@ def test_commands_in_the_documents_exist(page):
     commands = typer.main.get_command(app).commands
     lines = [line for block in blocks(page, "") for line in block.splitlines() if line.startswith("outpace ")]
     for line in lines:
-        name, *words = shlex.split(line)[1:]
+        name, *words = shlex.split(line, comments=True)[1:]
         if name in ("|", "--help"):
             continue
         command = commands[name]
@@ -139,6 +153,46 @@ def test_folders_of_the_documentation_are_small():
     for folder in [ROOT / "docs", *(path for path in (ROOT / "docs").rglob("*") if path.is_dir())]:
         names = [path.name for path in folder.iterdir() if path.is_file()]
         assert len(names) <= MAX_FOLDER, f"{folder.relative_to(ROOT)} has {len(names)} files"
+
+
+def test_the_ten_minutes_print_what_they_show():
+    """Each block of output is that of the Python block before it; the blocks run one after the other."""
+    names: dict[str, object] = {}
+    printed, shown = "", 0
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", TEN_MINUTES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for language, block in fences:
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(compile(block, TEN_MINUTES.name, "exec"), names)
+            printed = output.getvalue()
+        elif language == "text":
+            assert printed == block
+            shown += 1
+    assert shown == 4
+
+
+def test_environment_variables_are_those_of_the_source():
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "outpace").rglob("*.py"))
+    read = set(re.findall(r"environ(?:\.\w+\(|\[)\s*['\"](\w+)['\"]", source))
+    table = (ROOT / "docs" / "reference" / "environment.md").read_text("utf-8").split("These are read by libraries", 1)[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == read
+
+
+def test_every_page_is_on_the_index_and_in_the_site():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if page not in site] == []
+    assert [page for page in pages if page not in index and page not in ("index.md", "results/peers/README.md")] == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed")
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """In strict mode: every link and anchor leads somewhere, every page is in the menu, every docstring of the reference is found."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SpeculativeConfig" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
 
 
 @pytest.mark.real
