@@ -1,5 +1,5 @@
-"""Measure a load test and a plan on this machine, show one beside the other, and write both into docs/server/scaling.md. Needs a quiet machine;
-about five minutes with `tiny`.
+"""Measure a load test and a plan on this machine, show one beside the other, and write both into docs/server/scaling.md. Needs a quiet
+machine; about five minutes with `tiny`.
 
 usage: python dev/measure/plan_check.py [--model tiny] [--clients 1,4,16] [--seconds 25] [--out docs/results/plan.json]
 

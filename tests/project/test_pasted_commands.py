@@ -1,7 +1,8 @@
 """Every command of the README and the quickstart runs as copied, line by line, in a copy of the project: `make demo` too.
 
 Three things are not as on a user's machine, and nothing else: the environment `.venv` is there already, with this Python; the default
-model is the tests' (`OUTPACE_MODEL`); and the commands of LONG get options behind their own that make them short.
+model is the tests' (`OUTPACE_MODEL`); and the commands of LONG get options behind their own that make them short. `tune` may refuse a
+machine that is too busy to measure, as it does for users; then the settings that it would have written are made here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LONG = {  # command -> what is added, because the whole would take minutes
 }
 NOT_RUN = {"make test"}  # would run this test; that make knows it is checked
 SKIPPED = (".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", "shared", "tests", ".*_cache", ".hypothesis")
+TOO_NOISY = "tuned.json was not written: the measurement is too noisy to trust"
 SERVES = "outpace serve"  # does not end: it is asked whether it is ready, and stopped
 
 
@@ -85,6 +87,9 @@ def test_the_commands_run_one_after_the_other(clone, llm):
             assert is_served(clone, command), command
         else:
             done = run(clone, f"{command} {LONG[name]}" if name in LONG else command)
+            if TOO_NOISY in done.stderr:
+                (clone / "tuned.json").write_text('{"version": 1, "method": "suffix"}')
+                continue
             assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
             assert done.stdout or command.startswith(("source", "outpace chat")), command
     assert (clone / "tuned.json").exists()
