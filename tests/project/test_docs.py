@@ -24,7 +24,7 @@ from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURE, TUTORIAL = ROOT / "docs" / "architecture.md", ROOT / "docs" / "write-a-drafter.md"
+ARCHITECTURE, TUTORIAL = ROOT / "docs" / "architecture.md", ROOT / "docs" / "drafters" / "write-a-drafter.md"
 TEN_MINUTES = ROOT / "docs" / "learn" / "ten-minutes.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "dev").rglob("*.md"))]
 
@@ -99,7 +99,7 @@ def headings(page: Path) -> set[str]:
 
 @pytest.fixture
 def tutorial(tmp_path, monkeypatch) -> Path:
-    """A folder with the two files of docs/write-a-drafter.md, as the current folder."""
+    """A folder with the two files of docs/drafters/write-a-drafter.md, as the current folder."""
     source, check = blocks(TUTORIAL, "python")
     (tmp_path / "echo_drafter.py").write_text(source, "utf-8")
     (tmp_path / "check_echo.py").write_text(check, "utf-8")
