@@ -182,8 +182,9 @@ def test_every_page_is_on_the_index_and_in_the_site():
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     site = (ROOT / "mkdocs.yml").read_text("utf-8")
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
-    assert [page for page in pages if page not in site] == []
-    assert [page for page in pages if page not in index and page not in ("index.md", "results/peers/README.md")] == []
+    assert [page for page in pages if page not in site] == [], "add the page to the menu in mkdocs.yml"
+    missing = [page for page in pages if page not in index and page not in ("index.md", "results/peers/README.md")]
+    assert missing == [], "add the page to a table of docs/index.md"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed")
