@@ -62,6 +62,10 @@ def test_the_tutorial_trains_heads(folder):
     results = {row["drafter"]: row for row in json.loads((folder / "bench.json").read_text())["results"] if row["category"] == "all"}
     assert {row["num_identical"] for row in results.values()} == {4}
     expected = json.loads(said["train"])["training"]["held_out"]["acceptance_best"]
+    gain = json.loads(said["train"])["expected"]
+    assert gain["drafter"] == "medusa:heads"
+    assert [shape["num_draft_tokens"] for shape in gain["shapes"]] == [1, 2, 4, 6, 10, 16, 24]
+    assert gain["best"]["speedup"] == max(shape["speedup"] for shape in gain["shapes"]) > 0
     measured = results["medusa:heads"]["tokens_per_step"]
     assert measured > 1.2
     assert measured == pytest.approx(expected, rel=0.25)  # a handful of texts each

@@ -17,6 +17,7 @@ from outpace.cli.spread import own_parameters, parameters_of, signed
 if TYPE_CHECKING:
     from outpace.heads.draft_record import DraftRecord
     from outpace.heads.format import DraftHeads
+    from outpace.training.expected import Expected
     from outpace.training.stages import Source
 
 
@@ -53,18 +54,32 @@ class TrainingOptions:
 
         return Source(self.model, self.data, self.generate, self.max_tokens, self.target, self.precision, self.threads)
 
-    def show(self, result: DraftHeads | DraftRecord, tables: Sequence[Any], advice: str) -> None:
-        """Print the result of a run, as one JSON document or as tables and advice."""
+    def show(self, result: DraftHeads | DraftRecord, tables: Sequence[Any], what: str, drafter: str, num_lookahead: int = 0) -> None:
+        """Print the result of a run, as one JSON document or as tables. `what` is the beginning of the sentence that says where it is,
+        `drafter` the spec that uses it; the speedup to expect on this machine comes last, where the acceptance is known."""
+        gain = self._expected(result, drafter, num_lookahead)
         if self.as_json:
             facts = {"base": asdict(result.base), "settings": result.settings, "training": result.training}
-            typer.echo(json.dumps({"out": str(self.out), **facts}))
+            typer.echo(json.dumps({"out": str(self.out), **facts, "expected": None if gain is None else gain.document}))
             return
         from rich.console import Console
 
         console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-        for table in tables:
+        for table in [*tables, *([] if gain is None else [gain.table])]:
             console.print(table)
-        console.print(advice, soft_wrap=True)
+        console.print(f"{what} in {self.out}; the drafter is {drafter}", soft_wrap=True)
+        console.print("`outpace tune` measures what it gains." if gain is None else gain.advice, soft_wrap=True)
+
+    def _expected(self, result: DraftHeads | DraftRecord, drafter: str, num_lookahead: int) -> Expected | None:
+        """What the drafter should gain on this machine; None if the acceptance on held-out texts is not known."""
+        from outpace.training.expected import expected
+        from outpace.training.processes import processes
+
+        held_out = result.training["held_out"]
+        lengths = held_out.get("acceptance_by_size")
+        if not lengths or not processes().is_first:
+            return None
+        return expected(self.source, drafter, lengths, num_lookahead)
 
 
 def training_command(data: Any = Data) -> Callable[[Callable[..., None]], Callable[..., None]]:

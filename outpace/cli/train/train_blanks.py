@@ -32,4 +32,4 @@ def blanks(
         from outpace.training.mask_tokens.task import BlanksSettings
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard)
     heads = train_blanks(options.source, options.out, BlanksSettings(count, num_anchors, rank), loop, options.resume)
-    options.show(heads, tables(heads), f"The mask tokens are in {options.out}; use them with --drafter blanks:{options.out}")
+    options.show(heads, tables(heads), "The mask tokens are", f"blanks:{options.out}", num_lookahead=count)

@@ -30,4 +30,4 @@ def draft(
         from outpace.training.loop import LoopSettings
     loop = LoopSettings(epochs, 1, learning_rate, seed=seed, tensorboard=tensorboard)
     record = train_draft(options.source, options.out, DraftSettings(num_layers, batch_size), loop, options.resume)
-    options.show(record, tables(record), f"The draft model is in {options.out}; use it with --drafter draft_model:{options.out}")
+    options.show(record, tables(record), "The draft model is", f"draft_model:{options.out}")

@@ -34,4 +34,4 @@ def eagle(
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard, start_from=start_from)
     settings = EagleSettings(rounds, feature_weight, num_draft_vocab or None)
     heads = train_eagle(options.source, options.out, settings, loop, options.resume)
-    options.show(heads, tables(heads), f"The head is in {options.out}; use it with --drafter eagle:{options.out}")
+    options.show(heads, tables(heads), "The head is", f"eagle:{options.out}")

@@ -37,4 +37,4 @@ def medusa(
     loop = LoopSettings(epochs, batch_size, learning_rate, seed=seed, tensorboard=tensorboard, start_from=start_from)
     shape = MedusaSettings(num_heads, num_layers, num_draft_vocab or None, lm_head)
     heads = train_medusa(options.source, options.out, shape, loop, options.resume)
-    options.show(heads, tables(heads), f"The heads are in {options.out}; use them with --drafter medusa:{options.out}")
+    options.show(heads, tables(heads), "The heads are", f"medusa:{options.out}")

@@ -23,4 +23,4 @@ def recycling(
         from outpace.training.recycling.run import tables, train_recycling
         from outpace.training.recycling.table import RecyclingSettings
     heads = train_recycling(options.source, options.out, RecyclingSettings(pairs), options.resume)
-    options.show(heads, tables(heads), f"The table is in {options.out}; use it with --drafter recycling:table={options.out}")
+    options.show(heads, tables(heads), "The table is", f"recycling:table={options.out}")

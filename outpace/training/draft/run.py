@@ -29,8 +29,8 @@ class Worth:
     """Metrics of a draft model on held-out texts. agreement: share of rows where its likeliest token is that of its teacher.
 
     acceptance: tokens per step with chains of 1, 2, … MAX_DEPTH draft tokens; pass_cost: duration of its forward pass relative to the
-    teacher's; acceptance_auto: tokens per step with chains that stop when the next draft token is not worth its forward pass. The
-    acceptances are None for texts that the model did not write itself.
+    teacher's; acceptance_auto: tokens per step with chains that stop when the next draft token is not worth its forward pass;
+    acceptance_by_size: `acceptance` by number of draft tokens per step. They are None for texts that the model did not write itself.
     """
 
     num_texts: int
@@ -39,6 +39,7 @@ class Worth:
     acceptance: list[float] | None
     pass_cost: float
     acceptance_auto: float | None
+    acceptance_by_size: dict[str, float] | None = None
 
 
 def train_draft(source: Source, out: Path, settings: DraftSettings, loop: LoopSettings, resume: bool = False) -> DraftRecord:
@@ -75,11 +76,12 @@ def measure(task: DraftTask, rows: Rows, texts: Array, cost: float) -> Worth:
     texts = texts[: max(1, int((sizes <= MAX_HELD_OUT_ROWS).sum()))]
     agreement, chains = task.chains(texts)
     whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
-    lengths = automatic = None
+    lengths = automatic = by_size = None
     if are_own(rows, whole):
         lengths = [round(chains.acceptance(depth).mean_length, 4) for depth in range(1, MAX_DEPTH + 1)]
+        by_size = {str(depth): length for depth, length in enumerate(lengths, 1)}
         automatic = round(chains.acceptance(MAX_DEPTH, DraftPrice(cost).min_confidence).mean_length, 4)
-    return Worth(len(texts), len(whole), round(agreement, 4), lengths, round(cost, 4), automatic)
+    return Worth(len(texts), len(whole), round(agreement, 4), lengths, round(cost, 4), automatic, by_size)
 
 
 def tables(record: DraftRecord) -> list[Any]:

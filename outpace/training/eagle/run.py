@@ -27,17 +27,20 @@ from outpace.training.stages import Run, Source, check_rows, open_llm, rows_of, 
 from outpace.training.start import Start
 
 MEASURED_TEXTS = 64  # held-out texts to measure with
+DRAFT_SIZES, SIZE_TEXTS = (1, 2, 4, 6, 16), 16  # draft tokens per step for the expected speedup, beside the default, and texts for each
 
 
 @dataclass(frozen=True)
 class Worth:
     """Metrics of a head on held-out texts: accuracies [rounds][10], top-1 to top-10 at 1, 2, … tokens ahead, and the acceptance length of
-    the drafter with default settings, in tokens per step; None for texts that the model did not write itself."""
+    the drafter with default settings, in tokens per step; None for texts that the model did not write itself. acceptance_by_size: by
+    number of draft tokens per step."""
 
     num_texts: int
     num_rows: int
     accuracies: list[list[float]]
     acceptance: float | None = None
+    acceptance_by_size: dict[str, float] | None = None
 
 
 def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
@@ -66,7 +69,7 @@ def train_eagle(source: Source, out: Path, settings: EagleSettings, loop: LoopSe
     heads = DraftHeads("eagle", parts.head.base, shape, task.tensors(), None, {**record, **start.record, "data": asdict(rows.index.origin)})
     with tempfile.TemporaryDirectory() as folder:
         heads.save_pretrained(Path(folder))
-        worth = replace(worth, acceptance=acceptance(source, rows, texts, f"eagle:{folder}"))
+        worth = replace(worth, **acceptances(source, rows, texts, f"eagle:{folder}"))
     heads.training["held_out"] = asdict(worth)
     heads.save_pretrained(out)
     return heads
@@ -79,14 +82,20 @@ def measure(task: EagleTask, texts: Array) -> Worth:
     return Worth(len(texts), len(ranks[0]), shares)
 
 
-def acceptance(source: Source, rows: Rows, texts: Array, drafter: str) -> float | None:
-    """Acceptance length of a drafter on these texts, in tokens per step; None for texts that the model did not write itself."""
+def acceptances(source: Source, rows: Rows, texts: Array, drafter: str) -> dict[str, Any]:
+    """The acceptance lengths of Worth for a drafter on these texts; none for texts that the model did not write itself."""
     whole = np.concatenate([np.arange(rows.answers[text], rows.starts[text + 1]) for text in texts])
     if not are_own(rows, whole):
-        return None
+        return {}
     llm = open_llm(source)
     built = create_drafter(drafter, DrafterContext(llm.target))
-    return round(replay(llm.target, built, rows, texts.tolist(), built.num_draft_tokens).mean_length, 4)
+
+    def length(size: int, some: Array) -> float:
+        return round(replay(llm.target, built, rows, some.tolist(), size).mean_length, 4)
+
+    found = length(built.num_draft_tokens, texts)
+    sizes = {size: length(size, texts[:SIZE_TEXTS]) for size in DRAFT_SIZES} | {built.num_draft_tokens: found}
+    return {"acceptance": found, "acceptance_by_size": {str(size): sizes[size] for size in sorted(sizes)}}
 
 
 def tables(heads: DraftHeads) -> list[Any]:

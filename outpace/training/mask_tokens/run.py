@@ -24,18 +24,20 @@ from outpace.training.record import check_tensorboard, draw_curves
 from outpace.training.stages import Run, Source, llm_of, texts_of
 
 MAX_MEASURED_TOKENS = 4096  # of held-out answers
+DRAFT_SIZES = (1, 2, 4, 6, 10)  # draft tokens per step for the expected speedup
 OWN_SHARE = 0.9  # least share of tokens that the model, here in another precision, predicts itself, for texts to count as its own
 
 
 @dataclass(frozen=True)
 class Worth:
     """Metrics of mask tokens on held-out texts. accuracies [m][10]: top-1 to top-10; acceptance: tokens per step by the drafter's option
-    `after`, None for texts that the model did not write itself."""
+    `after`, None for texts that the model did not write itself; acceptance_by_size: by number of draft tokens per step, after=root."""
 
     num_texts: int
     num_rows: int
     accuracies: list[list[float]]
     acceptance: dict[str, float] | None
+    acceptance_by_size: dict[str, float] | None = None
 
 
 def train_blanks(source: Source, out: Path, settings: BlanksSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
@@ -82,11 +84,12 @@ def measure(task: BlanksTask, texts: Sequence[Text]) -> Worth:
     texts = texts[: max(1, sum(end <= MAX_MEASURED_TOKENS for end in ends))]
     ranks, confidences = task.predictions(texts)
     starts = [0, *itertools.accumulate(len(text.token_ids) for text in texts)]
-    acceptance = None
+    acceptance = sizes = None
     if task.own_share(texts) >= OWN_SHARE:
         acceptance = {after: round(decode(starts, ranks, confidences, after).mean_length, 4) for after in WHERE}
+        sizes = {str(size): round(decode(starts, ranks, confidences, "root", size).mean_length, 4) for size in DRAFT_SIZES}
     shares = [[round(share, 4) for share in blank] for blank in accuracies(ranks)]
-    return Worth(len(texts), len(ranks), shares, acceptance)
+    return Worth(len(texts), len(ranks), shares, acceptance, sizes)
 
 
 def tables(heads: DraftHeads) -> list[Any]:

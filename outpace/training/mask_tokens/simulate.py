@@ -15,7 +15,7 @@ from outpace.tree.builder import TreeBuilder, by_level, grow_best_first
 DRAFT_NODES, DRAFT_BRANCHES = TRAINED.num_draft_tokens, TRAINED.branches
 
 
-def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) -> Acceptance:
+def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str, num_nodes: int = DRAFT_NODES) -> Acceptance:
     """Numbers of tokens and steps of some texts; text i has the rows starts[i] to starts[i + 1] - 1, one per token.
 
     ranks [n, m] and confidences [n, m, NUM_RANKS] are those of the mask tokens after the text up to each row, see acceptance.py. A step
@@ -29,7 +29,7 @@ def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) 
         num_steps += 1
         while row < end - 1:
             anchor = row - num_known
-            num_right, has_own = _step(ranks[anchor, num_known:], confidences[anchor, num_known:], after)
+            num_right, has_own = _step(ranks[anchor, num_known:], confidences[anchor, num_known:], after, num_nodes)
             num_known = 0 if has_own else num_right
             row += 1 + num_right
             num_steps += 1
@@ -37,10 +37,10 @@ def decode(starts: Sequence[int], ranks: Array, confidences: Array, after: str) 
     return Acceptance(num_tokens, num_steps)
 
 
-def _step(ranks: Array, confidences: Array, after: str) -> tuple[int, bool]:
+def _step(ranks: Array, confidences: Array, after: str, num_nodes: int) -> tuple[int, bool]:
     """(number of accepted tokens of the draft grown from confidences [levels, NUM_RANKS], whether mask tokens follow the last of them)."""
     levels = [list(enumerate(level)) for level in np.asarray(confidences)[:, :DRAFT_BRANCHES].tolist()]
-    builder = grow_best_first(TreeBuilder(DRAFT_NODES), by_level(levels))
+    builder = grow_best_first(TreeBuilder(num_nodes), by_level(levels))
     children, node, depth = builder.build().children(), -1, 0
     while depth < len(levels) and (child := children.get(node, {}).get(int(ranks[depth]))) is not None:
         node, depth = child, depth + 1

@@ -26,6 +26,7 @@ from outpace.training.start import Start
 
 TREE_NODES = 64  # stored in the file; the drafter uses as many as are worth verifying
 DRAFT_NODES = 10  # draft tokens per step for the expected acceptance length
+DRAFT_SIZES = (1, 2, 4, 6, 10, 16, 24)  # for the expected speedup
 DRAFT_THRESHOLD = 0.02  # the default of the medusa drafter
 MAX_HELD_OUT_ROWS = 16_384
 
@@ -33,13 +34,14 @@ MAX_HELD_OUT_ROWS = 16_384
 @dataclass(frozen=True)
 class Worth:
     """Metrics of heads on held-out texts. accuracies [K][10]: top-1 to top-10; acceptance lengths in tokens per step, None for texts that
-    the model did not write itself."""
+    the model did not write itself; acceptance_by_size: those of the likeliest paths, by number of draft tokens per step."""
 
     num_texts: int
     num_rows: int
     accuracies: list[list[float]]
     acceptance_fixed: float | None
     acceptance_best: float | None
+    acceptance_by_size: dict[str, float] | None = None
 
 
 def train_medusa(source: Source, out: Path, settings: MedusaSettings, loop: LoopSettings, resume: bool = False) -> DraftHeads:
@@ -87,12 +89,14 @@ def measure(task: MedusaTask, rows: Rows, held_out: Sequence[Array]) -> tuple[li
     ranks, confidences = task.predictions(whole)
     tree = best_tree(ranks, TREE_NODES)
     starts = [0, *itertools.accumulate(len(text) for text in texts)]
-    fixed = best = None
+    fixed = best = sizes = None
     if are_own(rows, whole):
         fixed = round(walk(starts, with_tree(ranks, tree[:DRAFT_NODES])).mean_length, 4)
-        best = round(walk(starts, with_likeliest(ranks, confidences, DRAFT_NODES, DRAFT_THRESHOLD)).mean_length, 4)
+        likeliest = {size: walk(starts, with_likeliest(ranks, confidences, size, DRAFT_THRESHOLD)).mean_length for size in DRAFT_SIZES}
+        sizes = {str(size): round(length, 4) for size, length in likeliest.items()}
+        best = sizes[str(DRAFT_NODES)]
     shares = [[round(share, 4) for share in head] for head in accuracies(ranks)]
-    return tree, Worth(len(texts), len(whole), shares, fixed, best)
+    return tree, Worth(len(texts), len(whole), shares, fixed, best, sizes)
 
 
 def tables(heads: DraftHeads) -> list[Any]:
