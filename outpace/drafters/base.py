@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
+from outpace.drafters.chain import PathWalker, Walker, best_chain
 from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
 from outpace.tree.builder import TreeBuilder, grow_best_first
-from outpace.tree.draft import Draft, Verdict
+from outpace.tree.draft import Draft, Verdict, first_chain
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Drafter(ABC):
         """
         return [self.propose(request, budget) for request, budget in zip(requests, budgets, strict=True)]
 
+    def propose_chains(self, requests: Sequence[Request], budgets: Sequence[int], threshold: float = 0.0) -> list[list[int]]:
+        """As `propose_batch`, for engines that cannot run trees: a chain of at most `budgets[i]` tokens for each request. Those that look
+        ahead token by token end it before its path becomes less likely than `threshold`."""
+        return [list(first_chain(draft).token_ids) for draft in self.propose_batch(requests, budgets)]
+
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         """After a step: the verdict, and the target's outputs for [last committed token, *draft nodes].
 
@@ -127,6 +133,14 @@ class SuccessorSource(Drafter):
         """Likely next tokens after `request.context` and then `path`, best first, about 8 at most, each with its confidence given that
         `path` is right. Cheap; () if the drafter has nothing to say."""
 
+    def walker(self, request: Request) -> Walker:
+        """A walker from the end of `request.context`, valid until the text grows. Override it if going on is cheaper than a new path."""
+        return PathWalker(partial(self.successors, request))
+
+    def propose_chains(self, requests: Sequence[Request], budgets: Sequence[int], threshold: float = 0.0) -> list[list[int]]:
+        self.prepare(requests)
+        return [best_chain([self.walker(one)], budget, threshold) for one, budget in zip(requests, budgets, strict=True)]
+
     def propose(self, request: Request, budget: int) -> Draft:
         self.prepare([request])
         successors, builder = partial(self.successors, request), TreeBuilder(budget)
@@ -162,6 +176,18 @@ class StepObserver(Drafter):
     @abstractmethod
     def end_step(self) -> None:
         """After a step, when all its requests have been observed. Its outputs are still valid."""
+
+
+class SuccessorLearner(Drafter):
+    """A drafter that learns which tokens the target found likeliest, whether or not anything was drafted."""
+
+    num_successors: int  # likeliest tokens that it keeps for each place
+
+    @abstractmethod
+    def learn(self, cache_salt: str, before: Array, tokens: Array, successors: Array, confidences: Array) -> None:
+        """What stood at n places of texts of one cache salt, the most telling last: `tokens` [n], the tokens before them, `before` [n] (-1
+        where unknown), and the likeliest next tokens, best first, with their probabilities, both [n, num_successors]. Integers are int64.
+        """
 
 
 def reset(drafter: Drafter, request: Request, verdict: Verdict, output: TargetOutput) -> None:

@@ -13,7 +13,18 @@ from functools import partial
 from operator import itemgetter
 
 from outpace.arrays import Array
-from outpace.drafters.base import CostlyDrafter, Drafter, PromptObserver, ResetObserver, StepObserver, SuccessorSource, reset, wants_prompt
+from outpace.drafters.base import (
+    CostlyDrafter,
+    Drafter,
+    PromptObserver,
+    ResetObserver,
+    StepObserver,
+    SuccessorLearner,
+    SuccessorSource,
+    reset,
+    wants_prompt,
+)
+from outpace.drafters.chain import best_chain
 from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
@@ -28,13 +39,14 @@ Parts = list[tuple[Drafter, str]]
 Sources = list[tuple[SuccessorSource, str]]
 
 
-class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
+class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLearner):
     """Built from instances by the specs `a+b+c` and `auto`; its budget is the largest of theirs. Names may occur more than once."""
 
     def __init__(self, parts: Sequence[Drafter], names: Sequence[str], is_ordered: bool = True):
         self.parts, self.names, self.is_ordered = list(parts), list(names), is_ordered
         self.num_draft_tokens = max(part.num_draft_tokens for part in parts)
         self.wants_prompt = any(wants_prompt(part) for part in parts)
+        self.num_successors = max((part.num_successors for part in parts if isinstance(part, SuccessorLearner)), default=0)
         self.paused: set[str] = set()
         self.num_observed = 0
         self._milliseconds = dict.fromkeys(names, 0.0)
@@ -99,6 +111,23 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver):
                     proposals[i].insert(0, (name, draft))  # what is worth its time is not crowded out
                     trees[i] = self._tree(requests[i], budgets[i], proposals[i], sources)
         return trees
+
+    def propose_chains(self, requests: Sequence[Request], budgets: Sequence[int], threshold: float = THRESHOLD) -> list[list[int]]:
+        sources = [part for part, _ in self._awake() if isinstance(part, SuccessorSource)]
+        if len(sources) < len(self._awake()):
+            return super().propose_chains(requests, budgets, threshold)
+        for part in sources:
+            part.prepare(requests)
+        return [
+            best_chain([part.walker(request) for part in sources], budget, threshold)
+            for request, budget in zip(requests, budgets, strict=True)
+        ]
+
+    def learn(self, cache_salt: str, before: Array, tokens: Array, successors: Array, confidences: Array) -> None:
+        for part in self.parts:
+            if isinstance(part, SuccessorLearner):
+                width = part.num_successors
+                part.learn(cache_salt, before, tokens, successors[:, :width], confidences[:, :width])
 
     def _tree(self, request: Request, budget: int, proposals: Sequence[tuple[str, Draft]], sources: Sources) -> Draft:
         """One request's drafts as one tree, continued with the likeliest further nodes."""

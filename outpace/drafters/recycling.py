@@ -10,15 +10,17 @@ drafts nothing. What is learned under one cache salt never serves another.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.drafters.base import DrafterContext, StepObserver, SuccessorSource, tail
+from outpace.drafters.base import DrafterContext, StepObserver, SuccessorLearner, SuccessorSource, tail
+from outpace.drafters.chain import Walker
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import shipped
@@ -36,7 +38,7 @@ class SuccessorTable:
     """key -> the `width` likeliest next tokens and their confidences, best first.
 
     Keys below `num_singles` (single tokens) have a slot of their own, and so have the pairs of `start`, the initial content. All other
-    pairs share `num_shared` slots, where the newest stays.
+    pairs share `num_shared` slots, where the newest stays; an odd number spreads the pairs of a vocabulary of a power of 2 evenly.
     """
 
     def __init__(self, num_singles: int, num_shared: int, width: int, start: Successors | None = None):
@@ -98,15 +100,38 @@ class SuccessorTable:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a step of one request teaches: `logits[rows[i]]` predict what follows `keys[i]`. The view is dropped at the end of the step."""
+    """What a step of one request teaches: for each of `places`, (token before, token, row), `logits[row]` predict what follows. The view is
+    dropped at the end of the step."""
 
     scope: str
     logits: Array
-    keys: list[int]
-    rows: list[int]
+    places: list[tuple[int, int, int]]
 
 
-class RecyclingDrafter(SuccessorSource, StepObserver):
+class _PairWalker(Walker):
+    """Knows the last two tokens of a path: all that a table needs. `before` is -1 at the start of a text."""
+
+    def __init__(self, table: SuccessorTable, before: int, token: int, vocab_size: int):
+        self._table, self._before, self._token, self._vocab_size = table, before, token, vocab_size
+
+    def successors(self) -> Mapping[int, float]:
+        get, found, left, trust_single = self._table.get, dict[int, float](), 1.0, ALONE
+        tokens, confidences = get(pair_key(self._before, self._token, self._vocab_size)) if self._before >= 0 else ([], [])
+        if tokens:
+            trust = PAIR[0] + PAIR[1] * confidences[0]
+            found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences, strict=True)}, 1.0 - trust, AFTER_PAIR
+        tokens, confidences = get(self._token)
+        if tokens:
+            trust = left * (trust_single[0] + trust_single[1] * confidences[0])
+            for token, confidence in zip(tokens, confidences, strict=True):
+                found[token] = found.get(token, 0.0) + trust * confidence
+        return found
+
+    def step(self, token: int) -> None:
+        self._before, self._token = self._token, token
+
+
+class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):
     """successors: kept for each entry. pairs: slots for pairs of tokens beside those of the initial table. scopes: number of cache salts
     with a table of their own, the latest used ones. threshold: paths less likely than this are not drafted. table: the initial table, a
     folder with a table for this model; empty for the one that ships with outpace, if there is one; "none" for an empty table.
@@ -125,7 +150,7 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
         if min(successors, pairs, scopes) < 1 or not 0 < threshold < 1:
             raise BadInputError("recycling: need successors, pairs and scopes of at least 1 and 0 < threshold < 1")
         self.vocab_size, self.threshold = context.vocab_size, threshold
-        self.num_successors, self.num_pairs, self.num_scopes = min(successors, context.vocab_size), pairs | 1, scopes  # odd: see _pair
+        self.num_successors, self.num_pairs, self.num_scopes = min(successors, context.vocab_size), pairs | 1, scopes
         self.start = SuccessorTable(context.vocab_size, self.num_pairs, self.num_successors, _load(context, table))  # never changed
         self.scopes: OrderedDict[str, SuccessorTable] = OrderedDict()
         self.seen: list[_Seen] = []  # in this step
@@ -135,56 +160,48 @@ class RecyclingDrafter(SuccessorSource, StepObserver):
         return self.start.num_bytes + sum(table.num_bytes for table in list(self.scopes.values()))
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        table = self.scopes.get(request.cache_salt, self.start)
-        end = tail(request, 2, path)
-        tokens, confidences = table.get(self._pair(*end)) if len(end) == 2 else ([], [])
-        found, left, trust_single = dict[int, float](), 1.0, ALONE
-        if tokens:
-            trust = PAIR[0] + PAIR[1] * confidences[0]
-            found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences, strict=True)}, 1.0 - trust, AFTER_PAIR
-        tokens, confidences = table.get(end[-1])
-        if tokens:
-            trust = left * (trust_single[0] + trust_single[1] * confidences[0])
-            for token, confidence in zip(tokens, confidences, strict=True):
-                found[token] = found.get(token, 0.0) + trust * confidence
-        return sorted(found.items(), key=lambda item: -item[1])[: self.num_successors]
+        found = self._walker(request, path).successors()
+        return sorted(found.items(), key=itemgetter(1), reverse=True)[: self.num_successors]
+
+    def walker(self, request: Request) -> Walker:
+        return self._walker(request, ())
+
+    def _walker(self, request: Request, path: Sequence[int]) -> _PairWalker:
+        before, token = [-1, *tail(request, 2, path)][-2:]
+        return _PairWalker(self.scopes.get(request.cache_salt, self.start), before, token, self.vocab_size)
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         rows = output.token_ids
         on_path = [0, *(node + 1 for node in verdict.path)]  # written last, so that they win over rejected nodes of the same token
         order = [*sorted(set(range(len(rows))).difference(on_path)), *on_path]
         before = self._before(request, verdict, rows)
-        paired = [row for row in order if before[row] >= 0]
-        keys = [*(rows[row] for row in order), *(self._pair(before[row], rows[row]) for row in paired)]
-        self.seen.append(_Seen(request.cache_salt, output.logits, keys, [*order, *paired]))
+        self.seen.append(_Seen(request.cache_salt, output.logits, [(before[row], rows[row], row) for row in order]))
 
     def end_step(self) -> None:
         seen, self.seen = self.seen, []
         if not seen:
             return
         tokens, confidences = likeliest([entry.logits for entry in seen], self.num_successors)
-        lessons: dict[str, tuple[list[int], list[int]]] = {}  # scope -> (keys, rows of `tokens` that belong to them)
+        lessons: dict[str, list[tuple[int, int, int]]] = {}
         start = 0
         for entry in seen:
-            keys, places = lessons.setdefault(entry.scope, ([], []))
-            keys += entry.keys
-            places += [start + row for row in entry.rows]
+            lessons.setdefault(entry.scope, []).extend((before, token, start + row) for before, token, row in entry.places)
             start += len(entry.logits)
-        for scope, (keys, places) in lessons.items():
-            self._table(scope).update(np.array(keys, np.int64), tokens[places], confidences[places])
+        for scope, places in lessons.items():
+            before, known, rows = np.array(places, np.int64).T
+            self.learn(scope, before, known, tokens[rows], confidences[rows])
+
+    def learn(self, cache_salt: str, before: Array, tokens: Array, successors: Array, confidences: Array) -> None:
+        paired = np.flatnonzero(before >= 0)
+        keys = np.concatenate([tokens, pair_key(before[paired], tokens[paired], self.vocab_size)])
+        places = np.concatenate([np.arange(len(tokens)), paired])
+        self._table(cache_salt).update(keys, successors[places], confidences[places])
 
     def _before(self, request: Request, verdict: Verdict, rows: Sequence[int]) -> list[int]:
         """The token before each row's token; -1 where it is not known."""
         end = tail(request, len(verdict.path) + 3)[:2]  # before the step the text ended so
         first = end[0] if len(end) == 2 and end[1] == rows[0] else -1
         return [first, *(rows[parent + 1] for parent in verdict.draft.parents)]
-
-    def _pair(self, before: int, token: int) -> int:
-        """The key of a pair of tokens, larger than that of any single token.
-
-        Vocabularies are often multiples of a power of 2; an odd number of slots spreads their pairs evenly.
-        """
-        return pair_key(before, token, self.vocab_size)
 
     def _table(self, scope: str) -> SuccessorTable:
         """The table of a scope, created on demand; the scope that has not learned for the longest time is forgotten."""

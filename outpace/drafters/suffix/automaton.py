@@ -7,7 +7,7 @@ Construction: Blumer et al. 1985; as a drafter: SAM decoding (2411.10666).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 
 NUM_LATEST = 16  # successors of a state that are considered, the latest ones
@@ -103,12 +103,18 @@ class SuffixAutomaton:
                 state, matched = following[state][token], matched + 1
         return state, matched
 
-    def votes(self, match: Match) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-        """(tokens matched, [(next token, occurrences)], latest first) of the match and its suffixes, longest first."""
-        following, count = self.following, self.count
+    def votes(self, match: Match, most: int = 1 << 60) -> list[tuple[int, list[tuple[int, int]]]]:
+        """(tokens matched, [(next token, occurrences)], latest first) of the match and its suffixes, longest first, `most` of them."""
+        following, link, length, count = self.following, self.link, self.length, self.count
+        levels: list[tuple[int, list[tuple[int, int]]]] = []
         state, matched = match
-        while state > 0:
-            if following[state]:
-                yield matched, [(token, count[after]) for token, after in islice(reversed(following[state].items()), NUM_LATEST)]
-            state = self.link[state]
-            matched = self.length[state]
+        while state > 0 and len(levels) < most:
+            successors = following[state]
+            if len(successors) == 1:
+                [(token, after)] = successors.items()
+                levels.append((matched, [(token, count[after])]))
+            elif successors:
+                levels.append((matched, [(token, count[after]) for token, after in islice(reversed(successors.items()), NUM_LATEST)]))
+            state = link[state]
+            matched = length[state]
+        return levels

@@ -8,14 +8,14 @@ uncertain spots become branches.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from heapq import merge
-from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from outpace.drafters.base import DrafterContext, SuccessorSource, unseen
+from outpace.drafters.chain import Walker
 from outpace.drafters.suffix.answer_cache import BETWEEN, AnswerMemory
 from outpace.drafters.suffix.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.errors import BadInputError
@@ -29,6 +29,7 @@ LATEST = 0.8  # extra votes of the latest occurrence
 MAX_LEVELS = 3  # suffixes that vote, plus one for each text
 LONGEST_LATE_MATCH = 32  # last tokens of the context that are matched against a remembered text when the request first meets it
 NUM_SUCCESSORS = 8
+Places = Sequence[tuple[SuffixAutomaton, Match]]
 
 
 @dataclass
@@ -83,19 +84,11 @@ class SuffixDrafter(SuccessorSource):
                 sources.walked = {other: (match, text.num_tokens) for other, match in sources.matches[1:]}
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        confidences, left = dict[int, float](), 1.0
-        levels = [text.votes(text.walk(match, path)) for text, match in self.sources[request.id].matches]
-        longest_first = levels[0] if len(levels) == 1 else merge(*levels, key=lambda level: -level[0])
-        for matched, votes in islice(longest_first, MAX_LEVELS + len(levels)):
-            total = sum([count for _, count in votes])
-            trust = left * _trust(matched, total, len(votes))
-            vote = trust / (total + LATEST)
-            for token, count in votes:
-                confidences[token] = confidences.get(token, 0.0) + vote * count
-            confidences[votes[0][0]] += vote * LATEST
-            left -= trust
-        confidences.pop(BETWEEN, None)
-        return sorted(confidences.items(), key=lambda item: -item[1])[:NUM_SUCCESSORS]
+        found = _confidences([(text, text.walk(match, path)) for text, match in self.sources[request.id].matches])
+        return sorted(found.items(), key=itemgetter(1), reverse=True)[:NUM_SUCCESSORS]
+
+    def walker(self, request: Request) -> Walker:
+        return _SuffixWalker(self.sources[request.id].matches)
 
     def end(self, request: Request) -> None:
         self.sources.pop(request.id, None)
@@ -113,6 +106,45 @@ class SuffixDrafter(SuccessorSource):
         if not self.memory:
             raise BadInputError("suffix: loading needs memory=N")
         self.memory.load(Path(path))
+
+
+class _SuffixWalker(Walker):
+    """Where the end of a growing path stands in every text."""
+
+    def __init__(self, matches: Places):
+        self._places = matches
+
+    def successors(self) -> Mapping[int, float]:
+        return _confidences(self._places)
+
+    def step(self, token: int) -> None:
+        self._places = [(text, text.walk(match, (token,))) for text, match in self._places]
+
+
+def _confidences(places: Places) -> dict[int, float]:
+    """next token -> confidence, from the votes of the longest suffixes that end at these places."""
+    most = MAX_LEVELS + len(places)
+    levels = [level for text, match in places for level in text.votes(match, most)]
+    if len(places) > 1:
+        levels = sorted(levels, key=itemgetter(0), reverse=True)[:most]
+    confidences, left = dict[int, float](), 1.0
+    for matched, votes in levels:
+        if len(votes) == 1:
+            token, count = votes[0]
+            trust = left * _trust(matched, count, 1)
+            confidences[token] = confidences.get(token, 0.0) + trust
+        else:
+            total = 0
+            for _, count in votes:
+                total += count
+            trust = left * _trust(matched, total, len(votes))
+            vote = trust / (total + LATEST)
+            for token, count in votes:
+                confidences[token] = confidences.get(token, 0.0) + vote * count
+            confidences[votes[0][0]] += vote * LATEST
+        left -= trust
+    confidences.pop(BETWEEN, None)
+    return confidences
 
 
 @cache

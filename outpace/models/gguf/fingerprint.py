@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 
 from outpace.arrays import Array
 from outpace.models.gguf.names import Parameter
-from outpace.targets.identity import NUM_SAMPLES
+from outpace.targets.identity import NUM_SAMPLES, fingerprint_of_samples
 
 
 def fingerprint_of(parameters: Iterable[Parameter]) -> str:
-    """16 hex digits, hashed from the names, the shapes and evenly spaced values (rounded to bfloat16) of the parameters, sorted by name."""
-    digest = hashlib.sha256()
-    for parameter in sorted(parameters, key=lambda item: item.name):
-        digest.update(f"{parameter.name} {parameter.tensor.shape} ".encode())
-        digest.update(_bfloat16(_samples(parameter)).tobytes())
-    return digest.hexdigest()[:16]
+    """As `outpace.targets.identity.fingerprint_of`."""
+    return fingerprint_of_samples((entry.name, tuple(entry.tensor.shape), _samples(entry)) for entry in parameters)
 
 
 def _samples(parameter: Parameter) -> Array:
@@ -30,10 +25,3 @@ def _samples(parameter: Parameter) -> Array:
         width = size // tensor.shape[0]
         places = parameter.order[places // width] * width + places % width
     return tensor.values(places)
-
-
-def _bfloat16(values: Array) -> Array:
-    """Values rounded to bfloat16 (ties to even), returned as float32."""
-    bits = values.astype(np.float32).view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)).astype(np.uint64) & 0xFFFF0000
-    return rounded.astype(np.uint32).view(np.float32)
