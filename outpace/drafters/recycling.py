@@ -30,6 +30,7 @@ from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.draft import Verdict
 
 FOLDS = 64  # tokens per column; the vocabulary is searched column by column
+NUM_OF_CHAINS = 3  # successors of an entry that a chain chooses from: a fourth is never the likeliest
 NEW = 0.5  # weight of the newest visit against all earlier ones
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest confidence is c is trusted to a + b * c
 
@@ -64,8 +65,8 @@ class SuccessorTable:
         """Memory of the table."""
         return self.keys.nbytes + self.entries.nbytes
 
-    def get(self, key: int) -> tuple[list[int], list[float]]:
-        """(tokens, confidences) of a key; empty lists if it is not there."""
+    def get(self, key: int, most: int | None = None) -> tuple[list[int], list[float]]:
+        """(tokens, confidences) of the `most` likeliest successors of a key; empty lists if it is not there."""
         slot = key
         if key >= self.num_singles:
             place = int(self.pairs.searchsorted(key))
@@ -73,7 +74,7 @@ class SuccessorTable:
             slot = self.num_singles + place if is_own else self.num_own + key % self.num_shared
         if self.keys[slot] != key:
             return [], []
-        tokens, confidences = self.entries[slot].tolist()
+        tokens, confidences = self.entries[slot, :, :most].tolist()
         num_known = len(confidences) - confidences.count(0.0)  # an entry may be narrower than the table
         return [int(token) for token in tokens[:num_known]], confidences[:num_known]
 
@@ -83,6 +84,7 @@ class SuccessorTable:
         is_known = (self.keys[slots] == keys)[:, None]
         known_tokens, known_confidences = self.entries[slots].swapaxes(0, 1)
         old = np.where(is_known, (1 - NEW) * known_confidences, 0)
+        tokens = tokens.astype(known_tokens.dtype)
         same = known_tokens[:, :, None] == tokens[:, None, :]
         new = np.where(is_known, NEW * confidences, confidences) + (same * old[:, :, None]).sum(axis=1)
         old[same.any(axis=2)] = 0
@@ -115,15 +117,21 @@ class _PairWalker(Walker):
         self._table, self._before, self._token, self._vocab_size = table, before, token, vocab_size
 
     def successors(self) -> Mapping[int, float]:
-        get, found, left, trust_single = self._table.get, dict[int, float](), 1.0, ALONE
-        tokens, confidences = get(pair_key(self._before, self._token, self._vocab_size)) if self._before >= 0 else ([], [])
-        if tokens:
-            trust = PAIR[0] + PAIR[1] * confidences[0]
-            found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences, strict=True)}, 1.0 - trust, AFTER_PAIR
-        tokens, confidences = get(self._token)
+        return self.found(NUM_OF_CHAINS)
+
+    def found(self, most: int) -> dict[int, float]:
+        """Successors, of the `most` likeliest entries of the pair and the single token."""
+        get, left, trust_single = self._table.get, 1.0, ALONE
+        found: dict[int, float] = {}
+        if self._before >= 0:
+            tokens, confidences = get(pair_key(self._before, self._token, self._vocab_size), most)
+            if tokens:
+                trust = PAIR[0] + PAIR[1] * confidences[0]
+                found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences)}, 1.0 - trust, AFTER_PAIR  # noqa: B905
+        tokens, confidences = get(self._token, most)
         if tokens:
             trust = left * (trust_single[0] + trust_single[1] * confidences[0])
-            for token, confidence in zip(tokens, confidences, strict=True):
+            for token, confidence in zip(tokens, confidences):  # noqa: B905
                 found[token] = found.get(token, 0.0) + trust * confidence
         return found
 
@@ -160,7 +168,7 @@ class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):
         return self.start.num_bytes + sum(table.num_bytes for table in list(self.scopes.values()))
 
     def successors(self, request: Request, path: Sequence[int]) -> Sequence[tuple[int, float]]:
-        found = self._walker(request, path).successors()
+        found = self._walker(request, path).found(self.num_successors)
         return sorted(found.items(), key=itemgetter(1), reverse=True)[: self.num_successors]
 
     def walker(self, request: Request) -> Walker:

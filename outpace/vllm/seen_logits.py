@@ -6,6 +6,8 @@ import time
 from collections import deque
 from typing import Any
 
+import numpy as np
+
 from outpace.arrays import Array
 from outpace.drafters.recycling import likeliest
 
@@ -41,7 +43,7 @@ class SeenLogits:
         if found is None:
             return None
         tokens, confidences = found
-        return (tokens, confidences) if isinstance(tokens, Array) else (tokens.cpu().numpy(), confidences.cpu().numpy())
+        return (tokens, confidences) if isinstance(tokens, np.ndarray) else (tokens.cpu().numpy(), confidences.cpu().numpy())
 
 
 def _likeliest(logits: Any, k: int) -> tuple[Any, Any]:

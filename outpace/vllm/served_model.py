@@ -53,6 +53,8 @@ def base_of_checkpoint(folder: Path, name: str) -> Base | None:
         tensors = dict(item for file in sorted(folder.glob("*.safetensors")) for item in _samples(file))
     except (OSError, ValueError, KeyError, BadInputError):
         return None
+    if not isinstance(config, dict):
+        return None
     embeddings = [shape for tensor, (shape, _) in tensors.items() if tensor.endswith("embed_tokens.weight")]
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)  # the same parameter

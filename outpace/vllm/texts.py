@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from outpace.arrays import Array
 from outpace.params import SamplingParams
 from outpace.request import Request
 
+HERE: Any = None  # vLLM samples and verifies
 ENDLESS = SamplingParams(max_tokens=1 << 30)  # how long an answer may become is not known here
 
 
@@ -83,7 +85,7 @@ class Texts:
 
     def _begin(self, prompt: Array) -> Text:
         self._num_begun += 1
-        text = Text(Request(str(self._num_begun), [], ENDLESS, None, None), np.empty(self.max_len, np.int32))
+        text = Text(Request(str(self._num_begun), [], ENDLESS, sampler=HERE, strategy=HERE), np.empty(self.max_len, np.int32))
         text.extend(prompt)
         text.request.num_prompt_tokens = text.length
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,8 +91,8 @@ class Runner:
                 sampled.append([])
                 continue
             one.num_to_run = 0
-            line = [*([-1] + one.text)[-2:], *draft]
-            seen += list(zip(line[:-1], line[1:], strict=True))
+            line = [*[-1, *one.text][-2:], *draft]
+            seen += list(pairwise(line))
             sampled.append(self._verify(one.text, draft))
         self.model.compute_logits(seen)
         self.num_passes += 1

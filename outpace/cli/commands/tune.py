@@ -44,6 +44,9 @@ def tune(
     device: Device = "auto",
     exact_width: ExactWidth = None,
     config: Annotated[Path | None, typer.Option(help="JSON file with speculative settings to try as a further candidate.")] = None,
+    engine: Annotated[str | None, typer.Option("--for", help="Advise for another engine instead: vllm. Prints its command.")] = None,
+    draft_model: Annotated[str | None, typer.Option(help="With --for: also try this draft model.")] = None,
+    token_cost: Annotated[float, typer.Option(min=0.0, help="With --for: what a draft token adds to a forward pass there.")] = 0.02,
 ) -> None:
     """Find the fastest drafter for your prompts on this machine, with a confidence interval. Exit code 1 if a named drafter fails.
 
@@ -52,13 +55,18 @@ def tune(
     Tune at the temperature that you use: drafts are accepted less often when sampling.
 
     Example: `outpace tune --prompts questions.jsonl --time-limit 120 --out tuned.json`, then `outpace chat --config tuned.json`
+
+    For vLLM: `outpace tune --for vllm --model org/name --prompts questions.jsonl` prints the whole `vllm serve` line.
     """
     from outpace.bench.builtin import load_prompts
     from outpace.bench.temperatures import parse_temperatures, points
     from outpace.params import SamplingParams
     from outpace.tune import session
     from outpace.tune.candidates import default_methods, named_methods
+    from outpace.tune.for_vllm import advise_for_vllm, check_engine
 
+    if engine is not None:
+        check_engine(engine, drafters is not None or config is not None or out is not None)
     workloads = load_prompts(prompts, limit)
     check_writable(out)
     named = named_methods(drafters, None if config is None else read_json(config))
@@ -66,6 +74,9 @@ def tune(
         SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(parse_temperatures(temperature), seed, seeds)
     ]
     llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    if engine is not None:
+        advise_for_vllm(llm, model, workloads, samples, time_limit, draft_model, token_cost, as_json)
+        return
     methods = named if drafters is not None else [*default_methods(llm), *named]
     loading = _loading(model, {"target": target, "precision": precision, "device": device, "threads": threads, "exact_width": exact_width})
     session.run(llm, workloads, methods, samples, time_limit, as_json, out, named, loading)

