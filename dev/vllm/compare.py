@@ -12,7 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from environment import install
@@ -44,9 +47,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "suffix+recycling": {"speculative": OURS, "options": {"drafter": "suffix+recycling"}},
 }
 JOBS: dict[str, dict[str, Any]] = {
-    **{f"alone {name}": {**how, "at_once": 1} for name, how in METHODS.items()},
-    **{f"together {name}": {**how, "at_once": 8} for name, how in METHODS.items()},
-    "preempted": {**METHODS["suffix+recycling"], "at_once": 8, "num_blocks": 16},
+    **{f"together {name}/{i}": {**how, "at_once": 8, "first": 8 * i, "num_prompts": 8} for i in range(3) for name, how in METHODS.items()},
+    **{f"alone {name}/{i}": {**how, "at_once": 1, "first": 4 * i, "num_prompts": 4} for i in range(6) for name, how in METHODS.items()},
+    "preempted/0": {**METHODS["suffix+recycling"], "at_once": 8, "num_blocks": 60, "num_prompts": 8},
     "schema plain": {"at_once": 8, "schema": SCHEMA, "num_prompts": 8},
     "schema": {**METHODS["suffix+recycling"], "at_once": 8, "schema": SCHEMA, "num_prompts": 8},
     "tensor parallel plain": {"at_once": 8, "tensor_parallel": 2, "num_prompts": 8},
@@ -62,40 +65,38 @@ def prompts_of(model: Path) -> list[list[int]]:
     return [tokenizer.apply_chat_template(one.messages, add_generation_prompt=True)["input_ids"] for one in workloads]
 
 
-def run(python: Path, job: dict[str, Any], log: Path) -> dict[str, Any]:
-    """One job in a process of its own. Exits with the log's name if it fails."""
+def run(python: Path, jobs: list[dict[str, Any]], log: Path) -> Iterator[dict[str, Any]]:
+    """What happened in each job, in one process. Exits with the log's name if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [python, Path(__file__).with_name("one_run.py")]
     with log.open("w") as errors:
-        done = subprocess.run(
-            [python, Path(__file__).with_name("one_run.py")],
-            input=json.dumps(job),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            check=False,
-        )
-    if done.returncode:
-        sys.exit(f"vLLM failed; its log is {log}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, text=True, env=environment)
+        try:
+            for job in jobs:
+                process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.close()
+            for _ in jobs:
+                line = process.stdout.readline()
+                if not line:
+                    sys.exit(f"vLLM failed; its log is {log}")
+                yield json.loads(line)
+            process.wait()
+        finally:
+            process.kill()
 
 
 def main(venv: Path, model: Path, out: Path, parts: list[str]) -> None:
     """Run what is missing and print a line for each part."""
     python, prompts = install(venv), prompts_of(model)
     results: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
-    for name in parts or JOBS:
-        if name not in results:
-            job = {
-                "model": str(model.absolute()),
-                "prompts": prompts[: JOBS[name].get("num_prompts")],
-                "max_tokens": MAX_TOKENS,
-                **JOBS[name],
-            }
-            results[name] = run(python, job, venv / f"{name.replace(' ', '-')}.log")
-            out.write_text(json.dumps(results), "utf-8")
-        found = results[name]
+    missing = [name for name in JOBS if name not in results and (not parts or any(fnmatch(name, part) for part in parts))]
+    jobs = []
+    for name in missing:
+        first, number = JOBS[name].get("first", 0), JOBS[name]["num_prompts"]
+        jobs.append({"model": str(model.absolute()), "prompts": prompts[first : first + number], "max_tokens": MAX_TOKENS, **JOBS[name]})
+    for name, found in zip(missing, run(python, jobs, out.with_suffix(".log")), strict=True):
+        results[name] = found
+        out.write_text(json.dumps(results), "utf-8")
         print(name, {key: value for key, value in found.items() if key not in ("answers", "texts")}, flush=True)  # noqa: T201
 
 

@@ -1,11 +1,13 @@
-"""One run of vLLM in this process, in vLLM's environment: reads a job as JSON from stdin, writes what happened as JSON to stdout.
+"""Runs of vLLM in this process, in vLLM's environment: reads jobs as lines of JSON from stdin, answers each with a line on stdout.
 
 A job: model, prompts (lists of tokens), max_tokens, at_once (1: one prompt after the other), and if wanted: speculative (vLLM's settings),
-options (outpace's), num_blocks (of the K/V cache), schema (that every answer must follow), tensor_parallel, dtype.
+options (outpace's), num_blocks (of the K/V cache), schema (that every answer must follow), tensor_parallel, dtype,
+without_tokenizer.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # vLLM prints to stdout
 
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.distributed import cleanup_dist_env_and_memory  # noqa: E402
 from vllm.sampling_params import StructuredOutputsParams  # noqa: E402
 
 
@@ -69,6 +72,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         settings["additional_config"] = {"outpace": job["options"]}
     llm = LLM(
         job["model"],
+        skip_tokenizer_init=job.get("without_tokenizer", False),
         dtype=job.get("dtype", "float32"),
         max_model_len=job.get("max_model_len", 1024),
         max_num_seqs=8,
@@ -81,7 +85,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         **settings,
     )
     guide = StructuredOutputsParams(json=job["schema"]) if job.get("schema") else None
-    params = SamplingParams(temperature=0, max_tokens=job["max_tokens"], structured_outputs=guide)
+    params = SamplingParams(
+        temperature=0, max_tokens=job["max_tokens"], structured_outputs=guide, detokenize=not job.get("without_tokenizer", False)
+    )
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     counts = Counts(llm)
     started = time.perf_counter()
@@ -105,5 +111,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(run(json.load(sys.stdin)), OUT)
-    OUT.close()
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), file=OUT, flush=True)
+        gc.collect()
+        cleanup_dist_env_and_memory()

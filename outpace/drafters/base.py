@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from outpace.arrays import Array
-from outpace.drafters.chain import PathWalker, Walker, best_chain
 from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
 from outpace.tree.builder import TreeBuilder, grow_best_first
+from outpace.tree.chain import PathWalker, Walker, best_chain
 from outpace.tree.draft import Draft, Verdict, first_chain
 
 

@@ -24,11 +24,11 @@ from outpace.drafters.base import (
     reset,
     wants_prompt,
 )
-from outpace.drafters.chain import best_chain
 from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.builder import Path, Successors, TreeBuilder, grow_best_first
+from outpace.tree.chain import best_chain
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict
 
 THRESHOLD = 0.03  # paths less likely than this are not drafted

@@ -20,13 +20,13 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.drafters.base import DrafterContext, StepObserver, SuccessorLearner, SuccessorSource, tail
-from outpace.drafters.chain import Walker
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import shipped
 from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
+from outpace.tree.chain import Walker
 from outpace.tree.draft import Verdict
 
 FOLDS = 64  # tokens per column; the vocabulary is searched column by column

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from outpace.engine.metrics import tokens_per_step
 from outpace.errors import BadInputError, OutpaceError
 from outpace.llm import LLM
 from outpace.params import SamplingParams
-from outpace.tune.chains import ChainDrafter, VLLMNgramDrafter
+from outpace.progress import note
+from outpace.tune.vllm_drafters import ChainDrafter, VLLMNgramDrafter, VLLMSuffixDrafter
 from outpace.verifiers import create_verifier
 
 OURS, THRESHOLD = ("suffix", "suffix+recycling"), 0.1
@@ -107,14 +109,19 @@ def advise_for_vllm(
         return
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table(advice))
+    if find_spec("arctic_inference") is None:
+        note("vLLM's own suffix was not tried: it needs the package arctic-inference, here and beside vLLM")
     console.print(found["verdict"], markup=False, soft_wrap=True)
     console.print(found["command"], markup=False, soft_wrap=True)
 
 
 def methods(llm: LLM, draft_model: str | None) -> list[Method]:
-    """All that vLLM can run without training: its own n-grams, outpace's drafters, and a draft model if one is named."""
+    """What vLLM can run without training: its own n-grams, its suffixes (if their package is installed), outpace's drafters, and a
+    draft model if one is named."""
     context = DrafterContext(llm.target, llm.tokenizer, llm.strategies.draft_model)
     found = [Method("ngram", {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 3}, lambda: VLLMNgramDrafter(context))]
+    if find_spec("arctic_inference") is not None:
+        found.append(Method("vLLM's suffix", {"method": "suffix"}, lambda: VLLMSuffixDrafter(context)))
     for spec in OURS:
         custom = {"method": "custom_class", "model": "outpace.vllm.Proposer"}
         found.append(Method(spec, custom, _chains(spec, context), {"drafter": spec}))
@@ -132,7 +139,7 @@ def _chains(spec: str, context: DrafterContext) -> Callable[[], Drafter]:
 def advise(
     llm: LLM, workloads: Sequence[Workload], samples: Sequence[SamplingParams], time_limit: float, ways: Sequence[Method], token_cost: float
 ) -> Advice:
-    """Answer as many prompts as the time allows, with each method and K and all sampling parameters. Raises OutpaceError if there was no time for one prompt."""
+    """Answer as many prompts as the time allows, with each method and K and all `samples`. Raises OutpaceError if none could be run."""
     counts = [
         Count(way, number, Strategy(way.name, way.make(), create_verifier("exact"), FixedController(number)))
         for way in ways

@@ -20,9 +20,9 @@ from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
 from outpace.progress import note
 from outpace.targets.identity import Base
+from outpace.vllm.batch_texts import Text, Texts
 from outpace.vllm.seen_logits import SeenLogits
 from outpace.vllm.served_model import ServedModel, base_of_checkpoint
-from outpace.vllm.texts import Text, Texts
 
 
 @dataclass(frozen=True)

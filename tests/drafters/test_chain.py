@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from table_tools import FEW, begun
 
 from outpace.drafters.base import SuccessorSource
-from outpace.drafters.chain import PathWalker, best_chain
 from outpace.drafters.combined import CombinedDrafter
+from outpace.tree.chain import PathWalker, best_chain
 
 TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 

@@ -41,7 +41,7 @@ INTERFACE = {f"outpace.targets.{name}" for name in ("base", "identity", "low_ran
 KNOW_THE_INTERFACE = ("heads", "drafters", "verifiers", "controller", "engine")
 TABLE = {"outpace.drafters.combined"}  # what `a+b` builds: only `drafters/spec.py` knows it
 INSIDE = {  # in these rooms a module knows only these of its neighbours, and those of its own subfolder
-    "drafters": {"outpace.drafters.base", "outpace.drafters.chain", "outpace.drafters.coupling", "outpace.drafters.ngram_index"},
+    "drafters": {"outpace.drafters.base", "outpace.drafters.coupling", "outpace.drafters.ngram_index"},
     "targets": {f"outpace.targets.{name}" for name in ("base", "identity", "low_rank", "self_check", "text_length", "vectors")},
     "verifiers": {"outpace.verifiers.base"},
 }

@@ -15,11 +15,11 @@ from operator import itemgetter
 from pathlib import Path
 
 from outpace.drafters.base import DrafterContext, SuccessorSource, unseen
-from outpace.drafters.chain import Walker
 from outpace.drafters.suffix.answer_cache import BETWEEN, AnswerMemory
 from outpace.drafters.suffix.automaton import NO_MATCH, Match, SuffixAutomaton
 from outpace.errors import BadInputError
 from outpace.request import Request
+from outpace.tree.chain import Walker
 
 # Trust in a suffix: the sigmoid of the sum of three scores, fitted to answers of the default model (dev/LOG.md).
 BY_LENGTH = (0.0, -1.0, -0.6, -0.4, -0.25, 0.05, 0.1, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)  # tokens matched

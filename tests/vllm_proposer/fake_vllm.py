@@ -100,11 +100,13 @@ class Runner:
             one.text += new
             self.token_ids[row, : len(one.text)] = one.text
             self.lengths[row] = len(one.text)
+        if self.lengths[: len(self.rows)].max() + self.proposer.num_draft_tokens > self.max_len:
+            return [[] for _ in self.rows]  # vLLM then asks for no drafts at all
         drafts = self.proposer.propose(sampled, self.lengths, self.token_ids, slot_mappings=None)
         assert len(drafts) == len(self.rows)
         for one, new, draft in zip(self.rows, sampled, drafts, strict=True):
             assert len(draft) <= self.proposer.num_draft_tokens, "longer drafts crash the engine"
-            assert len(one.text) + len(draft) < self.max_len or not draft
+            assert len(one.text) + len(draft) < self.max_len
             assert all(type(token) is int and 0 <= token < VOCAB_SIZE for token in draft)
             assert new or not draft, "the prompt is still being run"
             one.draft = list(draft)

@@ -43,7 +43,7 @@ def play(runner, events):
                 waiting.append(text)
         elif event == "swap" and runner.rows:
             runner.swap(row, other % len(runner.rows))
-        elif runner.rows and max(len(one.text) for one in runner.rows) < runner.max_len - runner.proposer.num_draft_tokens:
+        elif runner.rows and max(len(one.text) for one in runner.rows) < runner.max_len - runner.proposer.num_draft_tokens - 1:
             yield runner.step(other if event == "cut" else None)
 
 
@@ -157,15 +157,28 @@ def test_equal_texts_are_kept_apart():
     assert drafts == [drafts[0]] * 4
 
 
-def test_drafts_end_at_the_longest_text():
-    proposer = Proposer(config(max_len=30))
+def test_steps_without_the_proposer_do_not_confuse_it():
+    """vLLM asks for no drafts while any text is nearly as long as it may be."""
+    proposer = Proposer(config(max_len=40))
     runner = Runner(proposer, PairModel(num_tokens=3))
+    runner.join([1, 2, 0] * 10)
     runner.join([1, 2, 0])
-    lengths = []
-    while len(runner.rows[0].text) < 29:
-        lengths.append(len(runner.step()[0]))
-    assert max(lengths) == 4
-    assert lengths[-1] == 0
+    asked = []
+    while len(runner.rows[0].text) < 39:
+        asked.append(any(runner.step()))
+    assert asked[0]
+    assert not asked[-1]
+    runner.leave(0)
+    drafts = runner.step()
+    assert drafts == [expected_draft(runner.rows[0].text, max_len=40)] != [[]]
+    assert len(proposer.drafter.sources) == 1
+
+
+def test_a_draft_leaves_room_for_the_models_own_token():
+    proposer = Proposer(config(max_len=12, num_draft_tokens=4))
+    text = np.array([[1, 2, 3] * 4], np.int32)
+    lengths = [len(proposer.propose([[1]], np.array([n], np.int32), text)[0]) for n in (7, 8, 9, 10, 11, 12)]
+    assert lengths == [4, 3, 2, 1, 0, 0]
 
 
 def test_more_requests_than_max_requests(capsys):

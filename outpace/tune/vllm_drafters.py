@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from outpace.drafters.base import Drafter, DrafterContext, StepObserver
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
@@ -52,3 +54,32 @@ class VLLMNgramDrafter(Drafter):
             if place is not None:
                 return Draft.chain(text[place + length : place + length + budget])
         return Draft()
+
+
+class VLLMSuffixDrafter(Drafter):
+    """vLLM's `suffix`: the package arctic-inference with vLLM's settings. Raises ImportError where it is not installed."""
+
+    num_draft_tokens = 7
+    max_depth = 24  # of its trees, and tokens of the text that it looks for
+
+    def __init__(self, context: DrafterContext):
+        from arctic_inference.suffix_decoding import SuffixDecodingCache
+
+        self.cache = SuffixDecodingCache(max_tree_depth=self.max_depth, max_cached_requests=10000)
+        self.num_read: dict[str, int] = {}  # request -> tokens of its text that the cache has
+
+    def begin(self, request: Request) -> None:
+        self.cache.start_request(request.id, np.array(request.context, np.int32))
+        self.num_read[request.id] = len(request.context)
+
+    def propose(self, request: Request, budget: int) -> Draft:
+        text = request.context
+        self.cache.add_active_response(request.id, text[self.num_read[request.id] :])
+        self.num_read[request.id] = len(text)
+        pattern = np.array(text[-self.max_depth :], np.int32)
+        draft = self.cache.speculate(request.id, pattern, max_spec_tokens=budget, max_spec_factor=1.0, min_token_prob=0.1)
+        return Draft.chain(list(draft.token_ids))
+
+    def end(self, request: Request) -> None:
+        self.cache.stop_request(request.id)
+        del self.num_read[request.id]

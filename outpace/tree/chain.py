@@ -26,7 +26,7 @@ class Walker(ABC):
 
 
 class PathWalker(Walker):
-    """Asks a function of the path, such as `SuccessorSource.successors` for one request."""
+    """Asks a function of the path, such as that of a drafter for one request."""
 
     def __init__(self, successors: Callable[[Sequence[int]], Sequence[tuple[int, float]]]):
         self._successors = successors
