@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -31,29 +30,16 @@ SCHEMA = {
     "additionalProperties": False,
 }
 OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_speculative_tokens": NUM_DRAFT_TOKENS}
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "ngram": {
-        "speculative": {
-            "method": "ngram",
-            "num_speculative_tokens": NUM_DRAFT_TOKENS,
-            "prompt_lookup_min": 2,
-            "prompt_lookup_max": 3,
-        }
-    },
-    "vllm-suffix": {"speculative": {"method": "suffix", "num_speculative_tokens": NUM_DRAFT_TOKENS}},
-    "suffix": {"speculative": OURS, "options": {"drafter": "suffix"}},
-    "suffix-memory": {"speculative": OURS, "options": {"drafter": "suffix:memory=100000"}},
-    "suffix+recycling": {"speculative": OURS, "options": {"drafter": "suffix+recycling"}},
-}
+HOW = {"speculative": OURS, "options": {"drafter": "suffix+recycling"}}
+FEW = {"at_once": 8, "num_prompts": 8}
 JOBS: dict[str, dict[str, Any]] = {
-    **{f"together {name}/{i}": {**how, "at_once": 8, "first": 8 * i, "num_prompts": 8} for i in range(3) for name, how in METHODS.items()},
-    **{f"alone {name}/{i}": {**how, "at_once": 1, "first": 4 * i, "num_prompts": 4} for i in range(6) for name, how in METHODS.items()},
-    "preempted/0": {**METHODS["suffix+recycling"], "at_once": 8, "num_blocks": 60, "num_prompts": 8},
-    "schema plain": {"at_once": 8, "schema": SCHEMA, "num_prompts": 8},
-    "schema": {**METHODS["suffix+recycling"], "at_once": 8, "schema": SCHEMA, "num_prompts": 8},
-    "tensor parallel plain": {"at_once": 8, "tensor_parallel": 2, "num_prompts": 8},
-    "tensor parallel": {**METHODS["suffix+recycling"], "at_once": 8, "tensor_parallel": 2, "num_prompts": 8},
+    "plain": FEW,  # vLLM without any proposer
+    "swapped": {"at_once": [8, 1], "num_draft_tokens": NUM_DRAFT_TOKENS, "num_prompts": NUM_PROMPTS},
+    "preempted": {**HOW, **FEW, "spare_blocks": 4},
+    "schema plain": {**FEW, "schema": SCHEMA},
+    "schema": {**HOW, **FEW, "schema": SCHEMA},
+    "tensor parallel plain": {**FEW, "tensor_parallel": 2},
+    "tensor parallel": {**HOW, **FEW, "tensor_parallel": 2},
 }
 __doc__ += ", ".join(JOBS)
 
@@ -65,22 +51,19 @@ def prompts_of(model: Path) -> list[list[int]]:
     return [tokenizer.apply_chat_template(one.messages, add_generation_prompt=True)["input_ids"] for one in workloads]
 
 
-def run(python: Path, jobs: list[dict[str, Any]], log: Path) -> Iterator[dict[str, Any]]:
-    """What happened in each job, in one process. Exits with the log's name if it fails."""
+def run(python: Path, script: str, job: dict[str, Any], log: Path) -> Iterator[dict[str, Any]]:
+    """What happened, as soon as it has. Exits with the log's name if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [python, Path(__file__).with_name("one_run.py")]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, text=True, env=environment)
+        process = subprocess.Popen(
+            [python, Path(__file__).with_name(script)], stdin=PIPE, stdout=PIPE, stderr=errors, text=True, env=environment
+        )
         try:
-            for job in jobs:
-                process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.write(json.dumps(job))
             process.stdin.close()
-            for _ in jobs:
-                line = process.stdout.readline()
-                if not line:
-                    sys.exit(f"vLLM failed; its log is {log}")
-                yield json.loads(line)
-            process.wait()
+            yield from map(json.loads, process.stdout)
+            if process.wait():
+                sys.exit(f"vLLM failed; its log is {log}")
         finally:
             process.kill()
 
@@ -89,15 +72,16 @@ def main(venv: Path, model: Path, out: Path, parts: list[str]) -> None:
     """Run what is missing and print a line for each part."""
     python, prompts = install(venv), prompts_of(model)
     results: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.exists() else {}
-    missing = [name for name in JOBS if name not in results and (not parts or any(fnmatch(name, part) for part in parts))]
-    jobs = []
-    for name in missing:
-        first, number = JOBS[name].get("first", 0), JOBS[name]["num_prompts"]
-        jobs.append({"model": str(model.absolute()), "prompts": prompts[first : first + number], "max_tokens": MAX_TOKENS, **JOBS[name]})
-    for name, found in zip(missing, run(python, jobs, out.with_suffix(".log")), strict=True):
-        results[name] = found
-        out.write_text(json.dumps(results), "utf-8")
-        print(name, {key: value for key, value in found.items() if key not in ("answers", "texts")}, flush=True)  # noqa: T201
+    for part in parts or JOBS:
+        if part in results:
+            continue
+        job = {"model": str(model.absolute()), "max_tokens": MAX_TOKENS, **JOBS[part], "prompts": prompts[: JOBS[part]["num_prompts"]]}
+        script = "swapped_run.py" if part == "swapped" else "one_run.py"
+        for found in run(python, script, job, out.with_name(f"{out.stem}-{part.replace(' ', '-')}.log")):
+            name = found.pop("name", part)
+            results[name] = found
+            out.write_text(json.dumps(results), "utf-8")
+            print(name, {key: value for key, value in found.items() if key not in ("answers", "texts")}, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

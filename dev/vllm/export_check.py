@@ -2,7 +2,7 @@
 
 usage: python dev/vllm/export_check.py HEADS EXPORT VENV PROMPTS.jsonl [LIMIT]
 
-HEADS are Medusa heads of the default model, EXPORT is the output of `outpace export vllm HEADS EXPORT`, VENV is a folder outside the
+HEADS are Medusa heads of `tiny`, EXPORT is the output of `outpace export vllm HEADS EXPORT`, VENV is a folder outside the
 project for vLLM's environment, which is created if missing (about 3.5 GB). vLLM drafts one chain of each head's likeliest token, so outpace
 does the same here.
 """
@@ -31,7 +31,7 @@ from outpace import LLM, SamplingParams
 from outpace.bench.workloads import read_prompts
 from outpace.heads.format import DraftHeads
 
-NUM_TOKENS, START_SECONDS = 128, 600
+MODEL, NUM_TOKENS, START_SECONDS = "tiny", 64, 600
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def outpace_answers(heads: Path, prompts: list[list[int]]) -> tuple[list[list[in
     chain = [[0] * length for length in range(1, trained.settings["num_heads"] + 1)]
     with tempfile.TemporaryDirectory() as folder:
         replace(trained, tree=chain).save_pretrained(Path(folder))
-        llm = LLM("default", f"medusa:{folder}:shape=fixed")
+        llm = LLM(MODEL, f"medusa:{folder}:shape=fixed")
         outputs = [llm.generate(prompt, SamplingParams(max_tokens=NUM_TOKENS))[0] for prompt in prompts]
     metrics = llm.engine.metrics
     return [output.token_ids for output in outputs], 1 + metrics.num_accepted_tokens / metrics.num_drafts
@@ -106,7 +106,7 @@ def _num_alike(one: list[int], other: list[int]) -> int:
 
 def main(heads: Path, export: Path, venv: Path, file: Path, limit: int) -> None:
     """Print both mean acceptance lengths and the common prefixes of the answers; exit code 1 if the lengths differ by more than a tenth."""
-    tokenizer = LLM("default", "none").tokenizer
+    tokenizer = LLM(MODEL, "none").tokenizer
     prompts = [tokenizer.encode_chat(workload.messages) for workload in read_prompts(file, limit)]
     num_heads = json.loads((export / "config.json").read_text("utf-8"))["num_heads"]
     with served(install(venv), export.absolute(), num_heads, venv / "vllm.log") as url:

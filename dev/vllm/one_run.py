@@ -1,13 +1,12 @@
-"""Runs of vLLM in this process, in vLLM's environment: reads jobs as lines of JSON from stdin, answers each with a line on stdout.
+"""One run of vLLM in this process, in vLLM's environment: reads a job as JSON from stdin, writes what happened as JSON to stdout.
 
 A job: model, prompts (lists of tokens), max_tokens, at_once (1: one prompt after the other), and if wanted: speculative (vLLM's settings),
-options (outpace's), num_blocks (of the K/V cache), schema (that every answer must follow), tensor_parallel, dtype,
+options (outpace's), spare_blocks (of the K/V cache, beside the prompts'), schema (that every answer must follow), tensor_parallel, dtype,
 without_tokenizer.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -15,11 +14,11 @@ import time
 from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+BLOCK = 32  # tokens
 OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # vLLM prints to stdout
 
 from vllm import LLM, SamplingParams  # noqa: E402
-from vllm.distributed import cleanup_dist_env_and_memory  # noqa: E402
 from vllm.sampling_params import StructuredOutputsParams  # noqa: E402
 
 
@@ -28,7 +27,7 @@ class Counts:
 
     def __init__(self, llm: LLM):
         self.passes = self.drafted = self.requests = self.preemptions = 0
-        self.draft_seconds = 0.0
+        self.draft_seconds, self.started = 0.0, time.perf_counter()
         core = llm.llm_engine.engine_core.engine_core
         core.model_executor.execute_model = self._counting(core.model_executor.execute_model)
         core.scheduler._preempt_request = self._preempting(core.scheduler._preempt_request)
@@ -64,10 +63,28 @@ class Counts:
 
         return timed
 
+    def result(self, answers: list[list[int]]) -> dict[str, Any]:
+        """The counts since the beginning, with these answers."""
+        seen = getattr(self.drafter, "seen", None)
+        return {
+            "answers": answers,
+            "tokens": sum(map(len, answers)),
+            "passes": self.passes,
+            "draft_tokens": self.drafted,
+            "preemptions": self.preemptions,
+            "seconds": round(time.perf_counter() - self.started, 2),
+            "draft_microseconds": round(1e6 * self.draft_seconds / max(1, self.requests), 1),
+            "hook_microseconds": round(1e6 * seen.seconds / max(1, self.requests), 1) if seen else 0.0,
+            "is_broken": getattr(self.drafter, "is_broken", None),
+        }
+
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load, answer, count."""
-    settings: dict[str, Any] = {"num_gpu_blocks_override": job["num_blocks"]} if job.get("num_blocks") else {}
+    settings: dict[str, Any] = {}
+    if "spare_blocks" in job:
+        needed = sum(-(-len(prompt) // BLOCK) for prompt in job["prompts"]) + job["spare_blocks"]
+        settings |= {"block_size": BLOCK, "num_gpu_blocks_override": max(needed, job.get("max_model_len", 1024) // BLOCK + 2)}
     if job.get("options"):
         settings["additional_config"] = {"outpace": job["options"]}
     llm = LLM(
@@ -90,28 +107,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     )
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     counts = Counts(llm)
-    started = time.perf_counter()
     groups = [[prompt] for prompt in prompts] if job["at_once"] == 1 else [prompts]
     outputs = [output for group in groups for output in llm.generate(group, params, use_tqdm=False)]
-    seconds = time.perf_counter() - started
-    answers = [list(output.outputs[0].token_ids) for output in outputs]
-    seen = getattr(counts.drafter, "seen", None)
-    return {
-        "answers": answers,
-        "texts": [output.outputs[0].text for output in outputs] if guide else None,
-        "tokens": sum(map(len, answers)),
-        "passes": counts.passes,
-        "draft_tokens": counts.drafted,
-        "preemptions": counts.preemptions,
-        "seconds": round(seconds, 2),
-        "draft_microseconds": round(1e6 * counts.draft_seconds / max(1, counts.requests), 1),
-        "hook_microseconds": round(1e6 * seen.seconds / max(1, counts.requests), 1) if seen else 0.0,
-        "is_broken": getattr(counts.drafter, "is_broken", None),
-    }
+    found = counts.result([list(output.outputs[0].token_ids) for output in outputs])
+    return {**found, "texts": [output.outputs[0].text for output in outputs] if guide else None}
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), file=OUT, flush=True)
-        gc.collect()
-        cleanup_dist_env_and_memory()
+    print(json.dumps(run(json.load(sys.stdin))), file=OUT, flush=True)

@@ -1,8 +1,8 @@
 """Sum up what dev/vllm/compare.py has written, against plain decoding of the same prompts.
 
-usage: python dev/vllm/summary.py RESULTS.json … > docs/results/vllm.json
+usage: python dev/vllm/summary.py RESULTS.json > docs/results/vllm.json
 
-Slices of one part ("alone suffix/0", "/1", …) are added up. "identical" counts the answers that have plain decoding's tokens.
+"identical" counts the answers that have plain decoding's tokens. Times are those of the machine, busy or not; passes are exact.
 """
 
 from __future__ import annotations
@@ -12,44 +12,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ADDED = ("tokens", "passes", "draft_tokens", "preemptions")
-
-
-def joined(files: list[Path]) -> dict[str, dict[str, Any]]:
-    """All parts, with their slices in order."""
-    found: dict[str, Any] = {}
-    for file in files:
-        found |= json.loads(file.read_text("utf-8"))
-    parts: dict[str, dict[str, Any]] = {}
-    for name in sorted(found):
-        part = parts.setdefault(name.partition("/")[0], {"answers": [], "texts": [], **dict.fromkeys(ADDED, 0), "microseconds": []})
-        part["answers"] += found[name]["answers"]
-        part["texts"] += found[name]["texts"] or []
-        part["microseconds"].append(found[name]["draft_microseconds"])
-        for key in ADDED:
-            part[key] += found[name][key]
-    return parts
+KEPT = ("tokens", "passes", "draft_tokens", "preemptions", "draft_microseconds", "hook_microseconds")
 
 
 def plain_of(name: str) -> str:
-    """The part with the texts to compare with."""
-    kind = name.partition(" ")[0]
-    if kind in ("alone", "together"):
-        return f"{kind} plain"
-    if kind == "preempted":
+    """The part with the texts to compare with: of the first prompts, if it has more of them."""
+    if name in ("plain", "preempted"):
         return "together plain"
-    return f"{name.removesuffix(' plain')} plain"
+    return f"{name.partition(' ')[0]} plain" if name.startswith(("alone", "together")) else f"{name.removesuffix(' plain')} plain"
 
 
 def row(name: str, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One part, summed up."""
     part, plain = parts[name], parts.get(plain_of(name), {"answers": []})
-    pairs = list(zip(part["answers"], plain["answers"], strict=False))  # what was preempted are the first of those together
-    same = sum(a == b for a, b in pairs) if pairs else None
-    found = {"part": name, "prompts": len(part["answers"]), **{key: part[key] for key in ADDED}, "identical": same}
-    times = part["microseconds"]
-    found["draft_microseconds"] = round(sum(times) / len(times), 1)
-    if part["texts"]:
+    pairs = list(zip(part["answers"], plain["answers"], strict=False))
+    found = {"part": name, "prompts": len(part["answers"]), **{key: part[key] for key in KEPT}}
+    found["identical"] = sum(a == b for a, b in pairs) if pairs else None
+    if part.get("texts"):
         found["valid_json"] = sum(is_json(text) for text in part["texts"])
     return found
 
@@ -64,7 +43,7 @@ def is_json(text: str) -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    everything = joined([Path(name) for name in sys.argv[1:]])
+    everything: dict[str, dict[str, Any]] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     json.dump([row(name, everything) for name in everything], sys.stdout, indent=1)

@@ -22,7 +22,7 @@ class Text:
     """One text, as a request for drafters. Its latest step added the tokens from `num_before` on; `draft` was proposed for that step."""
 
     request: Request
-    tokens: Array  # int32 [max_model_len], the first `length` are the text
+    tokens: Array  # [max_model_len], the first `length` are the text
     length: int = 0
     num_before: int = 0
     draft: list[int] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Text:
     def equals(self, tokens: Array) -> bool:
         """Whether this is the text."""
         n = self.length
-        return n == len(tokens) and (n == 0 or self.tokens[n - 1] == tokens[n - 1]) and bool((self.tokens[:n] == tokens).all())
+        return n == len(tokens) and self.tokens[:n].tobytes() == tokens.tobytes()
 
     def extend(self, text: Array) -> None:
         """Take over what `text` has beyond this one."""
@@ -85,7 +85,7 @@ class Texts:
 
     def _begin(self, prompt: Array) -> Text:
         self._num_begun += 1
-        text = Text(Request(str(self._num_begun), [], ENDLESS, sampler=HERE, strategy=HERE), np.empty(self.max_len, np.int32))
+        text = Text(Request(str(self._num_begun), [], ENDLESS, sampler=HERE, strategy=HERE), np.empty(self.max_len, prompt.dtype))
         text.extend(prompt)
         text.request.num_prompt_tokens = text.length
         return text
