@@ -31,10 +31,11 @@ SCHEMA = {
 }
 OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_speculative_tokens": NUM_DRAFT_TOKENS}
 HOW = {"speculative": OURS, "options": {"drafter": "suffix+recycling"}}
+WHEN = {"together": 8, "alone": 1}
 FEW = {"at_once": 8, "num_prompts": 8}
 JOBS: dict[str, dict[str, Any]] = {
     "plain": FEW,  # vLLM without any proposer
-    "swapped": {"at_once": [8, 1], "num_draft_tokens": NUM_DRAFT_TOKENS, "num_prompts": NUM_PROMPTS},
+    **{f"all {when}": {"at_once": [n], "num_draft_tokens": NUM_DRAFT_TOKENS, "num_prompts": NUM_PROMPTS} for when, n in WHEN.items()},
     "preempted": {**HOW, **FEW, "spare_blocks": 4},
     "schema plain": {**FEW, "schema": SCHEMA},
     "schema": {**HOW, **FEW, "schema": SCHEMA},
@@ -76,7 +77,9 @@ def main(venv: Path, model: Path, out: Path, parts: list[str]) -> None:
         if part in results:
             continue
         job = {"model": str(model.absolute()), "max_tokens": MAX_TOKENS, **JOBS[part], "prompts": prompts[: JOBS[part]["num_prompts"]]}
-        script = "swapped_run.py" if part == "swapped" else "one_run.py"
+        script = "one_run.py"
+        if part.startswith("all "):
+            script, job["done"] = "swapped_run.py", list(results)
         for found in run(python, script, job, out.with_name(f"{out.stem}-{part.replace(' ', '-')}.log")):
             name = found.pop("name", part)
             results[name] = found

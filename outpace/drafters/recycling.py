@@ -10,7 +10,7 @@ drafts nothing. What is learned under one cache salt never serves another.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from operator import itemgetter
@@ -116,7 +116,7 @@ class _PairWalker(Walker):
     def __init__(self, table: SuccessorTable, before: int, token: int, vocab_size: int):
         self._table, self._before, self._token, self._vocab_size = table, before, token, vocab_size
 
-    def successors(self) -> Mapping[int, float]:
+    def successors(self) -> dict[int, float]:
         return self.found(NUM_OF_CHAINS)
 
     def found(self, most: int) -> dict[int, float]:

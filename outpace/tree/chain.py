@@ -7,9 +7,10 @@ look-up a token instead of one for every path.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
+_confidence = itemgetter(1)
 SURE = 0.5  # a token with this confidence cannot be overtaken, because the confidences of a place add up to 1 at most
 
 
@@ -17,8 +18,8 @@ class Walker(ABC):
     """One drafter's place in one text."""
 
     @abstractmethod
-    def successors(self) -> Mapping[int, float]:
-        """Likely next tokens here, with their confidences, in any order; empty if nothing is known."""
+    def successors(self) -> dict[int, float]:
+        """Likely next tokens here, with their confidences, in any order; empty if nothing is known. A new dictionary for each call."""
 
     @abstractmethod
     def step(self, token: int) -> None:
@@ -32,7 +33,7 @@ class PathWalker(Walker):
         self._successors = successors
         self._path: list[int] = []
 
-    def successors(self) -> Mapping[int, float]:
+    def successors(self) -> dict[int, float]:
         return dict(self._successors(self._path))
 
     def step(self, token: int) -> None:
@@ -59,22 +60,17 @@ def best_chain(walkers: Sequence[Walker], limit: int, threshold: float) -> list[
 
 def _best(walkers: Sequence[Walker]) -> tuple[int, float]:
     """(token, confidence) of the likeliest next token; (0, 0.0) if there is none."""
+    found: dict[int, float] = {}
     best = 0, 0.0
-    found: Mapping[int, float] = {}
     for walker in walkers:
-        found = _joined(found, walker.successors())
-        best = max(found.items(), key=itemgetter(1), default=best)
+        new = walker.successors()
+        if found:
+            left = 1.0 - sum(found.values())
+            for token, confidence in new.items():
+                found[token] = found.get(token, 0.0) + left * confidence
+        else:
+            found = new
+        best = max(found.items(), key=_confidence, default=best)
         if best[1] >= SURE:
             break
     return best
-
-
-def _joined(first: Mapping[int, float], second: Mapping[int, float]) -> Mapping[int, float]:
-    """Both, the second with the confidence that the first leaves."""
-    if not first or not second:
-        return first or second
-    left = max(0.0, 1.0 - sum(first.values()))
-    joined = dict(first)
-    for token, confidence in second.items():
-        joined[token] = joined.get(token, 0.0) + left * confidence
-    return joined

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_tools import FEW, begun
 
-from outpace.drafters.base import SuccessorSource
+from outpace.drafters.base import Drafter
 from outpace.drafters.combined import CombinedDrafter
 from outpace.tree.chain import PathWalker, best_chain
+from outpace.tree.draft import Draft
 
 TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 
@@ -81,11 +82,19 @@ def test_a_combination_drafts_the_same_chain_with_what_its_parts_know(text, seen
     assert len(chain) <= 6
 
 
+class Branching(Drafter):
+    """Drafts 7, with 8 and then 9 beside it below 7."""
+
+    def propose(self, request, budget):
+        return Draft([7, 8, 9], [-1, 0, 0])
+
+
 def test_drafters_without_successors_give_their_first_path():
-    for spec in ("prompt_lookup", "prompt_lookup+suffix"):
-        drafter, request = begun(spec, [1, 2, 3, 4, 1, 2, 3])
-        assert not isinstance(drafter, SuccessorSource)
-        assert drafter.propose_chains([request], [3], 0.1) == [[4, 1, 2]]
+    _, request = begun("suffix", [1, 2, 3, 4, 1, 2, 3])
+    assert Branching().propose_chains([request], [3], 0.1) == [[7, 8]]
+    drafter = CombinedDrafter([Branching(), begun("suffix", [1, 2, 3, 4, 1, 2, 3])[0]], ["branching", "suffix"])
+    drafter.begin(request)
+    assert drafter.propose_chains([request], [3], 0.1)[0][:2] == [7, 8]
 
 
 def test_a_paused_part_is_left_out():

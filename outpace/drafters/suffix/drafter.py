@@ -8,7 +8,7 @@ uncertain spots become branches.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
@@ -114,7 +114,7 @@ class _SuffixWalker(Walker):
     def __init__(self, matches: Places):
         self._places = matches
 
-    def successors(self) -> Mapping[int, float]:
+    def successors(self) -> dict[int, float]:
         return _confidences(self._places)
 
     def step(self, token: int) -> None:
