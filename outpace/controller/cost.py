@@ -31,6 +31,7 @@ SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched
 QUARTILE = 0.25
 RUN, WARM_UP = 12, 4  # forward passes of one size in a row, and how many of them are not counted
 FORMAT = 3
+READ = 128  # tokens of a text whose reading is timed
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,9 @@ def measure_verify_cost(
     return [VerifyCost(num_tokens, times[num_tokens, 1]) for num_tokens in sizes]
 
 
-def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tuple[float, float]:
-    """(a forward pass of the draft model, a further token in one of the target's), both relative to the target's with 4 tokens.
+def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tuple[float, float, float]:
+    """(a forward pass of the draft model, a further token in one of the target's, a token of a long text in one of the draft model's), all
+    relative to a forward pass of the target with 4 tokens.
 
     The two models take turns, as in decoding: each finds the caches filled by the other.
     """
@@ -189,7 +191,20 @@ def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tu
         for (model, _), slot in zip(shapes, slots, strict=True):
             model.free(slot)
     first, four, second, eight = (float(np.median(found)) for found in times)
-    return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4
+    return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4, _reading_time(draft) / four
+
+
+def _reading_time(target: TargetModel) -> float:
+    """Seconds per token of a text of which no logits are wanted; without a first run, which prepares the size."""
+    num_tokens = max(1, min(READ, target.capabilities.max_len - 1))
+    slot = target.allocate(num_tokens)
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        target.forward([Segment(slot, _tokens(target, num_tokens), wants_output=False)])
+        times.append(time.perf_counter() - started)
+    target.free(slot)
+    return times[-1] / num_tokens
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:

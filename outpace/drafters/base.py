@@ -22,13 +22,15 @@ class DraftModel:
     """A second model that drafts, with its tokenizer (encode(text) -> ids, decode(ids) -> text); None if it shares the target's.
 
     `pass_cost`: measured time of one of its forward passes, in forward passes of the target; 0 if it has not been measured.
-    `token_cost`: what one more token adds to a forward pass of the target, as a share of it.
+    `token_cost`: what one more token adds to a forward pass of the target, as a share of it. `reading_cost`: time in which it reads one
+    token of a long text, in forward passes of the target.
     """
 
     target: TargetModel
     tokenizer: Any = None
     pass_cost: float = 0.0
     token_cost: float = 0.1
+    reading_cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,10 @@ class SuccessorSource(Drafter):
 
 class CostlyDrafter(Drafter):
     """A drafter whose proposals take forward passes of their own. A combination asks it only where the others promise less."""
+
+    def read(self, requests: Sequence[Request]) -> None:
+        """Read what is new of these texts, before drafting: work that is done once for each token of a prompt, not in each step."""
+        return None
 
     @abstractmethod
     def net_gain(self) -> float:

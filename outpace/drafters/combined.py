@@ -104,6 +104,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         for part, name in costly:
             asked = [i for i, tree in enumerate(trees) if _promise(tree) < part.net_gain()]
             if asked:
+                part.read([requests[i] for i in asked])  # once per prompt, so its time says nothing about that of a step
                 started = time.perf_counter()
                 drafts = part.propose_batch([requests[i] for i in asked], [budgets[i] for i in asked])
                 self._add_time(name, started)

@@ -18,7 +18,7 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.drafters.base import CostlyDrafter, DrafterContext, DraftModel
-from outpace.drafters.draft_model.price import DraftPrice
+from outpace.drafters.draft_model.price import NO_PROPOSAL, DraftPrice, Proposal
 from outpace.drafters.draft_model.vocab_mapping import Translation, translation
 from outpace.errors import BadInputError
 from outpace.request import Request
@@ -122,8 +122,9 @@ class DraftModelDrafter(CostlyDrafter):
         stop = _read_confidence(min_confidence)
         self.draft_model = _load(context, path)
         self.max_depth = max_depth
-        self.fixed_confidence, self.price = stop, DraftPrice(self.draft_model.pass_cost, self.draft_model.token_cost)
-        self.num_passes: dict[str, int] = {}  # request -> forward passes of the draft model in this step
+        model = self.draft_model
+        self.fixed_confidence, self.price = stop, DraftPrice(model.pass_cost, model.token_cost, model.reading_cost)
+        self.proposed: dict[str, Proposal] = {}  # request -> its proposal in this step
         capabilities = self.draft_model.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size
         self.translation: Translation = translation(context.tokenizer, self.draft_model.tokenizer, *sizes, vocab == "shared")
@@ -143,6 +144,10 @@ class DraftModelDrafter(CostlyDrafter):
         self._grow(growths)
         return [EMPTY_DRAFT if growth is None else self._finish(growth) for growth in started]
 
+    def read(self, requests: Sequence[Request]) -> None:
+        started = [self._start(request, self.max_depth) for request in requests]
+        self._catch_up([growth for growth in started if growth is not None])
+
     @property
     def min_confidence(self) -> float:
         """The lowest path confidence at which a node is expanded."""
@@ -152,10 +157,10 @@ class DraftModelDrafter(CostlyDrafter):
         return self.price.expected_net_gain
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.num_passes.pop(request.id, 0))
+        self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.proposed.pop(request.id, NO_PROPOSAL))
 
     def end(self, request: Request) -> None:
-        self.num_passes.pop(request.id, None)
+        self.proposed.pop(request.id, None)
         self._free(request)
 
     def _free(self, request: Request) -> None:
@@ -176,7 +181,14 @@ class DraftModelDrafter(CostlyDrafter):
         committed = self.translation.to_draft(request.token_ids) if request.unconfirmed else context
         num_stable = max(0, len(committed or ()) - self.translation.num_unstable)
         self._keep_left(request, slot, context[:num_stable])
+        if not self._is_worth_reading(num_stable - slot.num_cached, request):
+            return None
         return _Growth(request, context, slot, num_stable, budget, depth, self.branches == 1)
+
+    def _is_worth_reading(self, num_tokens: int, request: Request) -> bool:
+        """Whether the draft model should read so many tokens now. With a fixed confidence it always drafts."""
+        is_short = num_tokens <= MAX_CATCH_UP or self.fixed_confidence is not None
+        return is_short or self.price.is_worth_reading(num_tokens, request.num_tokens_left)
 
     def _keep_left(self, request: Request, slot: Slot, stable: Sequence[int]) -> None:
         """Commit what the last chain left in the slot, as far as the text went on like that."""
@@ -219,7 +231,7 @@ class DraftModelDrafter(CostlyDrafter):
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
         """Add levels to all drafts, with one shared forward pass per level."""
-        growing, level = list(growths), 0
+        growing, level, num_passes = list(growths), 0, dict[str, int]()
         forward = self._forward(growths)
         while growing:
             segments = [growth.segment() for growth in growing]
@@ -230,14 +242,13 @@ class DraftModelDrafter(CostlyDrafter):
                 start += len(segment)
                 if not growth.is_chain:
                     self._accept(growth)
-                self.num_passes[growth.request.id] = level
+                num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
         for growth in growths:
-            num_passes = self.num_passes[growth.request.id]
+            name, paths = growth.request.id, growth.tree.path_confidences()
             if growth.is_chain:
-                self.left[growth.request.id] = growth.left_in_slot(num_passes)
-            paths = growth.tree.path_confidences()
-            self.price.record_proposal(sum(paths[node] for node in growth.best()), num_passes)
+                self.left[name] = growth.left_in_slot(num_passes[name])
+            self.proposed[name] = Proposal(sum(paths[node] for node in growth.best()), num_passes[name])
 
     def _forward(self, growths: Sequence[_Growth]) -> Callable[[TreeBatch], TargetOutput]:
         """The forward pass of the draft model: for its frequent tokens only, unless one of the texts has many others."""

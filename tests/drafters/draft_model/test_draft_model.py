@@ -53,6 +53,23 @@ def test_beside_another_drafter():
     check_drafter(lambda given: create_drafter("suffix+draft_model:x", context(given.target, helper())))
 
 
+# ---- reading long prompts
+
+
+@pytest.mark.parametrize(("max_tokens", "is_drafted"), [(60, True), (29, False)])
+def test_a_long_prompt_is_read_only_for_a_long_answer(max_tokens, is_drafted):
+    target, model = ToyTarget(sharpness=3.0), replace(helper(), reading_cost=0.1)
+    prompt = [1, 2, 3] * 34
+    for options, expected in (("", is_drafted), (":min_confidence=0", True)):
+        drafting = drafter(target, model, options)
+        request = make_request(target, prompt, SamplingParams(max_tokens=max_tokens))
+        drafting.begin(request)
+        drafting.read([request])
+        assert (model.target.num_passes > 0) == expected
+        assert bool(len(drafting.propose(request, 7))) == expected
+        drafting.end(request)
+
+
 # ---- in step with the text
 
 
