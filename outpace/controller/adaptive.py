@@ -46,8 +46,9 @@ class AdaptiveController(Controller):
         self.drafter, self.max_nodes, self.keep_costs = drafter, max_nodes, keep_costs
         self.monitor = CostMonitor(costs.sizes)
         self.forward: tuple[int, float] | None = None  # tokens of the coming forward pass and its expected milliseconds, if comparable
-        self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.names)
+        self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.cheap_names)
         self.switch = Switch()
+        drafter.promise = self._promise
         self.mean_drafted = float(max_nodes)  # nodes run per request and step, running mean
         self.expected, self.taken = 1.0, 1.0  # milliseconds of a forward pass, as the table says and as measured; running means
         self.steps: list[Step] | None = None  # set it to a list to collect the reasons
@@ -57,11 +58,12 @@ class AdaptiveController(Controller):
 
     def plan(self, requests: Sequence[Request], drafts: Sequence[Draft], num_other_tokens: int) -> Plan:
         self._step_switch(requests)
+        times, load = self.drafter.take_times(), self.taken / self.expected  # a busy machine slows drafting and forward passes alike
         nodes = self._candidates(requests, drafts)
         own = [1 + len(request.unconfirmed) for request in requests]
         sizes, gains = _sizes_and_gains(own, nodes, num_other_tokens)
         num_context = sum(len(request.token_ids) for request in requests)
-        num_tokens = self.policy.choose(sizes, gains, len(requests), num_context, num_other_tokens + sum(own))
+        num_tokens = self.policy.choose(sizes, gains, len(requests), num_context, num_other_tokens + sum(own), sum(times.values()) / load)
         num_taken = bisect_right(sizes, num_tokens) - 1
         least = self.policy.rate * self.policy.costs.idle_row  # a node in the place of padding still costs its logits
         while num_taken and nodes[num_taken - 1][0] < least:
@@ -77,7 +79,7 @@ class AdaptiveController(Controller):
             names = _source(requests[index], drafts[index], node).split("+")
             for name in names:
                 gained[name] = gained.get(name, 0.0) + confidence / len(names)
-        self._account(gained)
+        self._account(gained, times, load)
         if self.steps is not None:
             self._note(requests, drafts, nodes, num_taken, num_tokens)
         return Plan([_pruned(draft, picked) for draft, picked in zip(drafts, chosen, strict=True)], num_tokens)
@@ -110,16 +112,19 @@ class AdaptiveController(Controller):
     def _cost(self, requests: Sequence[Request], num_tokens: int) -> float:
         return self.policy.costs.milliseconds(num_tokens, len(requests), sum(len(request.token_ids) for request in requests))
 
-    def _account(self, gained: Mapping[str, float]) -> None:
+    def _account(self, gained: Mapping[str, float], times: Mapping[str, float], load: float) -> None:
         if self.switch.is_plain:
             self.drafter.pause(self.drafter.names)
             return
-        load = self.taken / self.expected  # a busy machine slows drafting and forward passes alike
-        self.drafter_stats.account(gained, self.drafter.take_times(), self.policy.rate / load)
+        self.drafter_stats.account(gained, times, self.policy.rate / load)
         self.drafter.pause(self.drafter_stats.paused)
 
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
         self.calibration.observe(proposal, request.strategy.name, known)
+
+    def _promise(self, request: Request, draft: Draft) -> float:
+        """Accepted tokens to expect of a draft, by what its drafters' claims have been worth."""
+        return sum(self.calibration.paths(draft, request.strategy.name))
 
     def _candidates(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> list[Candidate]:
         """All nodes, best first; a parent always comes before its children."""

@@ -36,10 +36,19 @@ class NumTokensPolicy:
         """Recent tokens per millisecond."""
         return self.tokens / self.spent
 
-    def choose(self, sizes: Sequence[int], gains: Sequence[float], num_seqs: int, num_context: int, num_wanted: int = 0) -> int:
+    def choose(
+        self,
+        sizes: Sequence[int],
+        gains: Sequence[float],
+        num_seqs: int,
+        num_context: int,
+        num_wanted: int = 0,
+        drafting_milliseconds: float = 0.0,
+    ) -> int:
         """The size of the forward pass. sizes[k] is what k nodes need, gains[k] the tokens expected with them; neither ever falls.
 
-        Of the tokens without any node, `num_wanted` are no padding (0: all of them).
+        Of the tokens without any node, `num_wanted` are no padding (0: all of them). `drafting_milliseconds` have been spent already: where
+        drafting takes long, a step is worth less per millisecond, and a longer forward pass is easier to justify.
         """
         if num_seqs != self.num_seqs:
             self._start(num_seqs)
@@ -66,10 +75,11 @@ class NumTokensPolicy:
                 best, advantage = num_tokens, gain
         for num_tokens, value in now.items():
             self.usual[num_tokens] = MEMORY * self.usual.get(num_tokens, value) + (1 - MEMORY) * value
-        self._spend(*outcome(best), best != self.num_tokens)
+        tokens, milliseconds = outcome(best)
+        self._spend(tokens, milliseconds + (best != self.num_tokens) * self.costs.switch + drafting_milliseconds)
         self.num_tokens = best
         return best
 
-    def _spend(self, tokens: float, milliseconds: float, is_change: bool) -> None:
+    def _spend(self, tokens: float, milliseconds: float) -> None:
         self.tokens = MEMORY * self.tokens + (1 - MEMORY) * tokens
-        self.spent = MEMORY * self.spent + (1 - MEMORY) * (milliseconds + is_change * self.costs.switch)
+        self.spent = MEMORY * self.spent + (1 - MEMORY) * milliseconds

@@ -8,7 +8,7 @@ there is no order among them: the tree is grown best first from all of them at o
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -49,11 +49,17 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         self.num_successors = max((part.num_successors for part in parts if isinstance(part, SuccessorLearner)), default=0)
         self.paused: set[str] = set()
         self.num_observed = 0
+        self.promise: Callable[[Request, Draft], float] = promised  # of a request's draft: accepted tokens to expect
         self._milliseconds = dict.fromkeys(names, 0.0)
 
     @property
     def num_bytes(self) -> int:
         return sum(part.num_bytes for part in self.parts)
+
+    @property
+    def cheap_names(self) -> list[str]:
+        """The names of the drafters that take no forward passes of their own; the others know themselves when they pay."""
+        return [name for part, name in zip(self.parts, self.names, strict=True) if not isinstance(part, CostlyDrafter)]
 
     def pause(self, names: Collection[str]) -> None:
         """From now on these drafters, and no others, propose nothing and learn from some steps only."""
@@ -102,7 +108,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
                 proposals[i].append((name, draft))
         trees = [self._tree(request, budget, found, sources) for request, budget, found in zip(requests, budgets, proposals, strict=True)]
         for part, name in costly:
-            asked = [i for i, tree in enumerate(trees) if _promise(tree) < part.net_gain()]
+            asked = [i for i, tree in enumerate(trees) if self.promise(requests[i], tree) < part.net_gain()]
             if asked:
                 part.read([requests[i] for i in asked])  # once per prompt, so its time says nothing about that of a step
                 started = time.perf_counter()
@@ -192,7 +198,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         return sorted(found.values(), key=itemgetter(1), reverse=True)
 
 
-def _promise(tree: Draft) -> float:
+def promised(request: Request, tree: Draft) -> float:
     """Accepted tokens that a tree promises: the sum of its path confidences."""
     paths: list[float] = []
     for node in range(len(tree) - tree.num_lookahead):

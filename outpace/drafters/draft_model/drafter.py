@@ -18,7 +18,7 @@ import numpy as np
 
 from outpace.arrays import Array
 from outpace.drafters.base import CostlyDrafter, DrafterContext, DraftModel
-from outpace.drafters.draft_model.price import NO_PROPOSAL, DraftPrice, Proposal
+from outpace.drafters.draft_model.price import DraftPrice
 from outpace.drafters.draft_model.vocab_mapping import Translation, translation
 from outpace.errors import BadInputError
 from outpace.request import Request
@@ -124,7 +124,7 @@ class DraftModelDrafter(CostlyDrafter):
         self.max_depth = max_depth
         model = self.draft_model
         self.fixed_confidence, self.price = stop, DraftPrice(model.pass_cost, model.token_cost, model.reading_cost)
-        self.proposed: dict[str, Proposal] = {}  # request -> its proposal in this step
+        self.num_passes: dict[str, int] = {}  # request -> forward passes of the draft model in this step
         capabilities = self.draft_model.target.capabilities
         sizes = context.vocab_size, capabilities.vocab_size
         self.translation: Translation = translation(context.tokenizer, self.draft_model.tokenizer, *sizes, vocab == "shared")
@@ -157,10 +157,10 @@ class DraftModelDrafter(CostlyDrafter):
         return self.price.expected_net_gain
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
-        self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.proposed.pop(request.id, NO_PROPOSAL))
+        self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.num_passes.pop(request.id, 0))
 
     def end(self, request: Request) -> None:
-        self.proposed.pop(request.id, None)
+        self.num_passes.pop(request.id, None)
         self._free(request)
 
     def _free(self, request: Request) -> None:
@@ -231,7 +231,7 @@ class DraftModelDrafter(CostlyDrafter):
 
     def _grow(self, growths: Sequence[_Growth]) -> None:
         """Add levels to all drafts, with one shared forward pass per level."""
-        growing, level, num_passes = list(growths), 0, dict[str, int]()
+        growing, level = list(growths), 0
         forward = self._forward(growths)
         while growing:
             segments = [growth.segment() for growth in growing]
@@ -242,13 +242,11 @@ class DraftModelDrafter(CostlyDrafter):
                 start += len(segment)
                 if not growth.is_chain:
                     self._accept(growth)
-                num_passes[growth.request.id] = level
+                self.num_passes[growth.request.id] = level
             growing = [growth for growth in growing if growth.frontier and level < growth.depth]
         for growth in growths:
-            name, paths = growth.request.id, growth.tree.path_confidences()
             if growth.is_chain:
-                self.left[name] = growth.left_in_slot(num_passes[name])
-            self.proposed[name] = Proposal(sum(paths[node] for node in growth.best()), num_passes[name])
+                self.left[growth.request.id] = growth.left_in_slot(self.num_passes[growth.request.id])
 
     def _forward(self, growths: Sequence[_Growth]) -> Callable[[TreeBatch], TargetOutput]:
         """The forward pass of the draft model: for its frequent tokens only, unless one of the texts has many others."""

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 MAX_CONFIDENCE = 0.9  # even a draft model as slow as the target proposes at least one token
 MEMORY = 0.95  # weight of the past in the running means
-EAGER = 4.0  # expected net gain before the first measurement: high, so that the draft model is used
-USUAL_GAIN, USUAL_TOKENS = 1.0, 2.0  # expected net gain and expected tokens of a proposal, as long as nothing is known
+USUAL_GAIN, USUAL_TOKENS = 1.0, 2.0  # expected net gain and accepted tokens of a proposal, as long as nothing is known
 FORGIVENESS = 0.02  # by so much the net gain returns to USUAL_GAIN in each step in which the draft model was not asked
 USUAL_LENGTH = 256  # tokens of an answer, of which a request may allow many more
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What the draft model proposed in a step: its expected number of accepted tokens, from `num_passes` forward passes; 0: it was not
-    asked."""
-
-    expected: float = 0.0
-    num_passes: int = 0
-
-
-NO_PROPOSAL = Proposal()
 
 
 class DraftPrice:
@@ -37,8 +22,8 @@ class DraftPrice:
     def __init__(self, pass_cost: float, token_cost: float = 0.1, reading_cost: float = 0.0):
         self.pass_cost, self.token_cost, self.reading_cost = pass_cost, token_cost, reading_cost
         self.tokens, self.time = 1.0, 1.0  # running means per step; time in target forward passes
-        self.expected_net_gain = EAGER
-        self.expected_tokens = USUAL_TOKENS  # of a proposal, running mean
+        self.expected_net_gain = USUAL_GAIN
+        self.expected_tokens = USUAL_TOKENS  # accepted of a proposal, running mean
 
     @property
     def speed(self) -> float:
@@ -53,19 +38,19 @@ class DraftPrice:
     def is_worth_reading(self, num_tokens: int, num_left: int) -> bool:
         """Whether drafting for the rest of an answer, `num_left` tokens at most, makes good the time to read `num_tokens` tokens first. A
         proposal brings `expected_tokens` and the target's own token; `expected_net_gain` of these cost no time."""
-        gain = USUAL_GAIN if self.expected_net_gain == EAGER else self.expected_net_gain
-        return num_tokens * self.reading_cost <= min(num_left, USUAL_LENGTH) * gain / (1 + self.expected_tokens)
+        return num_tokens * self.reading_cost <= min(num_left, USUAL_LENGTH) * self.expected_net_gain / (1 + self.expected_tokens)
 
-    def record_step(self, num_tokens: int, num_nodes: int, proposal: Proposal) -> None:
-        """Record a step of a request: `num_tokens` tokens from a draft of `num_nodes`, the draft model's proposal among them."""
-        if proposal.num_passes:
-            net = proposal.expected - self.speed * self.pass_cost * proposal.num_passes
-            self.expected_net_gain = net if self.expected_net_gain == EAGER else _mean(self.expected_net_gain, net)
-            self.expected_tokens = _mean(self.expected_tokens, proposal.expected)
+    def record_step(self, num_tokens: int, num_nodes: int, num_passes: int) -> None:
+        """Record a step of a request: `num_tokens` tokens from a draft of `num_nodes`, made in `num_passes` draft model forward passes."""
+        if num_passes:
+            accepted = num_tokens - 1
+            net = accepted - self.speed * self.pass_cost * num_passes
+            self.expected_net_gain = _mean(self.expected_net_gain, net)
+            self.expected_tokens = _mean(self.expected_tokens, accepted)
         elif self.expected_net_gain < USUAL_GAIN:  # texts change: a draft model that lost is tried again
             self.expected_net_gain += FORGIVENESS * (USUAL_GAIN - self.expected_net_gain)
         self.tokens = _mean(self.tokens, num_tokens)
-        self.time = _mean(self.time, 1.0 + proposal.num_passes * self.pass_cost + num_nodes * self.token_cost)
+        self.time = _mean(self.time, 1.0 + num_passes * self.pass_cost + num_nodes * self.token_cost)
 
 
 def _mean(mean: float, value: float) -> float:

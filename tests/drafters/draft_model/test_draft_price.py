@@ -6,7 +6,7 @@ import pytest
 
 from outpace.drafters.base import CostlyDrafter, DrafterContext
 from outpace.drafters.combined import CombinedDrafter
-from outpace.drafters.draft_model.price import MAX_CONFIDENCE, NO_PROPOSAL, DraftPrice, Proposal
+from outpace.drafters.draft_model.price import MAX_CONFIDENCE, DraftPrice
 from outpace.params import SamplingParams
 from outpace.targets.toy import ToyTarget
 from outpace.testing import OracleDrafter, generate, make_request, run
@@ -19,7 +19,7 @@ def test_the_price_rises_with_the_speed_that_is_reached():
     price = DraftPrice(0.4, 0.1)
     assert price.min_confidence == pytest.approx(0.4 + 0.1)
     for _ in range(200):
-        price.record_step(4, 3, Proposal(expected=2.0, num_passes=3))
+        price.record_step(num_tokens=4, num_nodes=3, num_passes=3)
     assert price.speed == pytest.approx(4 / (1 + 3 * 0.4 + 3 * 0.1), rel=0.01)
     assert price.min_confidence == pytest.approx(price.speed * (0.4 + 0.1))
     assert DraftPrice(5.0).min_confidence == MAX_CONFIDENCE
@@ -28,8 +28,10 @@ def test_the_price_rises_with_the_speed_that_is_reached():
 
 def test_the_net_gain_is_what_the_time_of_a_proposal_would_have_given_otherwise():
     price = DraftPrice(0.5)
-    price.record_step(3, 2, Proposal(expected=2.0, num_passes=2))
-    assert price.expected_net_gain == pytest.approx(2.0 - 0.5 * 2)
+    for _ in range(400):
+        price.record_step(num_tokens=3, num_nodes=3, num_passes=2)
+    speed = 3 / (1 + 2 * 0.5 + 3 * 0.1)
+    assert price.expected_net_gain == pytest.approx(2.0 - speed * 0.5 * 2)
 
 
 def test_a_text_is_read_if_the_answer_can_be_long_enough():
@@ -38,23 +40,23 @@ def test_a_text_is_read_if_the_answer_can_be_long_enough():
     assert not price.is_worth_reading(600, 89)
     assert price.is_worth_reading(1700, 4000)
     assert not price.is_worth_reading(1800, 4000)  # most answers end long before their limit
-    for _ in range(200):
-        price.record_step(1, 0, Proposal(expected=1.0, num_passes=2))
-    assert price.is_worth_reading(100, 19)  # at a speed of 1 / 1.8, 0.56 of 2 tokens cost no time
-    assert not price.is_worth_reading(100, 17)
+    for _ in range(400):
+        price.record_step(num_tokens=2, num_nodes=1, num_passes=1)
+    assert price.is_worth_reading(100, 22)  # at a speed of 2 / 1.5, 0.47 of 2 tokens cost no time
+    assert not price.is_worth_reading(100, 21)
     assert DraftPrice(0.4, 0.1).is_worth_reading(10_000, 1)  # nobody has measured it
 
 
 def test_a_draft_model_that_lost_is_tried_again():
     price = DraftPrice(0.4, 0.1)
     for _ in range(100):
-        price.record_step(1, 1, Proposal(expected=0.1, num_passes=1))
+        price.record_step(1, 1, 1)
     assert price.expected_net_gain < 0
     for _ in range(30):
-        price.record_step(1, 0, NO_PROPOSAL)
+        price.record_step(1, 0, 0)
     assert 0 < price.expected_net_gain < 1
     for _ in range(1000):
-        price.record_step(1, 0, NO_PROPOSAL)
+        price.record_step(1, 0, 0)
     assert price.expected_net_gain == pytest.approx(1)
 
 
