@@ -159,6 +159,8 @@ class SuccessorSource(Drafter):
 class CostlyDrafter(Drafter):
     """A drafter whose proposals take forward passes of their own. A combination asks it only where the others promise less."""
 
+    is_helping: bool = False  # it is part of a combination, whose other drafters may do without it
+
     def read(self, requests: Sequence[Request]) -> None:
         """Read what is new of these texts, before drafting: work that is done once for each token of a prompt, not in each step."""
         return None

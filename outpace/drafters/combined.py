@@ -51,6 +51,9 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         self.num_observed = 0
         self.promise: Callable[[Request, Draft], float] = promised  # of a request's draft: accepted tokens to expect
         self._milliseconds = dict.fromkeys(names, 0.0)
+        for part in parts:
+            if isinstance(part, CostlyDrafter):
+                part.is_helping = True
 
     @property
     def num_bytes(self) -> int:

@@ -29,6 +29,7 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 
 logger = logging.getLogger("outpace")
 PREFILL_CHUNK = 256  # maximum tokens per request in a forward pass that only fills the cache
+PATIENCE = 6  # steps of an answer that other drafters get, before the draft model reads its prompt
 MAX_CATCH_UP = 16  # maximum tokens that a drafting forward pass adds to a request's cache; more are prefilled first
 MIN_SIBLING = 0.03  # siblings with a lower path confidence are not worth a row of the target's forward pass
 RECENT, MAX_RARE = 32, 8  # with more rare tokens among the recent ones, as in some languages, rare ones are drafted too
@@ -132,12 +133,15 @@ class DraftModelDrafter(CostlyDrafter):
         self.branches = min(branches, capabilities.vocab_size) if has_trees else 1
         self.num_draft_tokens = max(max_depth, min(max_depth * self.branches, MAX_NODES))
         self.slots: dict[str, Slot] = {}  # request -> its slot in the draft model's cache
+        self.num_asked: dict[str, int] = {}  # request -> steps in which the draft model was asked to draft
         self.left: dict[str, list[int]] = {}  # request -> tokens whose K/V lie behind the cached ones in its slot
 
     def propose(self, request: Request, budget: int) -> Draft:
         return self.propose_batch([request], [budget])[0]
 
     def propose_batch(self, requests: Sequence[Request], budgets: Sequence[int]) -> list[Draft]:
+        for request in requests:
+            self.num_asked[request.id] = self.num_asked.get(request.id, 0) + 1
         started = [self._start(request, budget) for request, budget in zip(requests, budgets, strict=True)]
         growths = [growth for growth in started if growth is not None]
         self._catch_up(growths)
@@ -161,6 +165,7 @@ class DraftModelDrafter(CostlyDrafter):
 
     def end(self, request: Request) -> None:
         self.num_passes.pop(request.id, None)
+        self.num_asked.pop(request.id, None)
         self._free(request)
 
     def _free(self, request: Request) -> None:
@@ -187,8 +192,12 @@ class DraftModelDrafter(CostlyDrafter):
 
     def _is_worth_reading(self, num_tokens: int, request: Request) -> bool:
         """Whether the draft model should read so many tokens now. With a fixed confidence it always drafts."""
-        is_short = num_tokens <= MAX_CATCH_UP or self.fixed_confidence is not None
-        return is_short or self.price.is_worth_reading(num_tokens, request.num_tokens_left)
+        if num_tokens <= MAX_CATCH_UP or self.fixed_confidence is not None:
+            return True
+        if self.is_helping and request.stats.num_steps < PATIENCE:
+            return False
+        num_asked = max(1, self.num_asked.get(request.id, 0))
+        return self.price.is_worth_reading(num_tokens, request.num_tokens_left, request.num_output_tokens, num_asked)
 
     def _keep_left(self, request: Request, slot: Slot, stable: Sequence[int]) -> None:
         """Commit what the last chain left in the slot, as far as the text went on like that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAX_CONFIDENCE = 0.9  # even a draft model as slow as the target proposes at least one token
-MEMORY = 0.95  # weight of the past in the running means
+MEMORY = 0.9  # weight of the past in the running means: answers differ, and one has few steps
 USUAL_GAIN, USUAL_TOKENS = 1.0, 2.0  # expected net gain and accepted tokens of a proposal, as long as nothing is known
 FORGIVENESS = 0.02  # by so much the net gain returns to USUAL_GAIN in each step in which the draft model was not asked
 USUAL_LENGTH = 256  # tokens of an answer, of which a request may allow many more
@@ -35,10 +35,15 @@ class DraftPrice:
         """The lowest path confidence at which a node is expanded."""
         return min(MAX_CONFIDENCE, self.speed * (self.pass_cost + self.token_cost)) if self.pass_cost else 0.0
 
-    def is_worth_reading(self, num_tokens: int, num_left: int) -> bool:
-        """Whether drafting for the rest of an answer, `num_left` tokens at most, makes good the time to read `num_tokens` tokens first. A
-        proposal brings `expected_tokens` and the target's own token; `expected_net_gain` of these cost no time."""
-        return num_tokens * self.reading_cost <= min(num_left, USUAL_LENGTH) * self.expected_net_gain / (1 + self.expected_tokens)
+    def is_worth_reading(self, num_tokens: int, num_left: int, num_written: int = 0, num_asked: int = 1) -> bool:
+        """Whether drafting for the rest of an answer, `num_left` tokens at most, makes good the time to read `num_tokens` tokens first.
+
+        So far the answer has `num_written` tokens, and other drafters had nothing better in `num_asked` steps. If it goes on like that, the
+        draft model will be asked once for `num_written / num_asked` tokens and those it adds; `expected_net_gain` of these cost no time.
+        """
+        tokens_per_proposal = max(1.0, num_written / num_asked) + self.expected_tokens
+        gain = min(num_left, USUAL_LENGTH) * self.expected_net_gain / tokens_per_proposal
+        return num_tokens * self.reading_cost <= gain
 
     def record_step(self, num_tokens: int, num_nodes: int, num_passes: int) -> None:
         """Record a step of a request: `num_tokens` tokens from a draft of `num_nodes`, made in `num_passes` draft model forward passes."""

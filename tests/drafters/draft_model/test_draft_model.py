@@ -10,7 +10,7 @@ from draft_model_tools import OURS, THEIRS, context, helper, letters
 
 from outpace import SamplingParams
 from outpace.drafters.base import DraftModel
-from outpace.drafters.draft_model.drafter import likeliest
+from outpace.drafters.draft_model.drafter import PATIENCE, likeliest
 from outpace.drafters.draft_model.price import DraftPrice
 from outpace.drafters.spec import create_drafter
 from outpace.sampling.sampler import RequestSampler
@@ -68,6 +68,19 @@ def test_a_long_prompt_is_read_only_for_a_long_answer(max_tokens, is_drafted):
         assert (model.target.num_passes > 0) == expected
         assert bool(len(drafting.propose(request, 7))) == expected
         drafting.end(request)
+
+
+def test_beside_others_it_waits_for_some_steps_before_it_reads():
+    target, model = ToyTarget(sharpness=3.0), replace(helper(), reading_cost=0.01)
+    drafting = drafter(target, model)
+    drafting.is_helping = True
+    request = make_request(target, [1, 2, 3] * 34, SamplingParams(max_tokens=60))
+    drafting.begin(request)
+    for num_steps in range(PATIENCE + 1):
+        request.stats.num_steps = num_steps
+        drafting.read([request])
+        assert (model.target.num_passes > 0) == (num_steps == PATIENCE)
+        assert bool(len(drafting.propose(request, 7))) == (num_steps == PATIENCE)
 
 
 # ---- in step with the text

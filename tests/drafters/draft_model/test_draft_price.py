@@ -44,6 +44,7 @@ def test_a_text_is_read_if_the_answer_can_be_long_enough():
         price.record_step(num_tokens=2, num_nodes=1, num_passes=1)
     assert price.is_worth_reading(100, 22)  # at a speed of 2 / 1.5, 0.47 of 2 tokens cost no time
     assert not price.is_worth_reading(100, 21)
+    assert not price.is_worth_reading(100, 22, num_written=9, num_asked=3)  # other drafters write much of the text
     assert DraftPrice(0.4, 0.1).is_worth_reading(10_000, 1)  # nobody has measured it
 
 
