@@ -3,4 +3,4 @@
 FROM vllm/vllm-openai:v0.32.0
 COPY pyproject.toml README.md LICENSE /src/
 COPY outpace /src/outpace
-RUN python3 -m pip install --no-cache-dir --no-deps /src && python3 -c "import outpace.drafters.spec"
+RUN python3 -m pip install --no-cache-dir rich && python3 -m pip install --no-cache-dir --no-deps /src && python3 -c "import outpace.vllm"

@@ -1,6 +1,6 @@
 """A batch on two Ray workers: a worker is killed, then the whole batch; it resumes, and every line has exactly one answer.
 
-usage: python dev/robust/ray_batch.py [--model tiny] [--lines 160]     (pip install 'outpace[scale]')
+usage: python dev/robust/ray_batch.py [--model tiny] [--lines 128]     (pip install 'outpace[scale]')
 
 The answers must be those of a batch on this machine without Ray. Prints one JSON document; the exit code is 1 if they are not.
 """
@@ -42,14 +42,14 @@ def main() -> None:
     """Run it all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--lines", type=int, default=160)
+    parser.add_argument("--lines", type=int, default=128)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = [{"prompt": f"Name a river of country number {number}.", "id": number} for number in range(args.lines)]
         (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         common = [sys.executable, "-m", "outpace", "generate", "--input", str(folder / "in.jsonl"), "--model", args.model, "--json"]
-        common += ["--max-tokens", "16", "--threads", "1", "--output"]
+        common += ["--max-tokens", "8", "--threads", "1", "--output"]
         with_ray = [*common, str(folder / "ray"), "--ray", "--replicas", "2"]
         document = killed_twice(with_ray, folder / "ray")
         resumed = subprocess.run(with_ray, capture_output=True, text=True)

@@ -2,9 +2,10 @@
 
 usage: python dev/robust/ray_serve.py [--model tiny] [--clients 6] [--seconds 30]     (pip install 'outpace[scale,bench]')
 
-Clients send chats without pause. A third of the way through, one replica is killed with SIGKILL. A stream that had begun there must end
-with an error event, and no other request may fail. Two thirds of the way, the drafter of all replicas changes; no stream may notice. At the
-end all texts with the same prompt must be equal. Prints one JSON document; the exit code is 1 if something was lost.
+Clients send chats without pause. After a third of the time one replica is killed with SIGKILL. A stream that had begun there must end
+with an error event, and no other request may fail. When a new replica has taken its place, the drafter of all replicas changes; no stream
+may notice. At the end all texts with the same prompt must be equal, and a request whose client left must not run on. Prints one JSON
+document; the exit code is 1 if something was lost.
 """
 
 from __future__ import annotations
@@ -64,15 +65,36 @@ async def ask_once(port: int) -> dict[str, Any]:
         return await ask(client, PROMPTS[0])
 
 
+def metrics_of(port: int) -> str:
+    """The metrics of all replicas."""
+    return httpx.get(URL.format(port=port) + "/metrics", trust_env=False, timeout=30).text
+
+
+def leave_early(port: int) -> float:
+    """Leave a long stream after its first event; the number of requests that run some seconds later."""
+    fields = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 900, "ignore_eos": True, "stream": True}
+    url = URL.format(port=port) + "/v1/chat/completions"
+    with httpx.Client(timeout=120, trust_env=False) as client, client.stream("POST", url, json=fields) as response:
+        next(response.iter_lines())
+    num_running = 1.0
+    for _ in range(20):
+        samples = [line for line in metrics_of(port).splitlines() if line.startswith("outpace:num_requests_running")]
+        num_running = sum(float(line.split()[-1]) for line in samples)
+        if not num_running:
+            break
+        time.sleep(0.25)
+    return num_running
+
+
 async def load(port: int, num_clients: int, seconds: float, events: dict[str, float]) -> list[dict[str, Any]]:
     """Run the clients; `events` gets the times of the kill and of the change of drafter."""
-    ends_at, answers = time.monotonic() + seconds, list[dict[str, Any]]()
+    answers, is_over = list[dict[str, Any]](), asyncio.Event()
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=URL.format(port=port), timeout=120, limits=limits, trust_env=False) as client:
 
         async def one(number: int) -> None:
             turn = number
-            while time.monotonic() < ends_at:
+            while not is_over.is_set():
                 found = await ask(client, PROMPTS[turn % len(PROMPTS)])
                 answers.append({**found, "at": time.monotonic()})
                 turn += num_clients
@@ -84,6 +106,8 @@ async def load(port: int, num_clients: int, seconds: float, events: dict[str, fl
             await asyncio.sleep(seconds / 3)
             await asyncio.to_thread(deploy, SECOND)
             events["drafter changed"] = time.monotonic()
+            await asyncio.sleep(seconds / 3)
+            is_over.set()
 
         await asyncio.gather(disturb(), *(one(number) for number in range(num_clients)))
     return answers
@@ -115,13 +139,15 @@ def main() -> None:
         started = time.monotonic()
         answers = asyncio.run(load(args.port, args.clients, args.seconds, events))
         last = asyncio.run(ask_once(args.port))
-        metrics = httpx.get(URL.format(port=args.port) + "/metrics", trust_env=False, timeout=30).text
+        num_running = leave_early(args.port)
+        metrics = metrics_of(args.port)
     finally:
         serve.shutdown()
         ray.shutdown()
     document = summary([*answers, last], metrics)
     document["drafter_at_the_end"] = last["drafter"]
-    document["is_good"] &= last["drafter"] == SECOND
+    document["num_running_after_a_client_left"] = num_running
+    document["is_good"] &= last["drafter"] == SECOND and num_running == 0
     document["events"] = {name: round(at - started, 1) for name, at in events.items()}
     document["num_replicas"] = num_replicas
     sys.stdout.write(json.dumps(document, indent=1) + "\n")

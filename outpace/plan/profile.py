@@ -118,7 +118,7 @@ def _speeds(plain: _Run, drafted: _Run, tokens_per_step: float) -> dict[str, flo
 def _alone(llm: LLM, prompts: Sequence[list[int]], params: SamplingParams, drafter: Any) -> tuple[_Run, list[StepOutput]]:
     """One request after the other."""
     run, steps, weighted = _Run(), list[StepOutput](), 0.0
-    for number, prompt in enumerate(prompts):
+    for prompt in prompts:
         for piece in llm.stream(prompt, params, speculative_config=drafter):
             steps += [step for step in piece.steps if step.verdict is not None]
             output = piece.output
@@ -128,9 +128,8 @@ def _alone(llm: LLM, prompts: Sequence[list[int]], params: SamplingParams, draft
         run.num_steps += stats.num_steps
         run.decode_seconds += stats.decode_seconds
         run.num_prompt_tokens += len(prompt)
-        if not stats.num_cached_prompt_tokens or number == 0:
-            run.prefill_seconds += stats.prefill_seconds
-            run.num_run_prompt_tokens += len(prompt) - stats.num_cached_prompt_tokens
+        run.prefill_seconds += stats.prefill_seconds
+        run.num_run_prompt_tokens += len(prompt) - stats.num_cached_prompt_tokens
         weighted += stats.num_steps * (len(prompt) + len(output.token_ids) / 2)
     run.num_context = weighted / max(1, run.num_steps)
     return run, steps

@@ -47,6 +47,7 @@ class RayOptions(BaseModel):
     drafter: str | dict[str, Any] | None = None
     num_draft_tokens: int | None = None
     replicas: int = Field(1, ge=1)
+    gateways: int = Field(1, ge=1)
     threads: int = Field(1, ge=1)
     target: str = "auto"
     precision: str = "auto"
@@ -185,12 +186,13 @@ def build_app(args: RayOptions) -> Any:
     gateway = serve.deployment(
         Gateway,
         name="Gateway",
+        num_replicas=args.gateways,
         max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=args.shutdown_timeout,
     )
     fixed = args.model_dump(
-        exclude={"drafter", "num_draft_tokens", "replicas", "shutdown_timeout"}
+        exclude={"drafter", "num_draft_tokens", "replicas", "gateways", "shutdown_timeout"}
     )  # a change of these starts new replicas
     return gateway.bind(replicas.bind(fixed), server.max_body_bytes)
 

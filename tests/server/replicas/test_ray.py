@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -27,10 +28,44 @@ def test_without_ray_the_message_says_what_to_install(command, tmp_path, monkeyp
     assert result.stderr.splitlines()[-1] == "error: --ray needs the package ray; run: pip install 'outpace[scale]'"
 
 
+def test_what_the_commands_ask_of_ray(tmp_path, monkeypatch):
+    """Without ray: its two modules are replaced."""
+    from outpace.batch.requests import BatchAnswer
+
+    calls = []
+
+    def answers(arguments, requests, num_workers, threads):
+        calls.append((arguments, num_workers, threads))
+        facts = {"text": "t", "finish_reason": "stop", "seed": 0, "prompt_tokens": 1, "completion_tokens": 1}
+        yield from (BatchAnswer(request.key, facts) for request in requests)
+
+    serving = SimpleNamespace(RayOptions=lambda **options: SimpleNamespace(**options), run=lambda *given: calls.append(given))
+    monkeypatch.setitem(sys.modules, "outpace.server.ray", serving)
+    monkeypatch.setitem(sys.modules, "outpace.batch.ray_data", SimpleNamespace(answers=answers))
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "serve --ray --replicas 3 --threads 2 --model tiny --drafter suffix --max-num-seqs 5 --max-queue 9 --port 0 --shutdown-timeout 7"
+    )
+    result = CliRunner().invoke(cli.app, command.split())
+    assert result.exit_code == 0, result.output
+    options, host, port = calls.pop()
+    assert (options.model, options.drafter, options.replicas, options.threads) == ("tiny", "suffix", 3, 2)
+    assert (options.engine, options.server["max_queue"], options.shutdown_timeout) == ({"max_num_seqs": 5}, 9, 7.0)
+    assert (host, port > 0) == ("127.0.0.1", True)
+    (tmp_path / "in.jsonl").write_text('{"prompt": "abc"}\n')
+    result = CliRunner().invoke(
+        cli.app, ["generate", "--input", "in.jsonl", "--output", "out", "--ray", "--replicas", "2", "--model", "tiny"]
+    )
+    assert result.exit_code == 0, result.output
+    arguments, num_workers, threads = calls.pop()
+    assert (arguments["model"], num_workers, threads) == ("tiny", 2, 1)
+    assert json.loads((tmp_path / "out" / "in.jsonl").read_text())["text"] == "t"
+
+
 @pytest.mark.real
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not has_ray, reason="ray is not installed")
-@pytest.mark.parametrize("script", [["ray_serve.py", "--seconds", "20"], ["ray_batch.py", "--lines", "96"]], ids=["serve", "batch"])
+@pytest.mark.parametrize("script", [["ray_serve.py", "--seconds", "20"], ["ray_batch.py", "--lines", "128"]], ids=["serve", "batch"])
 def test_one_of_two_replicas_is_killed(script):
     """Only the streams that it had begun end, with an error event; no other request fails, and a batch has every answer once."""
     name, *arguments = script
