@@ -86,6 +86,22 @@ def leave_early(port: int) -> float:
     return num_running
 
 
+def replicas_of_one_prompt(port: int) -> int:
+    """The number of replicas that answer a prompt which is sent six times."""
+
+    def counts() -> Counter[str]:
+        found = Counter[str]()
+        for line in metrics_of(port).splitlines():
+            if line.startswith("outpace:prompt_tokens_total"):
+                found[line.split('replica="')[1].split('"')[0]] += int(float(line.split()[-1]))
+        return found
+
+    before = counts()
+    for _ in range(6):
+        asyncio.run(ask_once(port))
+    return len(counts() - before)
+
+
 async def load(port: int, num_clients: int, seconds: float, events: dict[str, float]) -> list[dict[str, Any]]:
     """Run the clients; `events` gets the times of the kill and of the change of drafter."""
     answers, is_over = list[dict[str, Any]](), asyncio.Event()
@@ -136,6 +152,7 @@ def main() -> None:
     try:
         deploy(FIRST)
         num_replicas = len(processes_named(REPLICA, os.getpid()))
+        num_of_one = replicas_of_one_prompt(args.port)
         started = time.monotonic()
         answers = asyncio.run(load(args.port, args.clients, args.seconds, events))
         last = asyncio.run(ask_once(args.port))
@@ -147,6 +164,8 @@ def main() -> None:
     document = summary([*answers, last], metrics)
     document["drafter_at_the_end"] = last["drafter"]
     document["num_running_after_a_client_left"] = num_running
+    document["num_replicas_of_one_prompt"] = num_of_one
+    document["is_good"] &= num_of_one == 1
     document["is_good"] &= last["drafter"] == SECOND and num_running == 0
     document["events"] = {name: round(at - started, 1) for name, at in events.items()}
     document["num_replicas"] = num_replicas

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -44,9 +44,7 @@ def run_batch(
 
     if output is None:
         raise BadInputError("--input needs --output, a folder for the answers")
-    widths = [f"exact width {arguments['exact_width']}"] if arguments["exact_width"] else []
-    identity = " ".join([*(str(arguments[name]) for name in ("model", "target", "precision")), *widths])
-    batch = Batch(inputs_of(inputs), output, BatchSettings(identity, params, is_raw))
+    batch = Batch(inputs_of(inputs), output, BatchSettings(_identity(arguments), params, is_raw))
     answerer = _on_ray(arguments, num_workers) if with_ray else partial(_here, arguments)
     try:
         summary = batch.run(answerer)
@@ -54,6 +52,16 @@ def run_batch(
         note(f"the answers so far are kept in {output}; the same command goes on")
         raise
     _show(summary, output, as_json)
+
+
+def _identity(arguments: Mapping[str, Any]) -> str:
+    """The model and how it computes, without loading it."""
+    from outpace.models.catalog import DEFAULT_MODEL, default_name
+
+    model = default_name() if arguments["model"] == DEFAULT_MODEL else arguments["model"]
+    place = str(Path(model).resolve()) if Path(model).exists() else model
+    width = f" exact width {arguments['exact_width']}" if arguments["exact_width"] else ""
+    return f"{place} {arguments['target']} {arguments['precision']}{width}"
 
 
 def _here(arguments: dict[str, Any], requests: Iterator[BatchRequest]) -> Iterator[BatchAnswer]:

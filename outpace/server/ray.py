@@ -111,8 +111,8 @@ class Replica:
 class Gateway:
     """Passes HTTP requests on to replicas."""
 
-    def __init__(self, replicas: Any, max_body_bytes: int):
-        self.replicas, self.max_body_bytes = replicas, max_body_bytes
+    def __init__(self, replicas: Any, max_body_bytes: int, request_timeout: float):
+        self.replicas, self.max_body_bytes, self.request_timeout = replicas, max_body_bytes, request_timeout
 
     async def __call__(self, request: Request) -> Response:
         """An answer that is sent while the replica gives it."""
@@ -130,7 +130,7 @@ class Gateway:
             return
         key = affinity_key(Request(scope).headers, body)
         try:
-            await relay(partial(self._open, plain_scope(scope), body, key), send, (RayActorError,))
+            await relay(partial(self._open, plain_scope(scope), body, key), send, (RayActorError,), self.request_timeout)
         except BackPressureError:
             await refuse(ApiError(429, "the queue is full", code="queue_full", retry_after=5), send)
 
@@ -163,9 +163,10 @@ async def _never() -> Message:
     return {"type": "http.disconnect"}
 
 
-def build_app(args: RayOptions) -> Any:
-    """The application for Serve. To run one that differs only in its drafter changes it where it runs. Raises BadInputError for wrong
-    settings."""
+def build_app(args: RayOptions | Mapping[str, Any]) -> Any:
+    """The application for Serve, from RayOptions or their names and values. To run one that differs only in its drafter changes it where it
+    runs. Raises BadInputError and ValidationError for wrong settings."""
+    args = RayOptions.model_validate(args)
     engine, server = EngineConfig.of(args.engine), args.settings
     config = SpeculativeConfig.of(args.drafter)
     if args.num_draft_tokens is not None:
@@ -194,7 +195,7 @@ def build_app(args: RayOptions) -> Any:
     fixed = args.model_dump(
         exclude={"drafter", "num_draft_tokens", "replicas", "gateways", "shutdown_timeout"}
     )  # a change of these starts new replicas
-    return gateway.bind(replicas.bind(fixed), server.max_body_bytes)
+    return gateway.bind(replicas.bind(fixed), server.max_body_bytes, server.request_timeout)
 
 
 def run(options: RayOptions, host: str, port: int) -> None:

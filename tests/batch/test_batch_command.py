@@ -52,6 +52,15 @@ def test_the_summary_as_json_and_a_bad_line(folder):
     assert "warning: b.jsonl:2: not JSON" in result.stderr
 
 
+def test_answers_of_another_default_model_are_not_reused(folder, monkeypatch):
+    def num_new():
+        return json.loads(call("--input", "data", "--output", "out", "--max-tokens", 5, "--json").stdout)["num_new"]
+
+    assert [num_new(), num_new()] == [2, 0]  # the two files have the same two lines
+    monkeypatch.setenv("OUTPACE_MODEL", "another")
+    assert [num_new(), num_new()] == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -51,22 +51,36 @@ async def messages_of(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator
         await asyncio.wait({task})
 
 
-async def relay(open_stream: Callable[[], AsyncGenerator[Message, None]], send: Send, lost: tuple[type[BaseException], ...]) -> None:
+async def relay(
+    open_stream: Callable[[], AsyncGenerator[Message, None]],
+    send: Send,
+    lost: tuple[type[BaseException], ...],
+    patience: float | None = None,
+) -> None:
     """Send a replica's answer to the client. A replica that is lost (one of the exceptions `lost`) before the first part of its answer is
-    replaced by another one, and the client does not notice; after it, the answer ends with an error event."""
+    replaced by another one, and the client does not notice; after it, the answer ends with an error event. A request that no replica has
+    taken after `patience` seconds gets 504."""
+    deadline = None if patience is None else asyncio.get_running_loop().time() + patience
     for attempt in range(ATTEMPTS):
         start: Message | None = None
         has_begun = False
         stream = open_stream()
         try:
-            async for message in stream:
-                if message["type"] == "http.response.start":
-                    start = message
-                    continue
-                if start is not None and not has_begun:
-                    has_begun = True
-                    await send(start)
-                await send(message)
+            async with asyncio.timeout_at(deadline) as limit:
+                async for message in stream:
+                    limit.reschedule(None)  # from now on the replica keeps the time
+                    if message["type"] == "http.response.start":
+                        start = message
+                        continue
+                    if start is not None and not has_begun:
+                        has_begun = True
+                        await send(start)
+                    await send(message)
+            return
+        except TimeoutError:
+            if has_begun:
+                raise
+            await refuse(ApiError(504, f"the request waited longer than {patience:g} s", code="request_timeout"), send)
             return
         except lost as error:
             logger.warning("a replica was lost (%s), attempt %d", type(error).__name__, attempt + 1)

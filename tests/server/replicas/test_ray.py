@@ -82,8 +82,9 @@ def test_settings_of_the_application():
     from outpace.server.ray import RayOptions, build_app
 
     assert RayOptions.model_validate({"model": "tiny", "replicas": "2"}).replicas == 2
+    assert build_app({"model": "tiny", "replicas": "2"}) is not None  # as `serve run` gives them
     with pytest.raises(ValidationError):
-        RayOptions.model_validate({"modle": "tiny"})
+        build_app({"modle": "tiny"})
     with pytest.raises(BadInputError):
         build_app(RayOptions(drafter="no_such_drafter"))
     with pytest.raises(BadInputError):

@@ -93,6 +93,40 @@ def test_without_any_replica_the_client_is_told(monkeypatch):
     assert (b"retry-after", b"5") in start["headers"]
 
 
+def test_a_request_that_nobody_takes_gets_504():
+    sent, closed = [], []
+
+    async def never():
+        try:
+            await asyncio.sleep(60)
+            yield STREAM
+        finally:
+            closed.append(True)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(relay(never, send, (Lost,), patience=0.05))
+    assert [message.get("status") for message in sent] == [504, None]
+    assert json.loads(sent[1]["body"])["error"]["code"] == "request_timeout"
+    assert closed == [True]
+
+
+def test_an_answer_that_has_begun_has_its_time():
+    sent = []
+
+    async def slow():
+        yield STREAM
+        await asyncio.sleep(0.1)
+        yield part("a", False)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(relay(slow, send, (Lost,), patience=0.05))
+    assert sent == [STREAM, part("a", False)]
+
+
 def test_other_faults_are_not_hidden(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run(Replicas([STREAM, ZeroDivisionError()]), monkeypatch)
