@@ -53,5 +53,9 @@ def answers(arguments: Mapping[str, Any], requests: Iterator[BatchRequest], num_
     data = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // TASK_SIZE)))
     pool = ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=AHEAD)
     own = {**arguments, "threads": threads}
-    for row in data.map_batches(Worker, fn_constructor_args=(own,), batch_size=None, compute=pool, num_cpus=threads).iter_rows():
+    needs: dict[str, Any] = {"num_cpus": threads}
+    if str(arguments["device"]).startswith("cuda"):
+        needs["num_gpus"] = 1
+    found = data.map_batches(Worker, fn_constructor_args=(own,), batch_size=None, compute=pool, **needs)
+    for row in found.iter_rows():
         yield BatchAnswer(row["key"], json.loads(row["answer"]), row["error"])

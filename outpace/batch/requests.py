@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from outpace.bench.workloads import messages_of
 from outpace.errors import BadInputError
-from outpace.params import SamplingParams
+from outpace.params import SamplingParams, StructuredOutput
 
 URLS = ("/v1/chat/completions", "/v1/completions")
 NOT_IN_BATCHES = ("n", "logits_processors", "structured", "logprobs", "prompt_logprobs")  # one answer per line, and its text
@@ -132,8 +132,30 @@ def _whole(
     """The request with its sampling parameters: the line's own over those of the settings. Raises BadInputError."""
     if wrong := [key for key in given if key in NOT_IN_BATCHES]:
         raise BadInputError(f"{wrong[0]} cannot be used in a batch")
-    params = SamplingParams.of(asdict(settings.sampling_params) | {"structured": None} | given)
+    if "response_format" in given:
+        given = {key: value for key, value in given.items() if key != "response_format"} | {"structured": _form(given["response_format"])}
+    common = {item.name: getattr(settings.sampling_params, item.name) for item in fields(SamplingParams)}
+    params = SamplingParams(**_known(common | given))
     if "seed" not in given:
-        params = SamplingParams.of(asdict(params) | {"seed": settings.seed + (0 if params.is_greedy else number - 1)})
-    text = json.dumps([settings.identity, prompt, {**asdict(params), "logits_processors": None}], sort_keys=True)
+        params = replace(params, seed=settings.seed + (0 if params.is_greedy else number - 1))
+    text = json.dumps([settings.identity, prompt, asdict(params)], sort_keys=True)
     return BatchRequest(number, name, prompt, params, hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS], url)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """The same options; raises BadInputError for one that SamplingParams has not."""
+    names = {item.name for item in fields(SamplingParams)}
+    if unknown := [name for name in options if name not in names]:
+        raise BadInputError(f"sampling_params has no parameter {unknown[0]!r}")
+    return options
+
+
+def _form(response_format: Any) -> StructuredOutput | None:
+    """OpenAI's `response_format`. Raises BadInputError."""
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    if kind == "json_schema":
+        wrapped = response_format.get("json_schema")
+        return StructuredOutput("json_schema", wrapped.get("schema") if isinstance(wrapped, dict) else None)
+    if kind not in ("text", "json_object"):
+        raise BadInputError(f"response_format has a type text, json_object or json_schema, not {response_format!r:.80}")
+    return StructuredOutput("json_object") if kind == "json_object" else None

@@ -178,7 +178,7 @@ def build_app(args: RayOptions | Mapping[str, Any]) -> Any:
         num_replicas=args.replicas,
         max_ongoing_requests=engine.max_num_seqs,  # the others wait in the gateway, where the death of a replica does not reach them
         max_queued_requests=server.max_queue,
-        ray_actor_options={"num_cpus": args.threads},
+        ray_actor_options={"num_cpus": args.threads, "num_gpus": int(args.device.startswith("cuda"))},
         user_config=asdict(config),
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=args.shutdown_timeout,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outpace.batch.answer_log import AnswerLog, json_line
 from outpace.batch.requests import BadLine, BatchRequest, BatchSettings, read_requests
 from outpace.errors import BadInputError
-from outpace.params import SamplingParams
+from outpace.params import SamplingParams, StructuredOutput
 
 SETTINGS = BatchSettings("toy", SamplingParams(max_tokens=7))
 
@@ -58,6 +58,8 @@ def test_the_forms_of_a_line(tmp_path):
         ({"prompt": "a", "sampling_params": {"max_tokens": 0}}, "max_tokens must be an integer"),
         ({"prompt": "a", "sampling_params": {"max_token": 1}}, "no parameter 'max_token'"),
         ({"prompt": "a", "sampling_params": {"n": 2}}, "n cannot be used in a batch"),
+        ({"prompt": "a", "sampling_params": {"response_format": "json"}}, "response_format has a type"),
+        ({"prompt": "a", "sampling_params": {"response_format": {"type": "json_schema"}}}, "a JSON schema is an object"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "n": 2}}, "n must be 1"),
         ({"body": {"messages": [{"role": "user", "content": "a"}], "tools": []}}, "no parameter 'tools'"),
         ({"url": "/v1/embeddings", "body": {"input": "a"}}, "url must be one of"),
@@ -91,6 +93,27 @@ def test_sampled_lines_have_seeds_of_their_own(tmp_path):
     entries = read(tmp_path, {"prompt": "a"}, {"prompt": "a"}, {"prompt": "a", "sampling_params": {"seed": 3}}, settings=settings)
     assert [entry.sampling_params.seed for entry in entries] == [40, 41, 3]
     assert len({entry.key for entry in entries}) == 3
+
+
+def test_forms_of_answers(tmp_path):
+    """Those of the command hold for every line, and a line may have its own."""
+    settings = BatchSettings("toy", SamplingParams(structured=StructuredOutput("choice", ["yes", "no"])))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = {"messages": [{"role": "user", "content": "a"}], "response_format": form}
+    common, own, text, openai = read(
+        tmp_path,
+        {"prompt": "a"},
+        {"prompt": "a", "sampling_params": {"response_format": {"type": "json_object"}}},
+        {"prompt": "a", "sampling_params": {"response_format": {"type": "text"}}},
+        {"body": body},
+        settings=settings,
+    )
+    assert common.sampling_params.structured == settings.sampling_params.structured
+    assert own.sampling_params.structured == StructuredOutput("json_object")
+    assert text.sampling_params.structured is None
+    assert openai.sampling_params.structured == StructuredOutput("json_schema", schema)
+    assert len({entry.key for entry in (common, own, text, openai)}) == 4
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
