@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options import Config, Drafter, Limit, MaxTokens, Model, Precision, Prompts, Target, Threads, load, show_document
+from outpace.cli.options import Config, Limit, MaxTokens, Model, Precision, Prompts, Target, Threads, load, show_document
 from outpace.errors import BadInputError
 from outpace.files import check_writable, read_json
 
 if TYPE_CHECKING:
     from outpace.plan.profile import Profile
 
+PlannedDrafter = Annotated[str | None, typer.Option(help="Drafter to plan with; `outpace drafters` lists them. Default: auto.")]
 Clients = Annotated[str, typer.Option(help="Numbers of clients that send requests at once.")]
 Replicas = Annotated[str, typer.Option(help="Numbers of machines like this one.")]
 Price = Annotated[
@@ -30,7 +31,7 @@ JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the plan and
 
 def plan(
     model: Model = "default",
-    drafter: Drafter = None,
+    drafter: PlannedDrafter = None,
     prompts: Prompts = "builtin",
     limit: Limit = 12,
     max_tokens: MaxTokens = 128,
