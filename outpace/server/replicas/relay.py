@@ -48,7 +48,7 @@ async def messages_of(app: ASGIApp, scope: Scope, body: bytes) -> AsyncGenerator
         await task
     finally:
         is_gone.set()  # the application frees what the request holds, and ends
-        await asyncio.wait({task})
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def relay(
