@@ -16,7 +16,7 @@ from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.plan.draft_curve import PRIOR, DraftCurve, nodes_of
 from outpace.plan.load_check import compare
-from outpace.plan.profile import TOGETHER, Profile, measure
+from outpace.plan.profile import TOGETHER, Profile, _not_above, measure
 from outpace.plan.throughput import Load, pays_up_to, plan, speeds, step_ms
 from outpace.request import StepOutput
 from outpace.tree.draft import Draft, Verdict
@@ -161,6 +161,15 @@ def test_a_measured_profile_comes_back_from_its_file(make_toy, tmp_path):
     assert not llm.engine.scheduler.running
     (tmp_path / "plan.json").write_text(json.dumps({"profile": own.save()}))
     assert Profile.load(tmp_path / "plan.json") == own
+
+
+@pytest.mark.parametrize(("factor", "want"), [(1.0, 10.0), (4.0, 10.0), (0.5, 5.0)], ids=["right", "slow", "fast"])
+def test_a_table_of_a_busy_machine_is_corrected(factor, want):
+    """A pass takes 10 ms. If the table says more, it is scaled; if it says less, the rest is overhead."""
+    table = CostTable((2.0, 64.0), (10.0 * factor, 20.0 * factor), (12.0 * factor, 30.0 * factor), (0.1, 0.1))
+    found = _not_above(table, 1.0 / factor, 0.5 / factor)
+    assert found.alone[0] == pytest.approx(want)
+    assert found.batched[1] == pytest.approx(3 * want)
 
 
 def call(*arguments):
