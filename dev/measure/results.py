@@ -255,16 +255,17 @@ TRAINED_CHOICE = ["none", "medusa", "eagle", "suffix+recycling", "auto", "auto:s
 
 def choosing() -> str:
     """The tables of the page on choosing a drafter, between their markers."""
-    about = "Speedup over plain decoding (tokens/s) of `tiny` in 8 bits, 48 Spec-Bench prompts, greedy, every answer identical"
+    about = "Speedup over plain decoding (tokens/s) of `tiny` in 8 bits, 48 prompts of Spec-Bench, temperature 0, every answer identical"
     new, old = (f"{load(name)['machine']['cores']} cores of {load(name)['machine']['cpu']}" for name in ("greedy", "trained"))
     rag = "RAG: questions about passages that are in the prompt."
-    older = f"on an older machine ({old}, no VNNI): one more token in a forward pass costs six times as much."
+    older = f"on an older machine ({old}, no VNNI, the instructions for 8-bit numbers). "
+    older += "There one more token in a run of the model costs six times as much."
     return "\n\n".join(
         [
             "<!-- figures -->",
             f"{about}, {new} ([all results](../results/README.md)). {rag}",
             grid(load("greedy"), CHOICE, speed),
-            f"Trained heads, and the same tables, {older}",
+            f"Trained heads, beside drafters without training, {older}",
             grid(load("trained"), TRAINED_CHOICE, speed),
             "<!-- end of figures -->",
         ]

@@ -17,9 +17,10 @@ import pytest
 import typer.main
 from test_architecture import LEVELS, MAX_FOLDER
 
+from outpace import __version__
 from outpace.cli import app
 from outpace.drafters.base import DrafterContext
-from outpace.drafters.spec import create_drafter
+from outpace.drafters.spec import check_specs, create_drafter
 from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 
@@ -171,11 +172,25 @@ def test_the_ten_minutes_print_what_they_show():
     assert shown == 4
 
 
+def test_drafters_on_the_page_of_choices_exist():
+    """The second column of its table: drafters, in backticks; NAME stands for a model."""
+    table = (ROOT / "docs" / "learn" / "choosing-a-drafter.md").read_text("utf-8").split("## By what you do", 1)[1].split("##", 1)[0]
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ") and "drafter" not in line.split("|")[2]]
+    specs = [spec for cell in cells for spec in re.findall(r"(?<!\[)`([^`]+)`", cell)]
+    assert len(specs) > 6
+    for spec in specs:
+        check_specs(spec)
+
+
 def test_environment_variables_are_those_of_the_source():
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "outpace").rglob("*.py"))
     read = set(re.findall(r"environ(?:\.\w+\(|\[)\s*['\"](\w+)['\"]", source))
     table = (ROOT / "docs" / "reference" / "environment.md").read_text("utf-8").split("These are read by libraries", 1)[0]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == read
+
+
+def test_the_citation_names_this_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
 
 
 def test_every_page_is_on_the_index_and_in_the_site():
