@@ -1,30 +1,23 @@
-"""Progress on stderr: notes, spinners and bars. Results go to stdout, so that they can be piped."""
+"""Progress on stderr: notes, spinners and bars. Results go to stdout, so that they can be piped.
+
+rich is imported when something is shown: a start that shows nothing must not wait for it.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, Task, TaskID
+    from rich.text import Text
 
 T = TypeVar("T")
 NOTE_SECONDS = 30.0  # interval between lines of a long task without a terminal
@@ -33,12 +26,16 @@ SLOW_SECONDS = 2.0  # work shorter than this says nothing
 
 def stderr() -> Console:
     """A console on the current stderr."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
 def note(text: str) -> None:
     """Print one line on stderr."""
-    stderr().print(text, style="dim", markup=False)
+    dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    sys.stderr.write(f"\x1b[2m{text}\x1b[0m\n" if dim else f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -49,6 +46,8 @@ def byte_meter(label: str, total: int) -> Iterator[Callable[[float], None]]:
         with _lines(label, total) as show:
             yield lambda done: show(done, f"of {total / 1e6:.0f} MB")
         return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
     with _bar(columns, console, label, total) as (progress, task):
         yield lambda done: progress.update(task, completed=int(done))
@@ -59,6 +58,8 @@ def _bar(
     columns: Sequence[ProgressColumn], console: Console, label: str, total: float, done: float = 0.0
 ) -> Iterator[tuple[Progress, TaskID]]:
     """A bar that is full for a moment when the work has ended well, and then gone."""
+    from rich.progress import Progress
+
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=total, completed=int(done))
         yield progress, task
@@ -116,6 +117,8 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
                 yield item
                 show(count, f"{count} of {total}")
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with _bar(columns, console, label, total) as (progress, task):
         for item in items:
@@ -130,7 +133,7 @@ def stages(label: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda stage: note(f"{label}: {stage}")
         return
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
+    with _spinner(console) as progress:
         task = progress.add_task(label, total=None)
         yield lambda stage: progress.update(task, description=f"{label}: {stage}")
 
@@ -143,20 +146,34 @@ def meter(label: str, total: float, done: float = 0.0) -> Iterator[Callable[[flo
         with _lines(label, total) as show:
             yield show
         return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
     with _bar(columns, console, label, total, done) as (progress, task):
         yield lambda done, detail: progress.update(task, completed=done, description=f"{label}: {detail}")
+
+
+def _spinner(console: Console) -> Progress:
+    """A spinner beside a label and the time so far."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 @contextmanager
 def slow(label: str) -> Iterator[None]:
     """Work whose length is not known: says what it is if it takes longer than SLOW_SECONDS. On a terminal a spinner, which is gone at the
     end; otherwise one line."""
-    console = stderr()
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    progress = Progress(*columns, console=console, transient=True)
-    progress.add_task(label, total=None)
-    timer = threading.Timer(SLOW_SECONDS, progress.start if console.is_terminal else lambda: note(label))
+    started: list[Progress] = []
+
+    def spin() -> None:
+        progress = _spinner(stderr())
+        progress.add_task(label, total=None)
+        progress.start()
+        started.append(progress)
+
+    timer = threading.Timer(SLOW_SECONDS, spin if sys.stderr.isatty() else lambda: note(label))
     timer.daemon = True
     timer.start()
     try:
@@ -164,15 +181,8 @@ def slow(label: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        if console.is_terminal:
+        for progress in started:
             progress.stop()
-
-
-class _TimeLeft(ProgressColumn):
-    """The seconds left of the task's total."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{max(0.0, (task.total or 0.0) - (task.elapsed or 0.0)):.0f} s left", style="progress.remaining")
 
 
 @contextmanager
@@ -189,7 +199,17 @@ def countdown(seconds: float) -> Iterator[Callable[[str, str], None]]:
 
         yield tell
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _TimeLeft())
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+
+    class TimeLeft(ProgressColumn):
+        """The seconds left of the task's total."""
+
+        def render(self, task: Task) -> Text:
+            from rich.text import Text
+
+            return Text(f"{max(0.0, (task.total or 0.0) - (task.elapsed or 0.0)):.0f} s left", style="progress.remaining")
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), TimeLeft())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=seconds)
 

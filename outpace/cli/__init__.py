@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Heavy imports happen
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -74,4 +75,5 @@ def root(
 def main() -> None:
     """Entry point of the shell command."""
     open_streams()
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing OpenVINO would use the network, and time
     app()

@@ -13,8 +13,6 @@ from typing import Any
 
 from outpace.errors import BadInputError
 
-PATH_VARIABLE = "OUTPACE_CONFIG"
-MODEL_VARIABLE = "OUTPACE_MODEL"  # goes before the file's model
 NOT_SHARED = {("export", "model")}  # the model that heads were trained for, by default the one named in their folder
 EXAMPLE = """\
 model = "coder-1.5b"   # for every command that has --model
@@ -30,7 +28,7 @@ def config_path() -> Path:
     """Where the file is, whether or not it exists: OUTPACE_CONFIG, or config.toml in the user's configuration folder."""
     from platformdirs import user_config_path
 
-    return Path(os.environ.get(PATH_VARIABLE) or user_config_path("outpace") / "config.toml").expanduser()
+    return Path(os.environ.get("OUTPACE_CONFIG") or user_config_path("outpace") / "config.toml").expanduser()
 
 
 def default_map(context: Any) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def default_map(context: Any) -> dict[str, Any]:
         return {}
     document = _read(path)
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    if os.environ.get(MODEL_VARIABLE):
+    if os.environ.get("OUTPACE_MODEL"):  # goes before the file
         shared.pop("model", None)
     try:
         unused = set(map(_key, shared))

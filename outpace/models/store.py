@@ -8,17 +8,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from outpace.errors import OutpaceError
+from outpace.files import write_whole
 from outpace.progress import note
 
 MANIFEST = "manifest.json"
-FULL_CHECK_BYTES = 512 << 20  # larger files are checked by size alone on every start
+FULL_CHECK_BYTES = 512 << 20  # larger files are checked by size alone
+UNSETTLED_NS = 50_000_000  # a file this much older than its manifest cannot have changed since without another time
 LOCK_SECONDS = 4 * 3600.0  # a large model over a slow line
 
 
@@ -39,17 +41,34 @@ def sha256(path: Path) -> str:
 
 
 def is_whole(folder: Path) -> bool:
-    """Does the entry exist with every file as it was written?"""
+    """Does the entry exist with every file as it was written? A start must not read the whole model once more, so checksums are computed
+    only for files that have another time than the manifest says, which then gets their time."""
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return all(_matches(folder / name, fact) for name, fact in files.items())
+        settled = (folder / MANIFEST).stat().st_mtime_ns - UNSETTLED_NS
+        if not all(_matches(folder / name, fact, settled) for name, fact in files.items()):
+            return False
+        times = {name: (folder / name).stat().st_mtime_ns for name in files}
+        if any(fact.get("mtime_ns") != times[name] for name, fact in files.items()):
+            with suppress(OSError):  # a folder that cannot be written to is checked again
+                write_whole(folder / MANIFEST, json.dumps({n: {**fact, "mtime_ns": times[n]} for n, fact in files.items()}, indent=2))
+        return True
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 
 
-def _matches(path: Path, fact: dict[str, object]) -> bool:
-    size = path.stat().st_size
-    return size == fact["size"] and (size > FULL_CHECK_BYTES or sha256(path) == fact["sha256"])
+def _matches(path: Path, fact: dict[str, object], settled: int) -> bool:
+    found = path.stat()
+    if found.st_size != fact["size"] or not path.is_file():
+        return False
+    is_known = fact.get("mtime_ns") == found.st_mtime_ns < settled
+    return is_known or found.st_size > FULL_CHECK_BYTES or sha256(path) == fact["sha256"]
+
+
+def _facts(path: Path) -> dict[str, object]:
+    """What the manifest says about a file."""
+    found = path.stat()
+    return {"size": found.st_size, "sha256": sha256(path), "mtime_ns": found.st_mtime_ns}
 
 
 def entry(name: str, build: Callable[[Path], None]) -> Path:
@@ -69,7 +88,7 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         try:
             build(temporary)
-            files = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(temporary.iterdir()) if p.is_file()}
+            files = {path.name: _facts(path) for path in sorted(temporary.iterdir()) if path.is_file()}
             (temporary / MANIFEST).write_text(json.dumps(files, indent=2), "utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)

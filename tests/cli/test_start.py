@@ -127,3 +127,11 @@ def test_every_shell_has_a_script(tmp_path):
         code = "import sys; sys.argv = ['outpace']; from outpace.cli import main; main()"
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
         assert "_OUTPACE_COMPLETE=complete_" in done.stdout
+
+
+def test_a_command_uses_no_network_of_openvino():
+    """Importing OpenVINO tells its makers, unless the package that does so is not there."""
+    code = "import sys\nfrom outpace.cli import main\nsys.argv = ['outpace', '-V']\ntry: main()\nexcept SystemExit: pass\nimport openvino\n"
+    code += "print(openvino.__version__ and sys.modules['openvino_telemetry'], 'urllib.request' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [outpace.__version__, "None False"]

@@ -1,6 +1,7 @@
 """Entries of the cache appear whole or not at all, and everything wrong is told in one line."""
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from model_tools import left
 
 from outpace.errors import BadInputError, OutpaceError
+from outpace.models import store
 from outpace.models.store import MANIFEST, entry, home, is_whole, listing
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -132,6 +134,42 @@ def test_a_damaged_entry_is_built_again(cache, damage):
     assert is_whole(folder)
     assert left(cache) == ["kind/name/a", "kind/name/b", f"kind/name/{MANIFEST}"]
     assert (folder / "a").read_text() == "first"
+
+
+def test_a_start_reads_no_file_that_was_checked_before(cache, monkeypatch):
+    folder = aged(entry("kind/name", build_ab))
+    assert is_whole(folder)
+    monkeypatch.setattr("outpace.models.store.sha256", lambda path: pytest.fail(f"{path} was read"))
+    assert is_whole(folder)
+    assert entry("kind/name", lambda to: pytest.fail("built again")) == folder
+
+
+def aged(folder: Path) -> Path:
+    """As if its files had been written yesterday."""
+    for name in ("a", "b"):
+        os.utime(folder / name, ns=(time.time_ns(), time.time_ns() - 86_400 * 10**9))
+    return folder
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_file_with_another_time_is_checked_once(cache, monkeypatch, older):
+    """As after copying the cache, and of an entry of an earlier version, whose manifest has no times."""
+    folder = aged(entry("kind/name", build_ab))
+    assert is_whole(folder)
+    if older:
+        facts = json.loads((folder / MANIFEST).read_text("utf-8"))
+        (folder / MANIFEST).write_text(json.dumps({name: {"size": f["size"], "sha256": f["sha256"]} for name, f in facts.items()}))
+    else:
+        os.utime(folder / "a", ns=(1, 1))
+    read = []
+    digest = store.sha256
+    monkeypatch.setattr("outpace.models.store.sha256", lambda path: read.append(path.name) or digest(path))
+    assert is_whole(folder)
+    assert read == (["a", "b"] if older else ["a"])
+    assert is_whole(folder)
+    assert len(read) == (2 if older else 1)
+    change_a_byte(folder)
+    assert not is_whole(folder)
 
 
 def test_a_plain_file_in_the_place_of_an_entry_is_one_clear_line(cache):

@@ -8,9 +8,9 @@ import os
 import typer
 
 from outpace.cli.options import AsJson
-from outpace.cli.user_config import EXAMPLE, MODEL_VARIABLE, PATH_VARIABLE, config_path, default_map, settings_of
+from outpace.cli.user_config import EXAMPLE, config_path, default_map, settings_of
 
-HOME_VARIABLE = "OUTPACE_HOME"
+VARIABLES = ("OUTPACE_CONFIG", "OUTPACE_MODEL", "OUTPACE_HOME")
 
 
 def config(context: typer.Context, as_json: AsJson = False) -> None:
@@ -23,7 +23,7 @@ def config(context: typer.Context, as_json: AsJson = False) -> None:
 
     path = config_path()
     found = list(settings_of(default_map(context.find_root())))
-    variables = {name: os.environ[name] for name in (PATH_VARIABLE, MODEL_VARIABLE, HOME_VARIABLE) if os.environ.get(name)}
+    variables = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if as_json:
         settings = [{"command": command, "option": option, "value": value} for command, option, value in found]
         facts = {"path": str(path), "exists": path.is_file(), "settings": settings, "environment": variables}
