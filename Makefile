@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv; a second run starts at once. Paths are relative, so the folder's name may have spaces.
 PYTHON ?= python3
 BIN := .venv/bin
+USE := .venv/use
 STAMP := .venv/ready
 # two at a time, each file as a whole: what a file has loaded or trained serves all its tests; in the order of tests/conftest.py
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 
 .PHONY: demo test check bench peers results docs train-assets setup clean
 
-demo: $(STAMP)
+demo: $(USE)
 	$(BIN)/outpace demo
 
 test: $(STAMP)
@@ -22,7 +23,7 @@ check: $(STAMP)
 	$(PYTEST)
 
 # make bench, or with prompts of your own: make bench PROMPTS=questions.jsonl
-bench: $(STAMP)
+bench: $(USE)
 	$(BIN)/outpace bench --prompts "$(or $(PROMPTS),builtin)" --limit 48
 
 # the engines that `outpace bench --peers` compares with, each in an environment of its own
@@ -44,10 +45,17 @@ train-assets: $(STAMP)
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
-	@echo "setting up .venv (the first time takes a few minutes)" >&2
+# what the commands need: outpace with its server
+$(USE): pyproject.toml
+	@echo "setting up .venv (the first time takes a minute or two)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "outpace needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@touch $(USE)
+
+# what tests, conversions and training need, too
+$(STAMP): $(USE)
+	@echo "adding torch and the tools for tests to .venv (the first time takes a few minutes)" >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $(STAMP)

@@ -13,13 +13,18 @@ def parameters_of(
     group: type, hints: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> list[inspect.Parameter]:
     """The fields of a dataclass as parameters that typer reads; `hints` and `defaults` replace annotations and default values by name."""
-    annotations = {**get_type_hints(group, include_extras=True), **(hints or {})}
+    annotations = {**_hints(group), **(hints or {})}
     values = {field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(group)}
     values |= defaults or {}
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotations[name])
         for name, value in values.items()
     ]
+
+
+@functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    return get_type_hints(group, include_extras=True)
 
 
 def own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:

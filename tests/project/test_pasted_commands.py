@@ -59,6 +59,7 @@ def clone(tmp_path_factory) -> Path:
     (programs / "outpace").write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" -P -m outpace "$@"\n')
     (programs / "outpace").chmod(0o755)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
+    (folder / ".venv" / "use").write_text("")
     (folder / ".venv" / "ready").write_text("")
     return folder
 
