@@ -74,7 +74,8 @@ def _convert(source: Path, out: Path, precision: str, num_layers: int | None, te
     refuse_quantized(source)
     load_tokenizer(source).save_pretrained(out)
     tell("loading the weights")
-    model = load_model(source, torch.float32, experts_implementation=EVERY_EXPERT)
+    dtype = torch.float32 if precision == "f32" else "auto"  # weights in 16 bits stay so until they are compressed
+    model = load_model(source, dtype, experts_implementation=EVERY_EXPERT)
     model = first_layers(model, num_layers) if num_layers else model
     HFTarget(model, hidden=False)  # raises for a model that no target can run
     record = _facts(model, source.stem)

@@ -11,6 +11,7 @@ import openvino as ov
 import openvino.opset13 as ops
 import torch
 from openvino._offline_transformations import apply_make_stateful_transformation
+from openvino.frontend.pytorch.patch_model import __make_16bit_traceable as compute_wide  # large weights stay, all else is float32
 from transformers.cache_utils import Cache
 
 from outpace.errors import BadInputError
@@ -18,6 +19,7 @@ from outpace.models.tracing.attention import KINDS, Attention, PassingLayer
 from outpace.targets.hf.target import cache_name_of
 from outpace.targets.openvino.graphs import record_attention
 
+NARROW = (torch.bfloat16, torch.float16)
 LOOPS = ("Iterating over a tensor", "Converting a tensor to a Python list")  # what torch warns of
 
 
@@ -55,6 +57,8 @@ class Trace:
 def trace(model: Any) -> Trace:
     """Trace an OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state; the model's attention is
     replaced for good. Raises BadInputError for attention that cannot be followed or expressed."""
+    if any(parameter.dtype in NARROW for parameter in model.parameters()):
+        compute_wide(model)
     attention = Attention()
     traced = Traced(model, attention)
     with attention.used_by(model):
