@@ -92,3 +92,16 @@ def test_a_converted_file_is_tried_before_it_is_stored(tmp_path, monkeypatch):
     assert change(a_little) == "the converted model is wrong (a text in two chunks has other logits); use --target hf"
     assert change(in_trees).startswith("the converted model is wrong (in a tree its logits are ")
     assert change(not_a_number) == "the converted model is wrong (its logits are no numbers); use --target hf"
+
+
+@pytest.mark.parametrize(("precision", "is_refused"), [("f32", True), ("int8", False), ("int4", False), ("bf16", False)])
+def test_rounding_of_activations_is_no_fault(tmp_path, monkeypatch, precision, is_refused):
+    """In a tree, coder-0.5b in int4 is off by 2% of the spread of its logits."""
+    path = write_model(tmp_path / "m.gguf", "llama", "F32")
+    monkeypatch.setattr("outpace.targets.openvino.trial.tree_error", lambda *_: 0.02)
+    if is_refused:
+        with pytest.raises(BadInputError, match="in a tree its logits are 2% off"):
+            convert(path, tmp_path, precision)
+    else:
+        convert(path, tmp_path, precision)
+        assert (tmp_path / "config.json").exists()
