@@ -171,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("outpace").setLevel(logging.ERROR)  # requests that fail are told one by one
     with folder_of(options.family) if options.family else nullcontext(options.model) as model:
-        llm = LLM(model, "none", target=options.target, precision=options.precision)
+        threads = 1 if options.family else None  # more only make a tiny model slower
+        llm = LLM(model, "none", target=options.target, precision=options.precision, threads=threads)
         report = fuzz(llm, options.seed, options.comparisons, 60 * options.minutes)
     for line in [*report.near_ties, *report.differences]:
         sys.stdout.write(line + "\n")

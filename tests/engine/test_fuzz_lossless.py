@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -53,3 +54,13 @@ def test_rounding_gives_near_ties_where_no_bits_are_promised(script, make_toy, m
     report = script.fuzz(llm, 0, 100, 60.0)
     assert report.near_ties
     assert not report.differences
+
+
+def test_a_tiny_family_gives_a_model_and_a_cache_of_its_own(script, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("OUTPACE_HOME", "elsewhere")
+    with script.folder_of("Mistral, window") as folder:
+        assert json.loads(Path(folder, "config.json").read_text())["sliding_window"] == 40
+        assert Path(os.environ["OUTPACE_HOME"]) == Path(folder).parent
+    assert not Path(folder).exists()
