@@ -143,7 +143,7 @@ def table(rows: dict[str, dict[str, str]]) -> str:
         for target in TARGETS:
             cell, is_refused, reason = verdicts.get(target, "").partition("refused: ")
             if is_refused:
-                reason = re.sub(r"^\w+For\w+ |^the attention of \w+ ", "", reason)
+                reason = re.sub(r"^\w+For\w+ ", "", reason)
                 reasons += [] if reason in reasons else [reason]
                 cell = f"refused ({reasons.index(reason) + 1})"
             cells.append(cell)

@@ -26,10 +26,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from outpace.controller.strategy import Strategy
+from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import ready_drafters
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
+from outpace.testing import OracleDrafter
 from outpace.testing.near_tie import logprobs_error, parting_of, rounding_of
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +44,7 @@ COMBINATIONS = (
     "prompt_lookup:branches=1",
     "blind:tokens=frequent",
 )
+ORACLES = {"oracle": 1, "oracle of two": 2, "oracle of three": 3}  # drafters that know the answer -> branches at each token
 MAX_BATCH, MAX_TOKENS = 4, 40
 
 
@@ -125,15 +129,23 @@ def compare(report: Report, llm: LLM, name: str, params: SamplingParams, plain: 
         report.differences.append(f"{name}: same tokens, log-probabilities differ by {error:.1g}")
 
 
+def knowing(llm: LLM, config: dict[str, Any], prompts: list[list[int]], plain: list[RequestOutput]) -> Strategy:
+    """The strategy of `config`, with a drafter that knows the plain answers and lies at three tokens in ten."""
+    answers = {tuple(prompt): output.token_ids for prompt, output in zip(prompts, plain, strict=True)}
+    drafter = OracleDrafter(DrafterContext(llm.target), answers, lie=0.3, width=ORACLES[config["method"]])
+    return replace(llm.strategy({**config, "method": "blind"}), name=config["method"], drafter=drafter)
+
+
 def play_round(llm: LLM, seed: int, report: Report) -> None:
     """One batch of random requests: each alone without a drafter, then all together with one."""
     rng = random.Random(seed)
     prompts = [prompt_of(rng, llm) for _ in range(rng.randint(1, MAX_BATCH))]
     params = [params_of(rng, llm, len(prompt)) for prompt in prompts]
-    spec = rng.choice([*ready_drafters(llm.target.base), *COMBINATIONS])
+    spec = rng.choice([*ready_drafters(llm.target.base), *COMBINATIONS, *ORACLES])
     config = {"method": spec, "num_draft_tokens": rng.choice((None, rng.randint(1, 16)))}
     plain = [llm.generate(*one, speculative_config="none", return_errors=True)[0] for one in zip(prompts, params, strict=True)]
-    together = llm.generate(prompts, params, speculative_config=config, return_errors=True)
+    how = knowing(llm, config, prompts, plain) if spec in ORACLES else config
+    together = llm.generate(prompts, params, speculative_config=how, return_errors=True)
     for i, (own, one, other) in enumerate(zip(params, plain, together, strict=True)):
         compare(report, llm, f"seed {seed}, request {i} of {len(prompts)}, {config}", own, one, other)
 

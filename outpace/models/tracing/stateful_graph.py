@@ -65,7 +65,7 @@ def trace(model: Any) -> Trace:
         traced(torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.long), torch.arange(3)[None])
         calls = list(attention.calls)
         if not calls:
-            raise BadInputError(f"the attention of {model.config.model_type} is code of its own that cannot be converted; use --target hf")
+            raise BadInputError("its attention is code of its own, which cannot be converted; use --target hf")
         past = [torch.randn(1, call.num_heads, 5, width) for call in calls for width in call.widths]
         example = (torch.ones(1, 3, dtype=torch.long), torch.ones(1, 8, dtype=torch.long), torch.arange(5, 8)[None], *past)
         with warnings.catch_warnings(record=True) as told:
