@@ -59,7 +59,6 @@ def clone(tmp_path_factory) -> Path:
     (programs / "outpace").write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" -P -m outpace "$@"\n')
     (programs / "outpace").chmod(0o755)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
-    (folder / ".venv" / "use").write_text("")
     for stamp in ("use", "ready"):  # of the Makefile: set up
         (folder / ".venv" / stamp).write_text("")
     return folder
