@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from outpace.cli import app
 from outpace.server import listen as run
+from outpace.trace.reader import read_trace
 
 
 @pytest.fixture
@@ -88,3 +89,21 @@ def test_what_is_refused_in_one_line(started, tmp_path):
         assert word in result.stderr
     assert invoke("--host", "nowhere.invalid").exit_code == 1
     assert not started
+
+
+def test_the_steps_of_a_server_are_written_while_it_runs(make_toy, monkeypatch, tmp_path):
+    """Two requests, and the lines of their steps are in the file before the server ends."""
+    path, found = tmp_path / "t.jsonl", []
+
+    def serve(app, *_):
+        llm = app.state.server.llm
+        outputs = [llm.generate([prompt], {"max_tokens": 6, "ignore_eos": True})[0] for prompt in ("abc abc", "hello")]
+        found.append((read_trace(path), outputs))
+
+    monkeypatch.setattr(run, "run", serve)
+    assert invoke("--trace", str(path)).exit_code == 0
+    trace, outputs = found[0]
+    answers = [answer for step in trace.steps for answer in step["answers"]]
+    assert [answer["request"] for answer in answers] == [1] * outputs[0].stats.num_steps + [2] * outputs[1].stats.num_steps
+    assert "abc" not in path.read_text("utf-8")
+    assert "--trace cannot be used with --ray" in invoke("--trace", str(path), "--ray").stderr
