@@ -32,6 +32,17 @@ class StepOutput:
     verdict: Verdict | None = None
     num_drafted: int = 0
 
+    @property
+    def num_accepted(self) -> int:
+        """Draft tokens that the verifier accepted in this step. Unconfirmed tokens of the step before are not counted, nor what lies behind
+        the end of the answer; those on a side branch count here, although they are delivered in the next step."""
+        if self.verdict is None:
+            return 0
+        draft, path = self.verdict.draft, self.verdict.path
+        num_unconfirmed = len(draft) - draft.num_lookahead - self.num_drafted
+        kept = len(path) if self.finish_reason is None else min(len(path), len(self.token_ids))
+        return max(0, kept - num_unconfirmed)
+
 
 @dataclass
 class RequestStats:

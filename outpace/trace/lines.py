@@ -41,7 +41,7 @@ def answer_of(step: StepOutput, number: int, text_of: TextOf | None) -> dict[str
         "step": step.request.stats.num_steps,
         "drafter": shown(step.request.strategy.name),
         "num_drafted": step.num_drafted,
-        "num_accepted": max(0, len(step.token_ids) - 1),
+        "num_accepted": step.num_accepted,
         "tokens": [{**({"text": text_of(token)} if text_of else {}), "source": shown(source)} for token, source in pairs],
         "draft": draft_of(step, text_of),
         "finish_reason": step.finish_reason,

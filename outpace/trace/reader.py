@@ -30,7 +30,7 @@ class Trace:
                 continue
             name = drafters.pop() if len(drafters) == 1 else "mixed"
             seconds = {part: milliseconds / 1e3 for part, milliseconds in step["milliseconds"].items()}
-            answers = [(answer["num_drafted"], len(answer["tokens"])) for answer in step["answers"]]
+            answers = [(answer["num_drafted"], answer["num_accepted"], len(answer["tokens"])) for answer in step["answers"]]
             found.setdefault(name, StepTotals()).add(seconds, step["num_tokens"], answers)
         return found
 

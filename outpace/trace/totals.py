@@ -27,17 +27,16 @@ class StepTotals:
     def watch(self, record: StepRecord) -> None:
         """Add a step of the engine."""
         if not record.num_prompt_tokens:
-            answers = [(step.num_drafted, len(step.token_ids)) for step in record.outputs]
+            answers = [(step.num_drafted, step.num_accepted, len(step.token_ids)) for step in record.outputs]
             self.add(record.seconds, record.num_tokens, answers)
 
-    def add(self, seconds: Mapping[str, float], num_tokens: int, answers: Iterable[tuple[int, int]]) -> None:
-        """Add a step with `num_tokens` in the forward pass; an answer is (draft tokens, delivered tokens)."""
+    def add(self, seconds: Mapping[str, float], num_tokens: int, answers: Iterable[tuple[int, int, int]]) -> None:
+        """Add a step with `num_tokens` in the forward pass; an answer is (draft tokens, accepted ones, delivered tokens)."""
         self.num_steps += 1
         for part in PARTS:
             self.seconds[part] += seconds[part]
         self.passes.setdefault(num_tokens, []).append(seconds["forward"])
-        for num_drafted, num_delivered in answers:
-            num_accepted = max(0, num_delivered - 1)
+        for num_drafted, num_accepted, num_delivered in answers:
             self.num_tokens += num_delivered
             self.num_drafts += num_drafted > 0
             self.num_accepted.extend([0] * (num_accepted - len(self.num_accepted)))

@@ -42,7 +42,9 @@ def test_a_trace_has_every_step_and_every_token(toy_llm, tmp_path):
         assert [answer["step"] for answer in answers] == list(range(1, stats.num_steps + 1))
         assert [token["source"] for answer in answers for token in answer["tokens"]] == output.sources
         assert sum(answer["num_drafted"] for answer in answers) == stats.num_draft_tokens > 0
-        assert sum(answer["num_accepted"] for answer in answers) == stats.num_accepted_tokens > 0
+        for answer in answers[:-1]:
+            assert answer["num_accepted"] == len(answer["tokens"]) - 1
+        assert sum(answer["num_accepted"] for answer in answers) == sum(bool(source) for source in output.sources) > 0
         assert [answer["finish_reason"] for answer in answers] == [None] * (len(answers) - 1) + [output.finish_reason]
         assert {answer["drafter"] for answer in answers} == {"prompt_lookup"}
     for step in trace.steps:
@@ -116,14 +118,33 @@ def test_the_sums_of_a_trace_are_those_of_the_engine(toy_llm, tmp_path):
 def test_positions_and_times_are_per_draft_and_per_step():
     totals = StepTotals()
     seconds = {"draft": 0.001, "forward": 0.01, "verify": 0.002, "rest": 0.003}
-    totals.add(seconds, 5, [(4, 3)])  # two of four accepted
-    totals.add(seconds, 5, [(4, 5)])  # all four
-    totals.add(seconds, 1, [(0, 1)])  # no draft
+    totals.add(seconds, 5, [(4, 2, 3)])
+    totals.add(seconds, 5, [(4, 4, 5)])
+    totals.add(seconds, 1, [(0, 0, 1)])
     document = totals.document()
     assert document["acceptance_by_position"] == [1.0, 1.0, 0.5, 0.5]
     assert document["milliseconds"] == {"draft": 1.0, "forward": 10.0, "verify": 2.0, "rest": 3.0}
     assert (document["num_steps"], document["num_tokens"], document["num_drafts"]) == (3, 9, 2)
     assert totals.pass_cost(least=2) == [{"num_tokens": 5, "milliseconds": 10.0, "num_passes": 2}]
+
+
+@pytest.mark.parametrize("exact_trees", [True, False])
+@pytest.mark.parametrize("drafter", ["suffix", "recycling", "suffix+recycling", "auto"])
+def test_no_position_is_accepted_more_often_than_drafted(make_toy, exact_trees, drafter):
+    """Tokens that are confirmed one step later count once, as what their draft gained."""
+    llm, totals = make_toy(toy={"sharpness": 20.0, "exact_trees": exact_trees}), StepTotals()
+    accepted = []
+    with llm.engine.watched_by(totals.watch), llm.engine.watched_by(lambda record: accepted.extend(record.outputs)):
+        outputs = llm.generate(PROMPTS, {"max_tokens": 120, "ignore_eos": True}, speculative_config=drafter)
+    shares = totals.document()["acceptance_by_position"]
+    assert shares
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] <= 1
+    assert totals.num_tokens == sum(len(output.token_ids) for output in outputs)
+    assert sum(totals.num_accepted) == sum(step.num_accepted for step in accepted)
+    assert all(0 <= step.num_accepted <= step.num_drafted for step in accepted)
+    drafted = sum(bool(source) for output in outputs for source in output.sources)
+    assert drafted <= sum(totals.num_accepted) <= drafted + sum(output.stats.num_steps for output in outputs)
 
 
 # ---- files
