@@ -48,6 +48,12 @@ class Trials:
         """The numbers of prompts at once, each once and none above those there are."""
         return list(dict.fromkeys(min(size, num_prompts) for size in self.at_once))
 
+    def described(self, num_prompts: int, drafters: Sequence[str]) -> str:
+        """What is run, in words."""
+        seeds = f", {self.num_seeds} seeds" if self.num_seeds > 1 and max(self.temperatures) > 0 else ""
+        settings = f"temperature {_listed(self.temperatures)}{seeds}, {_listed(self.sizes(num_prompts))} at once"
+        return f"{num_prompts} prompts, at most {self.max_tokens} tokens, {settings}, {', '.join(drafters)}"
+
     @property
     def points(self) -> list[Point]:
         """Every temperature with every seed of it."""
@@ -82,8 +88,8 @@ def verify(
     """Run all checks. Returns {"model", "compared", "passed", "claim", "false_alarms", "num_answers", "near_ties", "checks": [{"name",
     "passed", "detail"}]}.
 
-    "compared" is what the target promises: "bits" or "tokens"; "claim" says in words what was run and found, "false_alarms" how likely a
-    correct engine fails. Raises BadInputError for settings of a drafter that are wrong.
+    "compared" is what the target promises: "bits" or "tokens"; "claim" says in words what was run and found, or how much failed;
+    "false_alarms" how likely a correct engine fails. Raises BadInputError for settings of a drafter that are wrong.
     """
     trials = trials or Trials()
     found = _identity(llm, workloads, drafters, trials)
@@ -91,11 +97,13 @@ def verify(
     compared = "bits" if llm.target.capabilities.exact_logits else "tokens"
     near_ties = [tie for findings in found if not findings.is_control for tie in findings.near_ties]
     num_answers = sum(findings.num_answers for findings in found if not findings.is_control)
+    num_failed = sum(not check.passed for check in checks)
+    result = f"{num_failed} of {len(checks)} checks failed" if num_failed else claim(num_answers, len(near_ties), rounding_of(llm))
     return {
         "model": llm.name,
         "compared": compared,
-        "passed": all(check.passed for check in checks),
-        "claim": claim(trials, len(workloads), list(drafters), num_answers, len(near_ties), rounding_of(llm)),
+        "passed": not num_failed,
+        "claim": f"{trials.described(len(workloads), list(drafters))}: {result}",
         "false_alarms": false_alarms(rounding_of(llm)),
         "num_answers": num_answers,
         "near_ties": [asdict(tie) for tie in near_ties],
@@ -170,19 +178,14 @@ class _Findings:
         return "; ".join(part for part in parts if part)
 
 
-def claim(trials: Trials, num_prompts: int, drafters: Sequence[str], num_answers: int, num_near_ties: int, rounding: float) -> str:
-    """What a run without a fault has shown: what was run, how the answers were compared, and nothing beyond."""
-    seeds = f", {trials.num_seeds} seeds" if trials.num_seeds > 1 and max(trials.temperatures) > 0 else ""
-    run = (
-        f"{num_prompts} prompts, at most {trials.max_tokens} tokens, temperature {_listed(trials.temperatures)}{seeds}, "
-        f"{_listed(trials.sizes(num_prompts))} at once, {', '.join(drafters)}"
-    )
+def claim(num_answers: int, num_near_ties: int, rounding: float) -> str:
+    """What a run without a fault has shown: how the answers were compared, and nothing beyond."""
     if rounding:
         ties = f", and {num_near_ties} part from it only at a near tie" if num_near_ties else ""
         found = f"{num_answers - num_near_ties} have the tokens of plain decoding, their log-probabilities within {rounding:g}{ties}"
     else:
         found = "all have the tokens of plain decoding and the same log-probabilities of the two likeliest tokens, bit for bit"
-    return f"{run}: of {num_answers} answers {found}. Other prompts, lengths and settings were not run."
+    return f"of {num_answers} answers {found}. Other prompts, lengths and settings were not run."
 
 
 def _listed(values: Iterable[float]) -> str:

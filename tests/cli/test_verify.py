@@ -31,7 +31,8 @@ def test_verify_fails_with_exit_code_1(files, toy_llm, monkeypatch):
     result = call("verify", "--prompts", "good.jsonl", "--limit", "2", "--max-tokens", "16", "--drafters", "blind")
     assert result.exit_code == 1
     assert "FAIL blind, temperature 0: " in result.stdout
-    assert result.stdout.splitlines()[-1] == "FAILED: 4 of 8 checks"
+    run = "2 prompts, at most 16 tokens, temperature 0 and 0.8, 1 and 2 at once, blind"
+    assert result.stdout.splitlines()[-1] == f"FAILED: {run}: 4 of 8 checks failed"
 
 
 @pytest.fixture
