@@ -31,6 +31,9 @@ def tables(document: dict[str, Any], width: int = 120, by_category: bool = False
     for entry in document["verify_cost"]:
         cost.add_column(f"{entry['num_tokens']} tokens", justify="right")
     cost.add_row(*(f"{entry['milliseconds']:.1f} ms" for entry in document["verify_cost"]))
+    if floor := document.get("pass_floor"):
+        speed = floor["gigabytes_per_second"]
+        cost.caption = f"reading the weights takes at least {floor['milliseconds']:.1f} ms here: memory gives {speed:.1f} GB/s"
     return [cost, _results(document, width, by_category)]
 
 

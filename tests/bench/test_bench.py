@@ -176,6 +176,7 @@ def test_tables(toy_llm):
         "model": "toy",
         "settings": {"precision": "f32", "num_prompts": 3, "temperature": 0.5},
         "verify_cost": [{"num_tokens": 2, "milliseconds": 1.25}, {"num_tokens": 16, "milliseconds": 30.0}],
+        "pass_floor": {"weight_bytes": 10_000_000, "gigabytes_per_second": 20.0, "milliseconds": 0.5},
         "peers": [],
         "results": [vars(row) for row in rows],
     }
@@ -183,7 +184,17 @@ def test_tables(toy_llm):
     for table in tables.tables(document, 140, by_category=True):
         Console(file=out, width=140).print(table)
     text = out.getvalue()
-    for piece in ("toy f32, 3 prompts, temperature 0.5", "2 tokens", "1.2 ms", "16 tokens", "30.0 ms", "speedup", "identical"):
+    for piece in (
+        "toy f32, 3 prompts, temperature 0.5",
+        "2 tokens",
+        "1.2 ms",
+        "16 tokens",
+        "30.0 ms",
+        "at least 0.5 ms",
+        "20.0 GB/s",
+        "speedup",
+        "identical",
+    ):
         assert piece in text
     (line,) = [line for line in text.splitlines() if "fast" in line and "all" in line]
     assert line.replace("│", " ").split() == ["fast", "all", "20.0", "3.00", "2.67", "too", "few", "prompts", "2/3", "33%", "60"]
