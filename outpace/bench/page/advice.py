@@ -48,9 +48,11 @@ def _slower(rows: Sequence[Row]) -> Iterator[str]:
     for row in whole:
         if row.is_loss:
             yield f"{row.label} is slower than plain decoding here ({row.speedup:.2f}, {interval_text(row.low, row.high)})."
-    unsure = [row.label for row in whole if not row.is_loss and not row.is_certain_gain]
+    unsure = [row.label for row in whole if row.has_interval and not row.is_loss and not row.is_certain_gain]
     if unsure:
         yield f"No gain is certain, with these prompts, for: {', '.join(unsure)}."
+    if not all(row.has_interval for row in whole):
+        yield "Not every speedup has an interval here: small differences say nothing."
 
 
 def _uncertain_kinds(rows: Sequence[Row]) -> Iterator[str]:

@@ -33,6 +33,11 @@ class Row:
     error: str = ""
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there is one; earlier versions wrote none."""
+        return self.low is not None and self.high is not None
+
+    @property
     def is_certain_gain(self) -> bool:
         return not self.doubt and self.low is not None and self.low > 1.0
 
@@ -81,7 +86,7 @@ def headline(document: Document) -> tuple[str, str]:
         return (f"Nothing can be said of speed: {next(iter(doubts))}." if doubts else "No drafter was measured."), "neutral"
     best = max(trusted, key=lambda row: row.speedup)
     interval = interval_text(best.low, best.high)
-    spread = f" (95% interval {interval})" if " to " in interval else f" ({interval})"
+    spread = f" (95% interval {interval})" if " to " in interval else f" ({interval})" if best.has_interval or best.num_prompts == 1 else ""
     same = f"{best.num_identical} of {best.num_prompts} answers have exactly the tokens of plain decoding"
     words = f"{best.label}: {best.speedup:.2f} times plain decoding{spread}, {best.tokens_per_second:.1f} tokens/s; {same}."
     return words, "good" if best.is_certain_gain else "neutral"
@@ -201,11 +206,11 @@ def _method(document: Document) -> Section:
     other = noise.get("other_cpu_share")
     about = document.get("about_peers") or {}
     peers = dict.fromkeys(f"{name.partition(':')[0]}: {facts['version']}" for name, facts in about.items() if "version" in facts)
+    times = "once" if settings.get("repeats", 1) == 1 else f"{settings['repeats']} times"
     rows = [
         f"Versions: {', '.join(part for part in [*versions, *peers] if part)}; {machine.get('system', 'system unknown')}, Python "
         f"{machine.get('python', 'unknown')}.",
-        f"Each prompt ran {settings.get('repeats', 1)} time(s) with each drafter, each drafter being first in turn; times are medians, of "
-        "decoding without prefill.",
+        f"Each prompt ran {times} with each drafter, each drafter being first in turn; times are medians, of decoding without prefill.",
         "Load of the machine: not known."
         if other is None
         else f"Other programs took {100 * other:.0f}% of the CPU meanwhile (above 10% no time is trusted).",

@@ -49,7 +49,7 @@ def _tokens_per_step(trace: Trace) -> Section | None:
         Bar(
             f"{number} token{'' if number == 1 else 's'}",
             counts[number],
-            f"{counts[number]} steps",
+            f"{counts[number]} step{'' if counts[number] == 1 else 's'}",
             note=f"{100 * counts[number] / total:.0f}%",
         )
         for number in range(min(counts), max(counts) + 1)
