@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 from screenshots import CHROMIUM, DESKTOP, FLAGS, MAX_BYTES, OUT, PHONE
@@ -17,7 +18,10 @@ from screenshots import CHROMIUM, DESKTOP, FLAGS, MAX_BYTES, OUT, PHONE
 from outpace.bench.page.render import page
 
 RESULTS = OUT.parent / "results" / "peers" / "coder-1.5b.json"
-PICTURES = {"report": (DESKTOP, "light", "main"), "report-phone": (PHONE, "dark", "#speed")}  # name -> (size, theme, the part shown first)
+PICTURES: dict[str, tuple[Any, Any, str]] = {
+    "report": (DESKTOP, "light", "main"),
+    "report-phone": (PHONE, "dark", "#speed"),
+}  # name -> (size, theme, the part shown first)
 
 
 def main(path: str = str(RESULTS)) -> None:
