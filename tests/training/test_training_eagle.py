@@ -175,6 +175,7 @@ def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
     assert result.exit_code == 0, result.output
     assert "tokens ahead" in result.stdout
     assert "--drafter eagle:" in result.stdout
+    assert "Expected on this machine: " in result.stdout.splitlines()[-1]
     assert DraftHeads.from_pretrained(tmp_path / "out").settings["num_draft_vocab"] is None
 
 

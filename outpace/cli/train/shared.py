@@ -67,7 +67,7 @@ class TrainingOptions:
         console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
         for table in [*tables, *([] if gain is None else [gain.table])]:
             console.print(table)
-        console.print(f"{what} in {self.out}; the drafter is {drafter}", soft_wrap=True)
+        console.print(f"{what} in {self.out}; to use: --drafter {drafter}", soft_wrap=True)
         console.print("`outpace tune` measures what it gains." if gain is None else gain.advice, soft_wrap=True)
 
     def _expected(self, result: DraftHeads | DraftRecord, drafter: str, num_lookahead: int) -> Expected | None:
