@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from outpace.arrays import Array
 from outpace.params import SamplingParams
 from outpace.tree.draft import Draft, Verdict
-from outpace.tree.segment import Slot
+from outpace.tree.segment import Drawing, Slot
 from outpace.tree.unconfirmed import NONE_UNCONFIRMED, Unconfirmed
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class RequestStats:
 class Sampler(Protocol):
     """How one request draws tokens (implemented in sampling.py). `path` = draft tokens between the last committed token and the row."""
 
+    @property
+    def drawing(self) -> Drawing | None: ...
     def draw(self, row: Array, path: Sequence[int], position: int) -> int: ...
     def foresee(self, row: Array, path: Sequence[int], position: int, num_tokens: int) -> tuple[Array, Array]: ...
     def arrival_times(self, position: int, token_ids: Sequence[int]) -> list[float]: ...

@@ -20,9 +20,10 @@ import numpy as np
 from outpace import __version__
 from outpace.files import write_whole
 from outpace.machine import num_cores, processor
+from outpace.params import SamplingParams
 from outpace.progress import stages
 from outpace.targets.base import TargetModel
-from outpace.tree.segment import Segment, Slot
+from outpace.tree.segment import Drawing, Segment, Slot
 
 logger = logging.getLogger("outpace")
 
@@ -32,6 +33,7 @@ QUARTILE = 0.25
 RUN, WARM_UP = 12, 4  # forward passes of one size in a row, and how many of them are not counted
 FORMAT = 3
 READ = 128  # tokens of a text whose reading is timed
+GREEDY = Drawing(SamplingParams(), 0)  # as in decoding: logits stay on the device of a target that draws
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
         for _ in range(-(-repeats // (RUN - WARM_UP))):
             for num_tokens, num_seqs in shapes:
                 sizes = [num_tokens // num_seqs + (i < num_tokens % num_seqs) for i in range(num_seqs)]
-                batch = [Segment(slot, tokens[:size]) for slot, size in zip(slots, sizes, strict=False)]
+                batch = [Segment(slot, tokens[:size], drawing=GREEDY) for slot, size in zip(slots, sizes, strict=False)]
                 for index in range(RUN):
                     started = time.perf_counter()
                     target.forward(batch, num_tokens)
@@ -258,7 +260,7 @@ def _switch_cost(target: TargetModel, context: int, repeats: int, alone: dict[tu
         for i in range(2 * repeats + 2):
             num_tokens = sizes[i % 2]
             started = time.perf_counter()
-            target.forward([Segment(slot, tokens[:num_tokens])], num_tokens)
+            target.forward([Segment(slot, tokens[:num_tokens], drawing=GREEDY)], num_tokens)
             if i >= 2:
                 extra.append(1e3 * (time.perf_counter() - started) - alone[num_tokens, 1])
     finally:

@@ -19,7 +19,7 @@ from outpace.engine.step_record import StepRecord, StepWatch
 from outpace.errors import BadInputError
 from outpace.request import Request, StepOutput
 from outpace.targets.base import TargetModel, TargetOutput
-from outpace.tree.draft import Verdict
+from outpace.tree.draft import Draft, Verdict
 from outpace.tree.segment import Segment
 from outpace.tree.unconfirmed import NONE_UNCONFIRMED, Unconfirmed
 
@@ -166,7 +166,7 @@ class Engine:
     # ---- forward
 
     def _forward(self, plan: StepPlan, prompts: Prompts) -> TargetOutput:
-        batch = [*(draft.segment() for draft in plan.drafts), *(segment for _, segment in prompts)]
+        batch = [*(draft.segment(self.target.capabilities.draws) for draft in plan.drafts), *(segment for _, segment in prompts)]
         started = time.perf_counter()
         output = self.target.forward(batch, plan.num_tokens)
         ended = time.perf_counter()
@@ -204,7 +204,7 @@ class Engine:
         request = draft.request
         judged = _Judged(draft, output, before=request.unconfirmed, num_tokens=len(request.token_ids))
         try:
-            verdict = judged.verdict = judged.certain = request.strategy.verifier.verify(request, draft.draft, output.logits)
+            verdict = judged.verdict = judged.certain = _verdict(request, draft.draft, output)
         except Exception as error:
             judged.error = error
             return judged
@@ -269,6 +269,13 @@ class Engine:
                 self.guard.call([user for user in users if user.finish_reason is None], None, drafter.end_step)
 
 
+def _verdict(request: Request, draft: Draft, output: TargetOutput) -> Verdict:
+    verifier = request.strategy.verifier
+    if output.draws is None:
+        return verifier.verify(request, draft, output.logits)
+    return verifier.verify_drawn(request, draft, output.logits, output.draws)
+
+
 def _show(judged: _Judged) -> None:
     """Tell the drafter and the controller which tokens came after those that the request had before the step."""
     request, verdict = judged.draft.request, judged.verdict
@@ -289,6 +296,7 @@ def _split(drafts: Sequence[StepDraft], output: TargetOutput) -> list[tuple[Step
         end = start + draft.num_tokens
         hidden = None if output.hidden is None else output.hidden[start:end]
         token_ids = [draft.request.token_ids[-1], *draft.draft.token_ids]
-        parts.append((draft, TargetOutput(output.logits[start:end], hidden, token_ids)))
+        draws = None if output.draws is None else output.draws[start:end]
+        parts.append((draft, TargetOutput(output.logits[start:end], hidden, token_ids, draws=draws)))
         start = end
     return parts

@@ -43,10 +43,11 @@ class StepDraft:
         """Run no more than the unconfirmed tokens."""
         self.draft = self.request.unconfirmed.graft(EMPTY_DRAFT)
 
-    def segment(self) -> Segment:
-        """The request's part of the forward pass."""
+    def segment(self, draws: bool = False) -> Segment:
+        """The request's part of the forward pass; with `draws` the target may draw its tokens."""
         assert self.request.slot is not None
-        return decode_segment(self.request.slot, self.request.token_ids[-1], self.draft)
+        drawing = self.request.sampler.drawing if draws and self.request.strategy.verifier.same_text else None
+        return decode_segment(self.request.slot, self.request.token_ids[-1], self.draft, drawing)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from outpace.errors import OutpaceError
 from outpace.files import write_whole
@@ -26,7 +25,11 @@ LOCK_SECONDS = 4 * 3600.0  # a large model over a slow line
 
 def home() -> Path:
     """The cache folder: OUTPACE_HOME, or `outpace` in the user's cache folder."""
-    return Path(os.environ.get("OUTPACE_HOME") or user_cache_path("outpace")).expanduser()
+    if given := os.environ.get("OUTPACE_HOME"):
+        return Path(given).expanduser()
+    from platformdirs import user_cache_path  # not needed where the folder is given
+
+    return Path(user_cache_path("outpace"))
 
 
 def partial(name: str) -> Path:

@@ -18,7 +18,7 @@ from outpace.arrays import Array
 
 _MASK = (1 << 64) - 1
 _UNIT = 2.0**-32
-_FACTORS = 0x7FEB352D, 0x846CA68B  # of lowbias32
+FACTORS = 0x7FEB352D, 0x846CA68B  # of lowbias32
 _SCREENING = 1 - 1e-5  # slack for the float32 rounding of the bounds
 
 
@@ -37,12 +37,12 @@ def arrival_times(seed: int, position: int, token_ids: Array) -> Array:
 
 def few_arrival_times(seed: int, position: int, token_ids: Sequence[int]) -> list[float]:
     """The same without arrays, which for some ten tokens takes a quarter of the time: drafters ask for the children of every node."""
-    multiplier, offset = _key(seed, position)
+    multiplier, offset = key_of(seed, position)
     times = []
     for token in token_ids:
         x = (token * multiplier + offset) & 0xFFFFFFFF
-        x = (x ^ (x >> 16)) * _FACTORS[0] & 0xFFFFFFFF
-        x = (x ^ (x >> 15)) * _FACTORS[1] & 0xFFFFFFFF
+        x = (x ^ (x >> 16)) * FACTORS[0] & 0xFFFFFFFF
+        x = (x ^ (x >> 15)) * FACTORS[1] & 0xFFFFFFFF
         times.append(-math.log1p(-((x ^ (x >> 16)) + 0.5) * _UNIT))
     return times
 
@@ -77,7 +77,7 @@ def _mixed(*parts: int) -> int:
 
 
 @lru_cache(1024)
-def _key(seed: int, position: int) -> tuple[int, int]:
+def key_of(seed: int, position: int) -> tuple[int, int]:
     """(multiplier, offset) of the tokens at a position, 32 bits each."""
     key = _mixed(seed, position)
     return key & 0xFFFFFFFF | 1, key >> 32
@@ -86,10 +86,10 @@ def _key(seed: int, position: int) -> tuple[int, int]:
 def _hash(token_ids: Array, seed: int, position: int, bits: Array, scratch: Array) -> None:
     """Write 32 random bits for each token [n] uint32: lowbias32 (Wellons 2018) of the token times one half of a 64-bit key, made odd, plus
     the other half. Different tokens never have equal bits. `scratch` [n] uint32 is overwritten."""
-    multiplier, offset = _key(seed, position)
+    multiplier, offset = key_of(seed, position)
     np.multiply(token_ids, np.uint32(multiplier), out=bits)
     bits += np.uint32(offset)
-    for shift, factor in zip((16, 15), _FACTORS, strict=True):
+    for shift, factor in zip((16, 15), FACTORS, strict=True):
         np.right_shift(bits, shift, out=scratch)
         bits ^= scratch
         bits *= np.uint32(factor)

@@ -15,6 +15,7 @@ from outpace.request import Request
 from outpace.sampling.noise import arrival_times, few_arrival_times, winner
 from outpace.sampling.processors import Processor
 from outpace.tree.draft import Draft
+from outpace.tree.segment import Drawing
 
 
 def _largest(row: Array, k: int) -> Array:
@@ -64,6 +65,11 @@ class RequestSampler:
     def __init__(self, params: SamplingParams, seed: int, processors: Sequence[Processor] = ()):
         self.params, self.seed, self.processors = params, seed, list(processors)
         self.is_cut = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """How draw() works, for a target that draws itself; None where the logits are changed first."""
+        return None if self.processors else Drawing(self.params, self.seed)
 
     def commit(self, token_ids: Sequence[int]) -> None:
         for processor in self.processors:

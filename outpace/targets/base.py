@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ class Capabilities:
     lookahead: bool = False  # a forward pass may include lookahead tokens, which are never accepted
     exact_logits: bool = False  # measured: a token right behind its ancestors has the same bits in every forward pass
     exact_trees: bool = False  # measured: it has them wherever its ancestors stand in the forward pass
+    draws: bool = False  # forward() also draws the tokens after those of segments with `drawing`
     vocab_size: int = 0
     max_len: int = 0  # longest sequence, in tokens
     max_tokens: int = 0  # of one sequence in a forward pass; more take several of them; 0: any number
@@ -35,18 +36,24 @@ class Capabilities:
         return self.exact_logits and not self.exact_trees
 
 
+# (key, function of tensors, arrays by the names of its arguments) -> its results, valid until the next call; see targets/hf/graph_runner.py
+Run = Callable[[Hashable, Callable[..., tuple[Any, ...]], Mapping[str, Array]], tuple[Any, ...]]
+
+
 @dataclass(frozen=True)
 class LMHead:
     """The LM head of a target, which maps a hidden state to logits, in the form of its backend.
 
     `module` is a matrix [V, H] for numpy, a module for torch, a model [1, n, H] -> [1, n, V] for openvino; the caller owns the openvino
-    model and may change it. `threads` is the number of threads the target was told to use; None leaves it to the backend.
+    model and may change it. `threads` is the number of threads the target was told to use; None leaves it to the backend. `run`: how torch
+    heads run functions of arrays, as captured CUDA graphs for example; None: directly.
     """
 
     backend: str
     module: Any
     vocab_size: int
     threads: int | None = None
+    run: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,15 @@ class TargetOutput:
 
     logits [n, V] float32; hidden [n, H], the output of the final norm, or None. `token_ids` [n] are the tokens themselves, set when the
     engine passes one request's outputs to its drafter. prompt_hidden [m, H]: the hidden states of the segments with `wants_hidden`, in
-    order; None if there is no such segment.
+    order; None if there is no such segment. draws [n]: the tokens drawn, -1 where the target leaves it to the sampler; `logits` may then
+    stay on a device until they are read.
     """
 
     logits: Array
     hidden: Array | None = None
     token_ids: Sequence[int] = ()
     prompt_hidden: Array | None = None
+    draws: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from outpace.arrays import Array
+from outpace.params import SamplingParams
 from outpace.tree.draft import Draft, depths
 
 
@@ -31,10 +32,19 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """How a token is drawn from logits alone: by these parameters, with the noise of this seed."""
+
+    params: SamplingParams
+    seed: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """The tokens of one sequence in a forward pass. `parents[i] < i`; -1 is the end of the cached prefix; None means a chain.
 
-    `wants_output` is False for prefill, whose logits are not needed; `wants_hidden`: its hidden states are.
+    `wants_output` is False for prefill, whose logits are not needed; `wants_hidden`: its hidden states are. `drawing`: how the token after
+    each one is drawn, for targets that draw themselves.
     """
 
     slot: Slot
@@ -42,6 +52,7 @@ class Segment:
     parents: Sequence[int] | None = None
     wants_output: bool = True
     wants_hidden: bool = False
+    drawing: Drawing | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -81,8 +92,8 @@ def ancestor_mask(parents: Sequence[int]) -> Array:
     return mask
 
 
-def decode_segment(slot: Slot, root_token: int, draft: Draft) -> Segment:
+def decode_segment(slot: Slot, root_token: int, draft: Draft, drawing: Drawing | None = None) -> Segment:
     """The last committed token as row 0, then the draft's nodes: draft node i is row i + 1."""
     if draft.is_chain:
-        return Segment(slot, [root_token, *draft.token_ids])
-    return Segment(slot, [root_token, *draft.token_ids], [-1, *(parent + 1 for parent in draft.parents)])
+        return Segment(slot, [root_token, *draft.token_ids], drawing=drawing)
+    return Segment(slot, [root_token, *draft.token_ids], [-1, *(parent + 1 for parent in draft.parents)], drawing=drawing)

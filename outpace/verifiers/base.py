@@ -18,3 +18,7 @@ class Verifier(ABC):
     @abstractmethod
     def verify(self, request: Request, draft: Draft, logits: Array) -> Verdict:
         """Return the accepted path and the token after it. `logits` [1 + len(draft), V] float32 are raw, before any logits processor."""
+
+    def verify_drawn(self, request: Request, draft: Draft, logits: Array, draws: Array) -> Verdict:
+        """The same where the target has drawn a token from each row already, or -1 for none. Reading `logits` may take time."""
+        return self.verify(request, draft, logits)

@@ -147,7 +147,7 @@ def test_one_target_serves_all_calls(monkeypatch):
     assert built == [model, model_of("llama")]
     live = Live.of(model)
     assert not any(target.kv_cache.slots for target in live.targets)
-    assert all(layer.keys is None for target in live.targets for layer in target.cache.layers)
+    assert all(layer.keys is None for target in live.targets for layer in target.kv_cache.layers)
     same(model.to(torch.float64), ONE, max_new_tokens=5)
     assert built == [model, model_of("llama"), model]
 

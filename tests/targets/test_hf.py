@@ -97,7 +97,7 @@ def test_probes_past_the_end_harm_nobody(device):
 def test_buffers_grow_and_keep_their_content(device):
     model = model_of("llama", device)
     target, short, long = hf.HFTarget(model), random_tokens(8, 20), random_tokens(9, 300)
-    layer = target.cache.layers[0]
+    layer = target.kv_cache.layers[0]
     slot = observe_prompt(target, short[:16])
     assert layer.keys.shape == (1, 2, 256, 16)
     other = observe_prompt(target, long[:290])

@@ -39,7 +39,7 @@ def test_the_size_is_bounded_and_reported(device):
     for slot in slots[:2]:
         target.free(slot)
     long = observe_prompt(target, random_tokens(7, 430))  # two places of 512 rows
-    assert target.cache.layers[0].keys.shape == (2, 2, 512, 16)
+    assert target.kv_cache.layers[0].keys.shape == (2, 2, 512, 16)
     continues(target, model, long, [1, 2, 3])
     continues(target, model, slots[2], [4, 5])
 
@@ -94,7 +94,7 @@ def test_slots_that_run_together_are_moved_together_once(device):
     model = model_of("llama", device)
     target = hf.HFTarget(model)
     slots = [observe_prompt(target, random_tokens(seed, 20 + seed)) for seed in range(6)]
-    layer, moves = target.cache.layers[0], []
+    layer, moves = target.kv_cache.layers[0], []
     swap = layer.swap
     layer.swap = lambda *places: moves.append(places) or swap(*places)
     apart = [slots[0], slots[2], slots[5]]

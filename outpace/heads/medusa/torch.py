@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ class TorchHeads:
     """Runs the target's own LM head unless the heads have LM heads; for a reduced vocabulary the needed rows are copied."""
 
     def __init__(self, weights: MedusaWeights, lm_head: LMHead, top: int):
-        self.lm_head, self.bias = lm_head.module, None
+        self.lm_head, self.bias, self.run = lm_head.module, None, lm_head.run or self._directly
         like, self.top = self.lm_head.weight, top
 
         def tensor(array: Array) -> Any:
@@ -35,14 +36,22 @@ class TorchHeads:
     def __call__(self, hidden: Array) -> tuple[Array, Array]:
         """See `runtime.Heads`."""
         with torch.inference_mode():
-            like = self.lm_head.weight
-            x = torch.from_numpy(hidden).to(like.device, like.dtype).expand(self.num_heads, -1, -1)  # [K, n, H]
-            for weight, bias in self.blocks:
-                x = x + torch.nn.functional.silu(torch.baddbmm(bias, x, weight.mT))
-            if self.projections is not None:
-                x = torch.bmm(x, self.projections.mT)
-            logits = self.lm_head(x) if self.lm_heads is None else torch.bmm(x, self.lm_heads.mT)
-            logits = logits if self.bias is None else logits + self.bias
-            confidences, best = torch.softmax(logits.float() / self.temperatures, dim=2).topk(self.top, dim=2)
-            tokens = best if self.vocab_ids is None else self.vocab_ids[best]
-            return tokens.transpose(0, 1).cpu().numpy(), confidences.transpose(0, 1).cpu().numpy()
+            tokens, confidences = self.run(len(hidden), self._likeliest, {"hidden": hidden})
+            return tokens.cpu().numpy(), confidences.cpu().numpy()
+
+    def _likeliest(self, hidden: Any) -> tuple[Any, Any]:
+        """Tokens and confidences [n, K, top] of hidden states [n, H], on the device."""
+        x = hidden.to(self.lm_head.weight.dtype).expand(self.num_heads, -1, -1)  # [K, n, H]
+        for weight, bias in self.blocks:
+            x = x + torch.nn.functional.silu(torch.baddbmm(bias, x, weight.mT))
+        if self.projections is not None:
+            x = torch.bmm(x, self.projections.mT)
+        logits = self.lm_head(x) if self.lm_heads is None else torch.bmm(x, self.lm_heads.mT)
+        logits = logits if self.bias is None else logits + self.bias
+        confidences, best = torch.softmax(logits.float() / self.temperatures, dim=2).topk(self.top, dim=2)
+        tokens = best if self.vocab_ids is None else self.vocab_ids[best]
+        return tokens.transpose(0, 1), confidences.transpose(0, 1)
+
+    def _directly(self, _: Any, function: Callable[..., tuple[Any, ...]], arrays: Mapping[str, Array]) -> tuple[Any, ...]:
+        device = self.lm_head.weight.device
+        return function(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()})

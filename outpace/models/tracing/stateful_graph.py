@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 
 from outpace.errors import BadInputError
 from outpace.models.tracing.attention import KINDS, Attention, PassingLayer
-from outpace.targets.hf.target import cache_name_of
+from outpace.targets.hf.live_models import cache_name_of
 from outpace.targets.openvino.graphs import record_attention
 
 NARROW = (torch.bfloat16, torch.float16)

@@ -20,6 +20,7 @@ from outpace.tree.segment import Slot
 
 logger = logging.getLogger("outpace")
 ROW_BLOCK = 256  # buffers grow by whole blocks of rows
+STATIC_ROWS, STATIC_PLACES = 2048, 16  # blocks and first places of static buffers, which should rarely grow
 FREE_SHARE = 0.5  # of the device's free memory: the default limit
 CPU_BYTES = 2 << 30  # limit of that share on the CPU
 MIN_SHARED = 16  # tokens of an equal beginning that are worth copying
@@ -29,13 +30,15 @@ UNLIMITED = 1 << 40
 class KVCache:
     """Buffers [places, kv_heads, rows, head_dim] in every layer, with places * rows up to `max_tokens`, and rows a multiple of `align`.
 
+    `is_static`: they begin large. `generation` counts how often they were replaced.
+
     Raises BadInputError if `max_tokens` is less than `align`.
     """
 
-    def __init__(self, num_layers: int, max_slots: int, max_tokens: int | None, align: int = 1):
+    def __init__(self, num_layers: int, max_slots: int, max_tokens: int | None, align: int = 1, is_static: bool = False):
         if max_tokens and max_tokens < align:
             raise BadInputError(f"kv_cache_tokens must be at least {align} here, not {max_tokens}")
-        self.align = align
+        self.align, self.is_static, self.generation = align, is_static, 0
         self.place = Place()
         self.layers = [SlotLayer(self.place) for _ in range(num_layers)]
         self.max_slots, self.max_tokens = max_slots, max_tokens or UNLIMITED
@@ -92,13 +95,15 @@ class KVCache:
         """Release the buffers, unless a slot is in use."""
         if not self.slots:
             self.place.num_places = self.place.num_rows = 0
+            self.generation += 1
             for layer in self.layers:
                 layer.drop()
 
-    def bring_together(self, indices: Sequence[int]) -> list[int]:
-        """Move these slots to adjacent places, if they are not there already. Returns them in the order of their places."""
+    def bring_together(self, indices: Sequence[int], to_front: bool = False) -> list[int]:
+        """Move these slots to adjacent places, if they are not there already, or to the first ones. Returns them in the order of their
+        places."""
         wanted, count = {self.places[index] for index in indices}, len(indices)
-        starts = range(self.place.num_places - count + 1)
+        starts = range(1 if to_front else self.place.num_places - count + 1)
         first = max(starts, key=lambda start: len(wanted.intersection(range(start, start + count))))
         away = sorted(wanted.difference(range(first, first + count)))
         gaps = [place for place in range(first, first + count) if place not in wanted]
@@ -132,16 +137,18 @@ class KVCache:
         place = self.place
         if num_places <= place.num_places and num_rows <= place.num_rows:
             return
-        block = max(ROW_BLOCK, self.align)
+        block = max(STATIC_ROWS if self.is_static and self.max_tokens < UNLIMITED else ROW_BLOCK, self.align)
         blocks, most = -(-num_rows // block) * block, self.max_tokens // num_places // self.align * self.align
         if num_rows > most:
             raise OutOfSlots
-        more = place.num_places if num_places <= place.num_places else min(self.max_slots, max(num_places, 2 * place.num_places))
+        least = min(STATIC_PLACES, self.max_tokens // max(blocks, place.num_rows)) if block == STATIC_ROWS else 0
+        more = place.num_places if num_places <= place.num_places else min(self.max_slots, max(num_places, 2 * place.num_places, least))
         for size in ((more, max(blocks, place.num_rows)), (num_places, blocks), (num_places, most)):
             if size[0] * size[1] <= self.max_tokens:
                 break
         if size[0] < place.num_places:
             self._pack()
+        self.generation += 1
         try:
             for layer in self.layers:
                 if layer.shape != size:

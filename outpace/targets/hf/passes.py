@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,22 +33,27 @@ class Piece:
 
 @dataclass(frozen=True)
 class Pass:
-    """Pieces of different segments that run together, padded to `width` tokens each; `keep` first columns need logits, `read` first ones
-    hidden states."""
+    """Pieces of different segments that run together, padded to `width` tokens each and to `num_seqs` sequences; `keep` first columns need
+    logits, `read` first ones hidden states."""
 
     pieces: list[Piece]
+    num_seqs: int
     width: int
     keep: int
     read: int
 
+    def rounded(self, max_seqs: int) -> Pass:
+        """The pass with sizes rounded up to powers of two, at most `max_seqs` sequences, and all columns or none."""
+        num_seqs, width = (1 << (size - 1).bit_length() for size in (self.num_seqs, self.width))
+        return replace(self, num_seqs=min(num_seqs, max_seqs), width=width, keep=width if self.keep else 0, read=width if self.read else 0)
+
 
 @dataclass(frozen=True)
 class PassArrays:
-    """What the model is given for the tokens [B, T]; `visible` [B, T, R] are the rows of its slot that each attends to."""
+    """What the model is given for the tokens [B, T]: `numbers` [3, B, T] int64, their ids, positions and rows, and `visible` [B, T, R]
+    bool, the rows of its slot that each attends to."""
 
-    token_ids: Array
-    positions: Array
-    rows: Array
+    numbers: Array
     visible: Array
 
 
@@ -59,13 +64,13 @@ def passes_of(batch: TreeBatch, exact_width: int | None) -> Iterator[Pass]:
             for start in range(0, len(segment), exact_width):
                 piece = Piece(i, segment, start, min(start + exact_width, len(segment)))
                 keep, read = (exact_width if wants else 0 for wants in (segment.wants_output, segment.wants_hidden))
-                yield Pass([piece], exact_width, keep, max(keep, read))
+                yield Pass([piece], 1, exact_width, keep, max(keep, read))
         return
     for group in _groups(batch):
         pieces = [Piece(i, batch[i], 0, len(batch[i])) for i in group]
         keep = max((len(piece) for piece in pieces if piece.segment.wants_output), default=0)
         read = max((len(piece) for piece in pieces if piece.segment.wants_hidden), default=0)
-        yield Pass(pieces, max(map(len, pieces)), keep, max(keep, read))
+        yield Pass(pieces, len(pieces), max(map(len, pieces)), keep, max(keep, read))
 
 
 def _groups(batch: TreeBatch) -> list[list[int]]:
@@ -82,21 +87,25 @@ def _groups(batch: TreeBatch) -> list[list[int]]:
     return groups
 
 
-def arrays_of(pieces: Sequence[Piece], width: int, num_rows: int, read_len: int) -> PassArrays:
+def arrays_of(one: Pass, num_rows: int, read_len: int) -> PassArrays:
     """The arrays of a pass over slots of `num_rows` rows, of which `read_len` are read.
 
     Padding is written behind the rows of its piece, and at the end of a slot into the last row, which holds no text. It attends to itself
-    only, because a token that attends to nothing may become NaN.
+    only, because a token that attends to nothing may become NaN; sequences that are padding as a whole attend to the first row.
     """
-    token_ids, positions = np.zeros((2, len(pieces), width), np.int64)
-    bases = np.array([piece.base for piece in pieces])
-    rows = np.minimum(bases[:, None] + np.arange(width), num_rows - 1)
-    visible = np.zeros((len(pieces), width, read_len), bool)
-    for b, piece in enumerate(pieces):
+    width, count = one.width, len(one.pieces)
+    numbers = np.zeros((3, one.num_seqs, width), np.int64)
+    token_ids, positions, rows = numbers
+    bases = np.array([piece.base for piece in one.pieces])
+    rows[:count] = np.minimum(bases[:, None] + np.arange(width), num_rows - 1)
+    rows[count:] = num_rows - 1
+    visible = np.zeros((one.num_seqs, width, read_len), bool)
+    visible[count:, :, 0] = True
+    for b, piece in enumerate(one.pieces):
         n, base, segment = len(piece), piece.base, piece.segment
         token_ids[b, :n] = segment.token_ids[piece.start : piece.end]
         positions[b, :n] = segment.position_ids[piece.start : piece.end]
         visible[b, :n, : base - piece.start] = True
         visible[b, :n, base - piece.start : base + n] = segment.mask[piece.start : piece.end, : piece.end]
         visible[b, range(n, width), rows[b, n:]] = True
-    return PassArrays(token_ids, positions, rows, visible)
+    return PassArrays(numbers, visible)

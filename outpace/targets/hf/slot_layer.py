@@ -71,10 +71,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         read = slice(place.first, place.first + len(key_states))
         return self.keys[read, :, : place.read_len], self.values[read, :, : place.read_len]
 
-    def move(self, place: int, source: list[int], target: int) -> None:
-        """Copy the rows `source` of a place to the rows target, target + 1, …"""
+    def move(self, place: int, source: Any, target: int) -> None:
+        """Copy the rows `source` [n] int64 of a place to the rows target, target + 1, …"""
         for buffer in self._buffers():
-            buffer[place, :, target : target + len(source)] = buffer[place][:, source]
+            buffer[place, :, target : target + len(source)] = buffer[place].index_select(1, source.to(buffer.device))
 
     def copy(self, source: int, target: int, num_rows: int) -> None:
         """Copy the first rows of one place to another."""

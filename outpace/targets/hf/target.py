@@ -10,23 +10,27 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.targets.base import Capabilities, Embeddings, KVUse, LMHead, TargetModel, TargetOutput
 from outpace.targets.hf.borrow import masks_by_position, use_masked_attention
+from outpace.targets.hf.call import ModelCall, Shape
+from outpace.targets.hf.draws import UNDECIDED, DrawArrays
+from outpace.targets.hf.graph_runner import GraphRunner, Runner
 from outpace.targets.hf.kv_cache import KVCache
+from outpace.targets.hf.lazy_rows import LazyRows
+from outpace.targets.hf.live_models import is_static, refuse
 from outpace.targets.hf.low_rank import add_low_rank, mlps
-from outpace.targets.hf.masks import Windows, by_position
-from outpace.targets.hf.passes import Pass, PassArrays, arrays_of, passes_of
+from outpace.targets.hf.masks import Windows
+from outpace.targets.hf.passes import Pass, arrays_of, passes_of
 from outpace.targets.identity import base_of
 from outpace.targets.low_rank import LowRank
 from outpace.targets.self_check import NUM_CACHED, check_tokens, error_of, is_exact, tree_error
@@ -35,8 +39,8 @@ from outpace.targets.vectors import NUM_VECTORS, VectorTable
 from outpace.tree.segment import Slot, TreeBatch
 
 READ_BLOCK = 64  # forward passes read whole blocks of rows
-CACHE_NAMES = ("past_key_values", "cache")  # the cache argument of models: transformers up to 5.23, and from 5.24 on
-ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "attention", "global", "local"}
+STATIC_BLOCK = 256  # the least that captured ones read
+MAX_STATIC_WIDTH = 64  # tokens of a sequence in a captured pass; longer ones, of prompts, keep the device busy by themselves
 EXACT_BLOCK = 512  # the same with an exact width: attention on the CPU adds up keys in blocks of 512
 
 
@@ -45,8 +49,9 @@ class HFTarget(TargetModel):
 
     The model is switched to evaluation mode, and to sdpa or eager attention (see `borrow` to switch back). With `is_borrowed` the target
     holds a weak reference to it and does not keep it in memory. With `exact_width` every forward pass runs one sequence and that many
-    tokens, prompts too, so that logits do not depend on how the work is divided. Raises BadInputError for a model that cannot roll back,
-    takes no position ids, or fails a self-check of a few tokens.
+    tokens, prompts too, so that logits do not depend on how the work is divided. With `static` calls run from fixed buffers, with a CUDA
+    graph for each shape; None: on CUDA, but for a borrowed model. Raises BadInputError for a model that cannot roll back, takes no position
+    ids, or fails a self-check of a few tokens.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class HFTarget(TargetModel):
         kv_cache_tokens: int | None = None,
         is_borrowed: bool = False,
         exact_width: int | None = None,
+        static: bool | None = None,
     ):
         refuse(model)
         use_masked_attention(model)
@@ -71,24 +77,23 @@ class HFTarget(TargetModel):
         self.widths = windows_of(config) | chunks_of(config)  # of its windows and chunks
         limit = max_length(config, max_len, set() if self.windows else self.widths)
         self.capabilities = Capabilities(tree=True, hidden=hidden, lookahead=True, vocab_size=config.vocab_size, max_len=limit)
-        inputs = inspect.signature(model.forward).parameters
-        self.can_skip_logits = "logits_to_keep" in inputs
-        self.cache_name = cache_name_of(model)
         name = str(getattr(model.config, "_name_or_path", "")).strip("/").replace("/", "-")
         self.base = base_of(model, name or type(model).__name__)
         width = f"-w{exact_width}" if exact_width else ""
         device_name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{torch.get_num_threads()}"
         self.fingerprint = f"{name}-{model.num_parameters()}-{model.dtype}-{device_name}-torch{torch.__version__}{width}" if name else ""
-        self.vectors: VectorTable | None = None
-        self.gate: Any = None  # [B, T, 1] bool: tokens of the running forward pass that low-rank weights act on; None for none
-        if "inputs_embeds" in inputs:
-            self.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
+        self.exact_width, self.is_static = exact_width, is_static(model) and not is_borrowed if static is None else static
+        align = EXACT_BLOCK if exact_width else 1
+        self.kv_cache = KVCache(config.num_hidden_layers, max_slots, kv_cache_tokens, align, self.is_static)
+        self.call = ModelCall(self._model, self.kv_cache, self.windows, hidden, limit)
+        self.direct = Runner(self.device)
+        self.runner, self.generation = GraphRunner(self.device) if self.is_static else self.direct, 0
+        if "inputs_embeds" in inspect.signature(model.forward).parameters:
+            self.call.vectors = VectorTable(config.vocab_size, model.get_input_embeddings().weight.shape[1])
             self.capabilities = replace(self.capabilities, num_vectors=NUM_VECTORS)
-        self.exact_width = exact_width
-        self.kv_cache = KVCache(config.num_hidden_layers, max_slots, kv_cache_tokens, align=EXACT_BLOCK if exact_width else 1)
-        self.cache = Cache(layers=self.kv_cache.layers)
         self._self_check()
         self.kv_cache.limit_to_free_memory(self.device)
+        self.capabilities = replace(self.capabilities, draws=self.is_static)
         self.max_cached_tokens = self.kv_cache.max_slot
         if exact_width:
             self._prove_exact(exact_width)
@@ -126,147 +131,120 @@ class HFTarget(TargetModel):
         """Give the memory of all K/V back, unless a slot is in use; the next forward pass allocates what it needs."""
         self.kv_cache.drop()
 
+    @property
+    def vectors(self) -> VectorTable | None:
+        """The trained vectors that lookahead tokens may have as input."""
+        return self.call.vectors
+
     def add_vectors(self, vectors: Array, low_rank: LowRank | None = None) -> int:
-        if self.vectors is None:
+        table = self.vectors
+        if table is None:
             return super().add_vectors(vectors, low_rank)
         if low_rank:
             mlps(self.model, low_rank.num_layers)  # raises before anything is stored
-        had, first = self.vectors.low_rank, self.vectors.add(vectors, low_rank)
+        had, first = table.low_rank, table.add(vectors, low_rank)
         if low_rank and had is None:
             down, up = (list(self._tensor(weights).to(self.model.dtype)) for weights in (low_rank.down, low_rank.up))
-            add_low_rank(self.model, down, up, lambda: self.gate)
+            add_low_rank(self.model, down, up, lambda: self.call.gate)
         return first
 
     def lm_head(self) -> LMHead:
         """The model's own module, on its own device."""
         module = self.model.get_output_embeddings()
-        return LMHead("torch", module, module.weight.shape[0])
+        run = GraphRunner(self.device).run if self.is_static else None
+        return LMHead("torch", module, module.weight.shape[0], run=run)
 
     def embeddings(self) -> Embeddings:
         """The model's own module, on its own device."""
         return Embeddings(self.model.get_input_embeddings())
 
     def accept(self, slot: Slot, token_ids: Sequence[int], nodes: Sequence[int]) -> None:
-        base = slot.num_cached
+        base, place = slot.num_cached, self.kv_cache.places[slot.index]
         stay = next((i for i, node in enumerate(nodes) if node != i), len(nodes))  # rows before it are in place already
         if stay < len(nodes):
             with self._no_grad():
-                for layer in self.cache.layers:
-                    layer.move(self.kv_cache.places[slot.index], [base + node for node in nodes[stay:]], base + stay)
+                source = self._tensor(base + np.array(nodes[stay:]))
+                for layer in self.kv_cache.layers:
+                    layer.move(place, source, base + stay)
         slot.token_ids.extend(token_ids)
 
     def forward(self, batch: TreeBatch, num_tokens: int = 0) -> TargetOutput:
-        outputs: list[tuple[Any, ...]] = []
+        found: list[Found] = []
         places: list[dict[int, list[Array]]] = [defaultdict(list), defaultdict(list)]  # segment -> its rows in the logits and hidden states
         num_rows = [0, 0]
+        draws = self.capabilities.draws and any(segment.drawing for segment in batch)
         with self._no_grad():
-            for unordered in passes_of(batch, self.exact_width):
-                one = self._in_order(unordered)
-                outputs.append(self._run(one))
+            for one in map(self._prepared, passes := list(passes_of(batch, self.exact_width))):
+                results = self._run(one, draws)
+                found.append(results if len(passes) == 1 else results.copied())
                 for kind, length in enumerate((one.keep, one.read)):
                     for b, piece in enumerate(one.pieces):
                         places[kind][piece.index].append(num_rows[kind] + b * length + np.arange(len(piece)))
-                    num_rows[kind] += len(one.pieces) * length
+                    num_rows[kind] += one.num_seqs * length
             decoded = [i for i, segment in enumerate(batch) if segment.wants_output]
             prompts = [i for i, segment in enumerate(batch) if segment.wants_hidden]
-            logits, *hidden = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-            kept = self._rows(logits, [place for i in decoded for place in places[0][i]])
-            if not hidden:
-                return TargetOutput(kept)
-            states = self._rows(hidden[0], [place for i in decoded for place in places[1][i]])
-            prompt_rows = [place for i in prompts for place in places[1][i]]
-            return TargetOutput(kept, states, prompt_hidden=self._rows(hidden[0], prompt_rows) if prompts else None)
+            logit_rows = _joined(places[0], decoded)
+            hidden_rows = [_joined(places[1], segments) for segments in (decoded, prompts)]
+            return self._output(Found.joined(found), logit_rows, hidden_rows, bool(prompts))
 
-    def _in_order(self, one: Pass) -> Pass:
-        """The pass with its pieces in the order of their places in the K/V cache, where they are brought together."""
+    def _output(self, found: Found, logit_rows: Array, hidden_rows: list[Array], has_prompts: bool) -> TargetOutput:
+        """These rows on the host; those of the logits when they are read, if tokens were drawn. `hidden_rows` [2]: of the decoded segments,
+        and of the prompts."""
+        wanted = [found.logits[self._tensor(logit_rows)].float() if found.draws is None else found.draws]
+        if found.hidden is not None:
+            wanted += [found.hidden[self._tensor(rows)].float() for rows in hidden_rows]
+        first, *states = self._on_host(wanted)
+        drawn = None if found.draws is None else first[logit_rows]
+        kept: Any = first if drawn is None else LazyRows.of(found.logits, torch.from_numpy(logit_rows))
+        hidden, prompts = states or (None, None)
+        return TargetOutput(kept, hidden, prompt_hidden=prompts if has_prompts else None, draws=drawn)
+
+    def _on_host(self, tensors: Sequence[Any]) -> list[Array]:
+        """The tensors on the host; the device is waited for once."""
+        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]  # into pinned memory
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        return [copy.numpy() for copy in copies]
+
+    def _prepared(self, one: Pass) -> Pass:
+        """The pass with its pieces in the order of their places in the K/V cache, where they are brought together; of a size that few other
+        passes differ from, if passes are captured."""
+        is_captured = self.is_static and one.width <= MAX_STATIC_WIDTH
         by_slot = {piece.segment.slot.index: piece for piece in one.pieces}
-        return replace(one, pieces=[by_slot[index] for index in self.kv_cache.bring_together(list(by_slot))])
+        order = self.kv_cache.bring_together(list(by_slot), is_captured and not self.exact_width)
+        one = replace(one, pieces=[by_slot[index] for index in order])
+        return one.rounded(self.kv_cache.place.num_places) if is_captured else one
 
-    def _rows(self, found: Any, places: list[Array]) -> Array:
-        """The rows of a tensor at these places, concatenated, as a float32 array of their own (never a view of a buffer)."""
-        index = self._tensor(np.concatenate([np.empty(0, np.int64), *places]))
-        rows: Array = found[index].float().cpu().numpy()
-        return rows
+    def _run(self, one: Pass, draws: bool) -> Found:
+        """One forward pass on [B, T]: logits of the first columns [B * keep, V], hidden states of the first columns [B * read, H] and, with
+        `draws`, tokens. The next pass may overwrite them."""
+        place, slots = self.kv_cache.place, [piece.segment.slot.index for piece in one.pieces]
+        arrays = arrays_of(one, place.num_rows, self._read_len(max(piece.base for piece in one.pieces) + one.width))
+        given = {"numbers": arrays.numbers, "visible": arrays.visible}
+        has_vectors, kinds = bool(arrays.numbers[0].max() >= self.capabilities.vocab_size), None
+        if draws and one.keep:
+            how = DrawArrays.of([piece.segment.drawing for piece in one.pieces], arrays.numbers[1][:, : one.keep])
+            given, kinds = {**given, "whole": how.whole, "real": how.real}, how.kinds
+        num_seqs, width, read_len = arrays.visible.shape
+        shape = Shape(self.kv_cache.places[slots[0]], num_seqs, width, read_len, one.keep, one.read, has_vectors, kinds)
+        if self.kv_cache.generation != self.generation:
+            self.generation = self.kv_cache.generation
+            self.runner.forget()
+        runner = self.direct if has_vectors or one.width > MAX_STATIC_WIDTH else self.runner
+        logits, *others = runner.run(shape, partial(self.call, shape), given)
+        drawn = others.pop(0) if kinds is not None else torch.full_like(logits[:, 0], UNDECIDED, dtype=torch.int64) if draws else None
+        return Found(logits, drawn, others[0] if others else None)
 
-    def _run(self, one: Pass) -> tuple[Any, ...]:
-        """One forward pass on [B, T]. Returns the logits of the first columns [B * keep, V] and, if the target has hidden states, those of
-        the first columns [B * read, H]."""
-        bases = [piece.base for piece in one.pieces]
-        self._take_place([piece.segment.slot.index for piece in one.pieces], max(bases) + one.width)
-        place, keep = self.kv_cache.place, one.keep
-        arrays = arrays_of(one.pieces, one.width, place.num_rows, place.read_len)
-        place.rows = self._tensor(arrays.rows)
-        position_ids = np.minimum(arrays.positions, self.capabilities.max_len - 1)  # lookahead tokens past the end of a position table
-        columns = torch.arange(keep, device=self.device) if keep else 1  # of the logits; 1 = the last column, the least a model can compute
-        limit = max(keep, 1) if one.read > keep else None
-        with self._read_by_head(limit) as hidden, self._masked(arrays, bases) as mask:
-            outputs = self.model(
-                **self._inputs(arrays.token_ids),
-                attention_mask=mask,
-                position_ids=self._tensor(position_ids),
-                **{self.cache_name: self.cache},
-                use_cache=True,
-                **({"logits_to_keep": columns} if self.can_skip_logits and limit is None else {}),
-            )
-        self.gate = None  # others may run this model too
-        kept = (outputs.logits[:, :keep], *(states[:, : one.read] for states in hidden))
-        return tuple(part.flatten(0, 1).to(self.device) for part in kept)
-
-    @contextmanager
-    def _masked(self, arrays: PassArrays, bases: list[int]) -> Iterator[Any]:
-        """The mask to pass to the model. It is None if the model asks for the masks of its layers inside the `with` block."""
-        visible, positions = arrays.visible, arrays.positions
-        if self.windows is None:
-            mask = torch.zeros(visible[:, None].shape, dtype=self.model.dtype, device=self.device)
-            yield mask.masked_fill_(self._tensor(~visible[:, None]), torch.finfo(mask.dtype).min)
-            return
-        places = np.tile(np.arange(visible.shape[2]), (len(bases), 1))  # [B, R]: where the key of each row stands
-        for b, base in enumerate(bases):
-            places[b, base : base + positions.shape[1]] = positions[b]
-        keys = np.where(visible, places[:, None], -1)
-        with by_position(self._tensor(positions), self._tensor(keys), self.windows):
-            yield None
-
-    def _inputs(self, token_ids: Array) -> dict[str, Any]:
-        """The model's input for ids [B, T]: the ids themselves, or embeddings [B, T, H] if some ids name vectors of heads."""
-        self.gate, places = None, token_ids - self.capabilities.vocab_size
-        if self.vectors is None or places.max() < 0:
-            return {"input_ids": self._tensor(token_ids)}
-        embeddings = self.model.get_input_embeddings()(self._tensor(np.minimum(token_ids, self.capabilities.vocab_size - 1)))
-        vectors = self._tensor(self.vectors.rows[places[places >= 0]])
-        embeddings[self._tensor(places >= 0)] = vectors.to(embeddings.device, embeddings.dtype)
-        if self.vectors.low_rank:
-            self.gate = self._tensor((places >= 0) & (self.vectors.gates[np.maximum(places, 0)] > 0))[..., None]
-        return {"inputs_embeds": embeddings}
-
-    @contextmanager
-    def _read_by_head(self, limit: int | None) -> Iterator[list[Any]]:
-        """Collect the inputs of the LM head inside the `with` block; the list stays empty if the target returns no hidden states. With
-        `limit` the head reads only that many first columns. No other layer's states are kept."""
-        seen: list[Any] = []
-        if not self.capabilities.hidden:
-            yield seen
-            return
-
-        def read(_: Any, inputs: tuple[Any, ...]) -> Any:
-            seen.append(inputs[0])
-            return None if limit is None else (inputs[0][:, :limit], *inputs[1:])
-
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(read)
-        try:
-            yield seen
-        finally:
-            hook.remove()
-
-    def _take_place(self, slots: list[int], length: int) -> None:
-        """Tell the layers which places to write, and to read the first `length` rows in whole blocks."""
-        place, places = self.kv_cache.place, np.array([self.kv_cache.places[slot] for slot in slots])
-        place.first, place.places = int(places[0]), self._tensor(places[:, None])
-        block = EXACT_BLOCK if self.exact_width else READ_BLOCK
-        place.read_len = min(-(-length // block) * block, place.num_rows)
+    def _read_len(self, length: int) -> int:
+        """How many rows a pass reads that needs `length` of them: whole blocks, or powers of two where each size is captured."""
+        block = EXACT_BLOCK if self.exact_width else STATIC_BLOCK if self.is_static else READ_BLOCK
+        size = max(block, 1 << (length - 1).bit_length()) if self.is_static else -(-length // block) * block
+        return min(size, self.kv_cache.place.num_rows)
 
     def _tensor(self, array: Array) -> Any:
-        return torch.from_numpy(array).to(self.device)
+        """The array on the device, which is not waited for."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor.to(self.device)
 
     def _prove_exact(self, width: int) -> None:
         """Raise BadInputError if the bits of logits depend on the place of a token in a pass of this width."""
@@ -303,26 +281,27 @@ class HFTarget(TargetModel):
         return logits
 
 
-def cache_name_of(model: Any) -> str:
-    """The name of the model's argument for a cache."""
-    inputs = inspect.signature(model.forward).parameters
-    return next(name for name in CACHE_NAMES if name in inputs)
+@dataclass(frozen=True)
+class Found:
+    """What forward passes gave, on the device: logits [n, V], drawn tokens [n] or None, hidden states [m, H] or None."""
+
+    logits: Any
+    draws: Any
+    hidden: Any
+
+    def copied(self) -> Found:
+        """The same in memory that no later pass overwrites."""
+        return Found(*(None if part is None else part.clone() for part in (self.logits, self.draws, self.hidden)))
+
+    @classmethod
+    def joined(cls, found: Sequence[Found]) -> Found:
+        """One after the other."""
+        if len(found) == 1:
+            return found[0]
+        columns = zip(*((one.logits, one.draws, one.hidden) for one in found), strict=True)
+        return cls(*(None if parts[0] is None else torch.cat(parts) for parts in columns))
 
 
-def refuse(model: Any) -> None:
-    """Raise BadInputError for a model whose config or signature rules out rollback or trees."""
-    config, inputs = model.config.get_text_config(), inspect.signature(model.forward).parameters
-    layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
-    other = sorted(set(layer_types) - ATTENTION_LAYERS)
-    reason = ""
-    if model.config.is_encoder_decoder:
-        reason = "is an encoder-decoder model; use a decoder-only one"
-    elif other or (getattr(model, "_is_stateful", False) and not layer_types):
-        state = f"layers of type {', '.join(other)}" if other else "a recurrent state"
-        reason = f"has {state}, so rejected draft tokens cannot be rolled back; use a model with attention layers only"
-    elif "position_ids" not in inputs or getattr(config, "alibi", False):
-        reason = "takes no position ids (ALiBi, for example), which draft trees need; use a model with rotary or learned positions"
-    elif not inputs.keys() & set(CACHE_NAMES) or model.get_output_embeddings() is None:
-        reason = "is no causal language model with a K/V cache; load it with AutoModelForCausalLM"
-    if reason:
-        raise BadInputError(f"{type(model).__name__} {reason}")
+def _joined(places: dict[int, list[Array]], segments: Sequence[int]) -> Array:
+    """The rows of these segments, one after the other."""
+    return np.concatenate([np.empty(0, np.int64), *(part for i in segments for part in places[i])])

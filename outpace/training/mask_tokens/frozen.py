@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicCache
 from outpace.arrays import Array
 from outpace.models.find import locate
 from outpace.models.transformers_io import load_model
+from outpace.targets.hf.live_models import CACHE_NAMES
 from outpace.targets.hf.low_rank import add_low_rank
-from outpace.targets.hf.target import CACHE_NAMES
 from outpace.targets.identity import Base, base_of
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
 

@@ -51,8 +51,8 @@ def texts(target, spec, temperature, prompts=PROMPTS):
     ("kind", "dtype", "temperature"),
     [("llama", "bf16", 0.8), ("llama", "f16", 0.0), ("qwen3", "f16", 0.8), ("gpt2", "bf16", 0.0), ("mla", "bf16", 0.8)],
 )
-def test_drafts_change_no_token_in_16_bits(kind, dtype, temperature, tmp_path):
-    target = hf.HFTarget(half(kind, dtype), exact_width=WIDTH)
+def test_drafts_change_no_token_in_16_bits(kind, dtype, temperature, device, tmp_path):
+    target = hf.HFTarget(half(kind, dtype, device), exact_width=WIDTH)
     assert target.capabilities.exact_logits
     expected, _ = texts(target, "none", temperature)
     assert texts(target, "none", temperature, PROMPTS[1:2])[0] == expected[1:2]  # nor does company
@@ -124,7 +124,7 @@ def test_buffers_hold_whole_blocks():
     target = hf.HFTarget(half("llama", "bf16"), exact_width=WIDTH, kv_cache_tokens=1300)
     assert target.max_cached_tokens == 1023
     slots = [target.allocate(100), target.allocate(511)]
-    assert target.cache.layers[0].keys.shape[2] == 512
+    assert target.kv_cache.layers[0].keys.shape[2] == 512
     with pytest.raises(OutOfSlots):
         target.allocate(20)
     target.free(slots[0])
