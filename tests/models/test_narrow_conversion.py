@@ -20,11 +20,11 @@ from outpace.tree.segment import Segment
 def test_a_folder_in_16_bits_gives_what_the_same_numbers_in_32_bits_give(tiny_models, tmp_path, monkeypatch, precision, dtype):
     kept = []  # the types of the weights when the model is traced
     monkeypatch.setattr(stateful_graph, "compute_wide", lambda model: (kept.append(model.dtype), compute_wide(model)))
-    narrow = AutoModelForCausalLM.from_pretrained(tiny_models["llama"], dtype=dtype)
     logits = []
-    for name, model in (("narrow", narrow), ("wide", narrow.float())):
+    for name in ("narrow", "wide"):
+        model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"], dtype=dtype)
         folder, out = tmp_path / name, tmp_path / f"{name}-converted"
-        (model.to(dtype) if name == "narrow" else model).save_pretrained(folder)
+        (model if name == "narrow" else model.float()).save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_models["llama"]).save_pretrained(folder)
         out.mkdir()
         convert(folder, out, precision, tell=lambda _: None)
