@@ -17,8 +17,9 @@ from outpace.errors import BadInputError
 Messages = Sequence[Mapping[str, Any]]
 
 
-def render(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, special: Mapping[str, str], opens: bool) -> str:
-    """The text of a conversation; `opens`: it ends with the start of the assistant's next message. Raises BadInputError.
+def render(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, more: Mapping[str, Any], opens: bool) -> str:
+    """The text of a conversation; `opens`: it ends with the start of the assistant's next message. `more`: further variables, such as the
+    names of special tokens. Raises BadInputError.
 
     The arguments of `tool_calls` may be JSON texts, as OpenAI's API has them; templates get them as `ToolArguments`.
     """
@@ -26,7 +27,7 @@ def render(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]]
     environment.filters["tojson"] = _tojson
     environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
     shown = [_with_arguments(message) for message in messages]
-    values = {"messages": shown, "tools": tools, "documents": None, "add_generation_prompt": opens, **special}
+    values = {"messages": shown, "tools": tools, "documents": None, "add_generation_prompt": opens, **more}
     try:
         text: str = environment.from_string(template).render(values)
     except Exception as error:  # a template is a small program that may raise anything
@@ -34,10 +35,10 @@ def render(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]]
     return text
 
 
-def render_open_end(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, special: Mapping[str, str]) -> str:
+def render_open_end(template: str, messages: Messages, tools: Sequence[Mapping[str, Any]] | None, more: Mapping[str, Any]) -> str:
     """The text of a conversation up to the end of the last message's content, which an answer then continues. Raises BadInputError."""
     content: str = messages[-1]["content"]
-    text, core = render(template, messages, tools, special, opens=False), content.strip()
+    text, core = render(template, messages, tools, more, opens=False), content.strip()
     at = text.rfind(core)
     if not core or at < 0:
         raise BadInputError("the last message cannot be continued: it is empty, or the chat template does not show its content")

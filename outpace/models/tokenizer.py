@@ -105,13 +105,14 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Token ids of a conversation in the model's chat format, up to the start of the assistant's answer.
 
         `tools` are function descriptions in OpenAI's format, for templates that use them (`has_tools`). A model without a chat template
         gets the contents as plain text, one paragraph per message. Without `add_generation_prompt` the text ends with the last message;
-        with `continue_final_message` it ends inside the last message, which the answer continues. Raises BadInputError for malformed
-        messages.
+        with `continue_final_message` it ends inside the last message, which the answer continues. `template_kwargs` are variables that some
+        templates read, such as `enable_thinking`. Raises BadInputError for malformed messages.
         """
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
             raise BadInputError("a conversation must be a list of messages")
@@ -122,9 +123,10 @@ class Tokenizer:
             raise BadInputError("the conversation is empty")
         if self.chat_template is None:
             return ChatTokens(self.encode("\n\n".join(message["content"] for message in messages)))
+        more = {**self.special, **(template_kwargs or {})}
         if continue_final_message:
-            return self.encode(render_open_end(self.chat_template, messages, tools, self.special), add_special_tokens=False)
-        text = render(self.chat_template, messages, tools, self.special, add_generation_prompt)
+            return self.encode(render_open_end(self.chat_template, messages, tools, more), add_special_tokens=False)
+        text = render(self.chat_template, messages, tools, more, add_generation_prompt)
         return ChatTokens(self.encode(text, add_special_tokens=False))
 
 

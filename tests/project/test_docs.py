@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -55,10 +56,24 @@ def test_command_page_is_current(script):
     assert module.page() == module.OUT.read_text("utf-8"), "run: python dev/pictures/docs_cli.py"
 
 
-@pytest.mark.parametrize("name", ["results", "peers_table"])
+@pytest.mark.parametrize("name", ["results", "peers_table", "temperature_tables"])
 def test_tables_are_those_of_the_measured_documents(script, name):
     for path, text in script(f"measure/{name}.py").pages().items():
         assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/{name}.py"
+
+
+def test_temperatures_are_shown_side_by_side(script, monkeypatch, tmp_path):
+    module = script("measure/temperature_tables.py")
+    settings = {"precision": "int8", "num_prompts": 2, "max_tokens": 8, "concurrency": 8, "temperature": [0.0, 0.8], "prompts": "builtin"}
+    common = {"category": "all", "num_identical": 6, "num_prompts": 6, "speedup": 1.25, "tokens_per_step": 2, "lowest": 1.5, "highest": 2.5}
+    rows = [{**common, "drafter": "auto", "temperature": value, "num_seeds": seeds} for value, seeds in ((0.0, 1), (0.8, 3))]
+    document = {"model": "m", "settings": settings, "machine": {"cores": 2, "cpu": "c"}, "temperatures": rows}
+    (tmp_path / "eight.json").write_text(json.dumps(document), "utf-8")
+    monkeypatch.setattr(module, "STORE", tmp_path)
+    (text,) = module.pages().values()
+    assert "| `auto` | 1.25 | 2.00 | 1.25 | 2.00 (1.50 to 2.50) |" in text
+    assert "2 prompts 8 at once, 8 tokens each, 3 seeds above temperature 0, 2 cores of c; 12 of 12 answers identical" in text
+    assert f"`{module.command('eight')}`" in text
 
 
 def test_the_picture_of_the_ten_minutes_is_that_of_its_example(script):

@@ -24,6 +24,7 @@ from outpace.server.api.tools.tool_choice import CallPlan, plan_calls, shown_too
 from outpace.server.api_errors import ApiError
 
 router = APIRouter(route_class=TolerantRoute)
+OWN_VARIABLES = {"messages", "tools", "documents", "add_generation_prompt"}  # of chat templates
 LEAST_LOGPROB = -9999.0  # OpenAI's value for "impossible"
 
 
@@ -159,7 +160,10 @@ def _encode(tokenizer: Tokenizer, body: ChatRequest, tools: list[dict[str, Any]]
     """The prompt. Raises ApiError (400)."""
     is_continued = continues_last(body.messages, body.continue_final_message, body.add_generation_prompt)
     messages = as_messages(tokenizer, body.messages)
-    return tokenizer.encode_chat(messages, tools, body.add_generation_prompt is not False, is_continued)
+    for name in body.chat_template_kwargs or ():
+        if name in OWN_VARIABLES or name.endswith("_token"):
+            raise ApiError(400, f"{name} is the server's own variable of the chat template", param=f"chat_template_kwargs.{name}")
+    return tokenizer.encode_chat(messages, tools, body.add_generation_prompt is not False, is_continued, body.chat_template_kwargs)
 
 
 async def _prediction(server: Server, body: ChatRequest) -> list[int] | None:

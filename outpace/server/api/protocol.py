@@ -20,6 +20,7 @@ Stop = Annotated[str, Field(max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 NUM_DRAFT_TOKENS = AliasChoices("num_draft_tokens", "num_speculative_tokens")  # the second is vLLM's
+TemplateName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]  # a variable of chat templates
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
@@ -220,8 +221,8 @@ class ResponseFormat(Strict):
 
 
 class ChatRequest(SamplingRequest):
-    """POST /v1/chat/completions. From vLLM: `add_generation_prompt`, `continue_final_message`; a last message with DeepSeek's and Mistral's
-    `prefix: true` is continued, too."""
+    """POST /v1/chat/completions. From vLLM: `add_generation_prompt`, `continue_final_message`, `chat_template_kwargs`; a last
+    message with DeepSeek's and Mistral's `prefix: true` is continued, too."""
 
     harmless: ClassVar[Harmless] = SamplingRequest.harmless | {
         "verbosity": ("medium",),
@@ -232,7 +233,6 @@ class ChatRequest(SamplingRequest):
         "echo": (False,),
         "store": (False,),
         "modalities": (["text"],),
-        "chat_template_kwargs": ({},),
     }
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -246,6 +246,7 @@ class ChatRequest(SamplingRequest):
     parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    chat_template_kwargs: Annotated[dict[TemplateName, bool | int | float | Short], Field(max_length=16)] | None = None
     metadata: Annotated[dict[str, Short], Field(max_length=16)] | None = None
 
 

@@ -39,7 +39,7 @@ class ScriptedTarget(ToyTarget):
 
     def __init__(self, script: Callable[[str], str], encode: Callable[[str], list[int]], decode: Callable[[Sequence[int]], str], size: int):
         super().__init__(vocab_size=2)
-        self.capabilities = replace(self.capabilities, vocab_size=size, max_len=8000, hidden=False, lookahead=False)
+        self.capabilities = replace(self.capabilities, vocab_size=size, max_len=80_000, hidden=False, lookahead=False)
         self.script, self.encode, self.decode = script, encode, decode
         self.noise = np.random.default_rng(0).normal(0, 0.5, (251, size)).astype(np.float32)
         for letter, preference in (("}", 6), ("]", 5), ('"', 5), (",", 4), ("0", 1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 
 import jsonschema
 import numpy as np
@@ -68,6 +69,40 @@ def test_one_seed_one_call_with_and_without_drafts(coder):
         assert len(found) == 1
         if choice == "required":
             assert calls
+
+
+IN_TAGS = """{% if tools %}<|im_start|>system
+Call functions like this, one after the other. Functions: {{ tools | tojson }}
+EXAMPLE<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{{ m.tool_calls or "" }}<|im_end|>
+{% endfor %}<|im_start|>assistant
+"""
+EXAMPLES = {
+    "qwen-tags": "<tool_call>\n<function=NAME>\n<parameter=ARGUMENT>\nvalue\n</parameter>\n</function>\n</tool_call>",
+    "glm": "<tool_call>NAME\n<arg_key>ARGUMENT</arg_key>\n<arg_value>value</arg_value>\n</tool_call>",
+    "glm-dense": "<tool_call>NAME<arg_key>ARGUMENT</arg_key><arg_value>value</arg_value></tool_call>",
+}
+
+
+def test_calls_in_tags_with_a_real_vocabulary():
+    """The model has not learnt these formats: the grammar leads it, across tokens that hold parts of several tags."""
+    with LLM("coder-0.5b", "prompt_lookup") as llm:
+        llm.target.fingerprint = ""
+        with serving(create_app(llm)) as address:
+            client = OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=600)
+            for family, choice in product(EXAMPLES, ("required", "auto")):
+                llm.tokenizer.chat_template = IN_TAGS.replace("EXAMPLE", EXAMPLES[family])
+                found = set()
+                for speculative in (False, "prompt_lookup+recycling"):
+                    options = {"seed": 3, "temperature": 0.7, "max_tokens": 50, "extra_body": {"speculative": speculative}}
+                    answer = ask(client, QUESTION, tool_choice=choice, parallel_tool_calls=False, **options).choices[0]
+                    calls = [(call.function.name, call.function.arguments) for call in answer.message.tool_calls or ()]
+                    found.add((answer.message.content, tuple(calls), answer.finish_reason))
+                assert len(found) == 1
+                assert calls or choice == "auto"
+                for name, arguments in calls if answer.finish_reason != "length" else ():
+                    jsonschema.validate(json.loads(arguments), SCHEMAS[name])
 
 
 def test_the_middle_of_a_function(coder):

@@ -81,6 +81,22 @@ def test_special_tokens_are_shown_on_request(monkeypatch):
         assert text(ask(server, skip_special_tokens=False, stop="<mark>")) == "a"
 
 
+def test_variables_of_the_chat_template(monkeypatch):
+    prompts: list[str] = []
+    llm = scripted_llm(monkeypatch, lambda _: "")
+    llm.tokenizer.chat_template = "{{ messages[0].content }}{% if enable_thinking is false %} no{% endif %} {{ level | default(0) }}"
+    submit = llm.submit_all
+    llm.submit_all = lambda ids, *args, **options: prompts.append(llm.tokenizer.decode(ids)) or submit(ids, *args, **options)
+    with TestClient(create_app(llm)) as server:
+        for options in (None, {}, {"enable_thinking": False}, {"enable_thinking": True, "level": 2}, {"unread": "x"}):
+            assert ask(server, chat_template_kwargs=options).status_code == 200
+        for name in ("messages", "eos_token", "__class__", "a b"):
+            assert refusal(ask(server, chat_template_kwargs={name: "x"}))["param"].startswith("chat_template_kwargs")
+        assert refusal(ask(server, chat_template_kwargs={"level": [1]}))["param"].startswith("chat_template_kwargs.level")
+    start = "abc abc abc"
+    assert prompts == [f"{start} 0", f"{start} 0", f"{start} no 0", f"{start} 2", f"{start} 0"]
+
+
 def test_the_last_message_is_continued(monkeypatch):
     """The template of this model is not ours to end: what follows the last content is left out."""
     prompts: list[str] = []

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fastapi.testclient import TestClient
-from http_tools import ask, refusal
+from http_tools import ask, chunks, refusal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scripted import scripted_llm
@@ -104,6 +104,22 @@ def test_arguments_that_the_schema_does_not_name(monkeypatch, entry):
     assert called(monkeypatch, entry, {}, {"type": "object"}) == {}
 
 
+@pytest.mark.parametrize("entry", FIELD_FORMATS, ids=lambda entry: entry.name)
+def test_one_seed_one_call_in_tags(monkeypatch, entry):
+    """The model wants a word that is too long, so the seed decides what it writes."""
+    llm, found = scripted_llm(monkeypatch, lambda _: written(entry, {"text": "a", "word": "too long"}), entry.name), set()
+    with TestClient(create_app(llm)) as client:
+        for seed in (1, 2):
+            options = {"tools": [tool(SCHEMA)], "max_tokens": 400, "temperature": 1.0, "seed": seed, "parallel_tool_calls": False}
+            for speculative in (False, "prompt_lookup", "suffix+recycling"):
+                answer = ask(client, **options, speculative=speculative).json()["choices"][0]
+                found.add((seed, answer["message"]["tool_calls"][0]["function"]["arguments"], answer["finish_reason"]))
+                pieces = [chunk["choices"][0] for chunk in chunks(ask(client, **options, speculative=speculative, stream=True))]
+                parts = [part["function"]["arguments"] for piece in pieces for part in piece["delta"].get("tool_calls", ())]
+                found.add((seed, "".join(parts), pieces[-1]["finish_reason"]))
+    assert len(found) == 2
+
+
 def test_a_call_in_tags_that_is_cut(monkeypatch):
     said = written(FIELD_FORMATS[0], {"text": "a long text"})
     llm = scripted_llm(monkeypatch, lambda _: said, FIELD_FORMATS[0].name)
@@ -151,7 +167,15 @@ def test_keywords_that_are_not_enforced():
     assert unenforced(SCHEMA) is None
     assert unenforced({"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}}) is None
     assert unenforced({"type": "object", "anyOf": []}) == "anyOf"
+    assert unenforced({"type": "object", "required": ["a"]}) == "required"
     assert unenforced({"type": "object", "properties": {"a": {"type": "string", "maxLength": 5000}}}) == "maxLength"
+
+
+def test_a_value_that_is_too_deep_to_be_json_is_a_text():
+    entry, deep = FIELD_FORMATS[0], "[" * 20_000 + "]" * 20_000
+    text = written(entry, {"a": deep}).removeprefix(entry.styles[0].head("f"))
+    found, _ = FieldArguments(entry.fields, entry.styles[0].after, {}).feed(text)
+    assert json.loads(found) == {"a": deep}
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)

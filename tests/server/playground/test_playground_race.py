@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from fake_server import TEXT
@@ -85,6 +86,22 @@ def test_race_says_where_texts_differ(page, server):
     run(page)
     assert page.locator(".headline").inner_text() == "The texts differ"
     assert f"From character {TEXT.index('wood') + 1} on" in page.locator("#verdict").inner_text()
+
+
+def test_a_race_compares_calls_of_tools(page):
+    def answer(route):
+        city = "Paris" if route.request.post_data_json["speculative"]["method"] == "none" else "Rome"
+        function = {"name": "weather", "arguments": json.dumps({"city": city})}
+        choice = {"delta": {"tool_calls": [{"index": 0, "function": function}]}, "finish_reason": "tool_calls"}
+        route.fulfill(body=f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n")
+
+    page.route("**/v1/chat/completions", answer)
+    choose_race(page)
+    page.locator("#prompt").fill("How is the weather?")
+    page.locator("#run").click()
+    expect(page.locator(".headline")).to_have_text("The texts differ")
+    expect(page.locator(".lane .text")).to_have_text(['weather{"city": "Paris"}', 'weather{"city": "Rome"}'])
+    expect(page.locator(".lane .note").first).to_contain_text("The model calls a tool")
 
 
 def test_stopping_a_replay_leaves_whole_texts(page, server):

@@ -94,7 +94,7 @@ def _typed(text: str, wanted: frozenset[str]) -> Any:
     else:
         try:
             value = json.loads(text, parse_constant=_no_number)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     is_wanted = not kinds_of(value).isdisjoint(wanted - TEXT)
     return value if is_wanted else text

@@ -65,8 +65,10 @@ def allows_more(schema: Any) -> bool:
     return not isinstance(schema, Mapping) or schema.get("additionalProperties") is not False
 
 
-def unenforced(schema: Any) -> str | None:
+def unenforced(schema: Mapping[str, Any]) -> str | None:
     """A keyword of a function's schema that cannot be enforced where arguments are written one by one; None if all can."""
+    if not set(schema.get("required") or ()) <= properties(schema).keys():
+        return "required"
     parts = [(schema, OF_OBJECTS)]
     parts += [(resolved(part, schema), OF_TEXTS) for part in properties(schema).values() if "string" in kinds(part, schema)]
     for part, known in parts:

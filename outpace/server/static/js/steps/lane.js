@@ -6,6 +6,12 @@ import { readStep } from "./steps.js";
 const TICK = 100; // milliseconds between two updates: drawing takes the processor from a model on the same machine
 const LONG = 8000; // milliseconds without a token after which the reader is told why
 
+/** What a chunk adds to the answer: text, or a part of a call of a tool. */
+function said(chunk) {
+  const { content, tool_calls: calls } = chunk.choices?.[0]?.delta ?? {};
+  return (content ?? "") + (calls ?? []).map((call) => (call.function.name ?? "") + call.function.arguments).join("");
+}
+
 /** `onSelect(lane, index)` is told which step the reader chose. */
 export class Lane {
   constructor(template, palette, onSelect) {
@@ -55,7 +61,7 @@ export class Lane {
   add(chunk) {
     const at = (performance.now() - this.startedAt) / 1000;
     this.record.push({ at, chunk });
-    if (chunk.trace || chunk.choices?.[0]?.delta?.content) this.seconds = at;
+    if (chunk.trace || said(chunk)) this.seconds = at;
   }
 
   /** Shows a whole answer of a trace: its `steps` and the `seconds` they took. */
@@ -79,7 +85,7 @@ export class Lane {
 
   #read(chunk) {
     const choice = chunk.choices?.[0];
-    const content = choice?.delta?.content ?? "";
+    const content = said(chunk);
     if (chunk.trace || content) this.note.textContent = "";
     this.text += content;
     if (chunk.trace) this.#append(readStep(chunk.trace));
