@@ -56,14 +56,14 @@ def test_command_page_is_current(script):
     assert module.page() == module.OUT.read_text("utf-8"), "run: python dev/pictures/docs_cli.py"
 
 
-@pytest.mark.parametrize("name", ["results", "peers_table", "temperature_tables"])
+@pytest.mark.parametrize("name", ["results", "peers_table", "tables/temperature_tables"])
 def test_tables_are_those_of_the_measured_documents(script, name):
     for path, text in script(f"measure/{name}.py").pages().items():
         assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/{name}.py"
 
 
 def test_temperatures_are_shown_side_by_side(script, monkeypatch, tmp_path):
-    module = script("measure/temperature_tables.py")
+    module = script("measure/tables/temperature_tables.py")
     settings = {"precision": "int8", "num_prompts": 2, "max_tokens": 8, "concurrency": 8, "temperature": [0.0, 0.8], "prompts": "builtin"}
     common = {"category": "all", "num_identical": 6, "num_prompts": 6, "speedup": 1.25, "tokens_per_step": 2, "lowest": 1.5, "highest": 2.5}
     rows = [{**common, "drafter": "auto", "temperature": value, "num_seeds": seeds} for value, seeds in ((0.0, 1), (0.8, 3))]

@@ -1,7 +1,7 @@
 """The README's tables of drafters at several temperatures, from the documents in docs/results/temperatures/.
 
-usage: python dev/measure/temperature_tables.py             writes the tables; a test checks that they match the documents
-       python dev/measure/temperature_tables.py measure     runs `outpace bench` for the missing documents first (about 10 minutes)
+usage: python dev/measure/tables/temperature_tables.py             writes the tables; a test checks that they match the documents
+       python dev/measure/tables/temperature_tables.py measure     runs `outpace bench` for the missing documents first (about 10 minutes)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STORE = ROOT / "docs" / "results" / "temperatures"
 USUAL = (
     "--model tiny --prompts builtin --limit 24 --max-tokens 64 --drafters recycling,suffix+recycling,medusa,auto "
