@@ -31,11 +31,12 @@ SCHEMA = {
 }
 OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_speculative_tokens": NUM_DRAFT_TOKENS}
 HOW = {"speculative": OURS, "options": {"drafter": "suffix+recycling"}}
-WHEN = {"together": 8, "alone": 1}
+SWAPPED = {"num_draft_tokens": NUM_DRAFT_TOKENS}
 FEW = {"at_once": 8, "num_prompts": 8}
 JOBS: dict[str, dict[str, Any]] = {
     "plain": FEW,  # vLLM without any proposer
-    **{f"all {when}": {"at_once": [n], "num_draft_tokens": NUM_DRAFT_TOKENS, "num_prompts": NUM_PROMPTS} for when, n in WHEN.items()},
+    **{f"all together/{i}": {**SWAPPED, "at_once": 8, "first": 8 * i, "num_prompts": 8, "part": i} for i in range(3)},
+    **{f"all alone/{i}": {**SWAPPED, "at_once": 1, "first": 4 * i, "num_prompts": 4, "part": i} for i in range(6)},
     "preempted": {**HOW, **FEW, "spare_blocks": 4},
     "schema plain": {**FEW, "schema": SCHEMA},
     "schema": {**HOW, **FEW, "schema": SCHEMA},
@@ -76,11 +77,13 @@ def main(venv: Path, model: Path, out: Path, parts: list[str]) -> None:
     for part in parts or JOBS:
         if part in results:
             continue
-        job = {"model": str(model.absolute()), "max_tokens": MAX_TOKENS, **JOBS[part], "prompts": prompts[: JOBS[part]["num_prompts"]]}
+        first = JOBS[part].get("first", 0)
+        chosen = prompts[first : first + JOBS[part]["num_prompts"]]
+        job = {"model": str(model.absolute()), "max_tokens": MAX_TOKENS, **JOBS[part], "prompts": chosen}
         script = "one_run.py"
         if part.startswith("all "):
             script, job["done"] = "swapped_run.py", list(results)
-        for found in run(python, script, job, out.with_name(f"{out.stem}-{part.replace(' ', '-')}.log")):
+        for found in run(python, script, job, out.with_name(f"{out.stem}-{part.replace(' ', '-').replace('/', '-')}.log")):
             name = found.pop("name", part)
             results[name] = found
             out.write_text(json.dumps(results), "utf-8")

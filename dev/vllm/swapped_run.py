@@ -1,8 +1,8 @@
 """All drafters on the same prompts in one vLLM, in vLLM's environment: the proposer is exchanged between runs, so that the model is loaded
 once and each prompt is run once (prefix cache). Reads a job from stdin, writes a line of JSON after each run.
 
-A job: model, prompts, max_tokens, num_draft_tokens, at_once (a list of 8 and 1), done (names of runs
-to leave out). vLLM's own proposers are the classes that its methods use.
+A job: model, prompts, max_tokens, num_draft_tokens, at_once (8, or 1: one prompt after the other), part (its
+number), done (names of runs to leave out). vLLM's own proposers are the classes that its methods use.
 """
 
 from __future__ import annotations
@@ -78,20 +78,21 @@ def main(job: dict[str, Any]) -> None:
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
     execute, preempt = core.model_executor.execute_model, core.scheduler._preempt_request
     llm.generate(prompts, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)  # fills the prefix cache
-    for at_once in job["at_once"]:
-        for name in NAMES:
-            title = f"{'alone' if at_once == 1 else 'together'} {name}"
-            if title in job["done"]:
-                continue
-            core.model_executor.execute_model, core.scheduler._preempt_request = execute, preempt
-            if not name.endswith(AGAIN):
-                vars(runner.model).pop("compute_logits", None)
-                runner.drafter = drafter(name, runner, llm.llm_engine.vllm_config, job["num_draft_tokens"])
-            counts = Counts(llm)
-            groups = [[prompt] for prompt in prompts] if at_once == 1 else [prompts]
-            outputs = [output for group in groups for output in llm.generate(group, params, use_tqdm=False)]
-            found = counts.result([list(output.outputs[0].token_ids) for output in outputs])
-            print(json.dumps({"name": title, **found}), file=OUT, flush=True)
+    last = ""
+    for name in NAMES:
+        title = f"{'alone' if job['at_once'] == 1 else 'together'} {name}/{job['part']}"
+        if title in job["done"] or (name.endswith(AGAIN) and f"{last}{AGAIN}" != name):
+            continue
+        core.model_executor.execute_model, core.scheduler._preempt_request = execute, preempt
+        last = name
+        if not name.endswith(AGAIN):
+            vars(runner.model).pop("compute_logits", None)
+            runner.drafter = drafter(name, runner, llm.llm_engine.vllm_config, job["num_draft_tokens"])
+        counts = Counts(llm)
+        groups = [[prompt] for prompt in prompts] if job["at_once"] == 1 else [prompts]
+        outputs = [output for group in groups for output in llm.generate(group, params, use_tqdm=False)]
+        found = counts.result([list(output.outputs[0].token_ids) for output in outputs])
+        print(json.dumps({"name": title, **found}), file=OUT, flush=True)
 
 
 if __name__ == "__main__":
