@@ -332,7 +332,7 @@ def test_the_command_makes_a_table(model, tmp_path):
     assert (held["singles"]["known"], 0 < held["pairs"]["known"] <= 1) == (1, True)
     again = outpace(*words, "--out", tmp_path / "a", "--resume")
     assert again.exit_code == 0, again.output
-    assert f"--drafter recycling:table={tmp_path / 'a'}" in again.stdout
+    assert f"recycling:table={tmp_path / 'a'}" in again.stdout
     other = outpace("--model", model, "--data", tmp_path / "a" / "shards", "--out", tmp_path / "b", "--pairs", 40)
     assert other.exit_code == 0, other.output
     first, second = (DraftHeads.from_pretrained(tmp_path / name).tensors for name in "ab")
