@@ -22,6 +22,7 @@ import torch
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError
+from outpace.files import read_json
 from outpace.models.channel import Tell, run
 from outpace.models.refusal import refuse_quantized
 from outpace.models.tracing.experts import NAME as EVERY_EXPERT
@@ -67,14 +68,26 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
     Raises BadInputError for a model that cannot be converted, and for one that after it does not give what transformers gives.
     """
     with torch.no_grad():
-        _convert(source, out, precision, num_layers, tell)
+        if precision != "f32" and _is_narrow(source):
+            try:
+                _convert(source, out, precision, num_layers, tell, "auto")
+            except Exception:
+                tell("converting it in 32 bits")  # its code may not allow 16, or the fault is another, which this finds again
+            else:
+                return
+        _convert(source, out, precision, num_layers, tell, torch.float32)
 
 
-def _convert(source: Path, out: Path, precision: str, num_layers: int | None, tell: Tell) -> None:
+def _is_narrow(source: Path) -> bool:
+    """Whether the config of a folder says that its weights have 16 bits."""
+    config = read_json(source / "config.json") if source.is_dir() else {}
+    return (config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16")
+
+
+def _convert(source: Path, out: Path, precision: str, num_layers: int | None, tell: Tell, dtype: Any) -> None:
     refuse_quantized(source)
     load_tokenizer(source).save_pretrained(out)
     tell("loading the weights")
-    dtype = torch.float32 if precision == "f32" else "auto"  # weights in 16 bits stay so until they are compressed
     model = load_model(source, dtype, experts_implementation=EVERY_EXPERT)
     model = first_layers(model, num_layers) if num_layers else model
     HFTarget(model, hidden=False)  # raises for a model that no target can run

@@ -28,7 +28,7 @@ def hear_interrupts() -> None:
 
 # ---- the default model
 
-LAYOUT = ["model", "machine", "settings", "verify_cost", "results", "peers"]
+LAYOUT = ["model", "machine", "settings", "verify_cost", "pass_floor", "results", "steps", "peers"]
 
 
 @pytest.fixture(scope="module")

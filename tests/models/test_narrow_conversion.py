@@ -32,3 +32,18 @@ def test_a_folder_in_16_bits_gives_what_the_same_numbers_in_32_bits_give(tiny_mo
         logits.append(target.forward([Segment(target.allocate(32), prompt(20))]).logits.copy())
     assert kept == [dtype]
     np.testing.assert_array_equal(*logits)
+
+
+def test_what_cannot_be_traced_in_16_bits_is_converted_in_32(tiny_models, tmp_path, monkeypatch):
+    def fail(model):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(stateful_graph, "compute_wide", fail)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"], dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_models["llama"]).save_pretrained(tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    told = []
+    convert(tmp_path / "model", tmp_path / "out", "int8", tell=told.append)
+    assert told.count("loading the weights") == 2
+    assert (tmp_path / "out" / "model.xml").exists()

@@ -13,7 +13,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).parents[2]
-PYTHON = os.environ.get("OUTPACE_VLLM_PYTHON") or (sys.executable if importlib.util.find_spec("vllm") else "")
+FOUND = importlib.util.find_spec("vllm")
+IS_HERE = FOUND is not None and FOUND.origin is not None  # a folder named vllm is not it
+PYTHON = os.environ.get("OUTPACE_VLLM_PYTHON") or (sys.executable if IS_HERE else "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="vLLM is not installed")
 OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_speculative_tokens": 5}
 

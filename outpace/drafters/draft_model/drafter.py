@@ -191,10 +191,10 @@ class DraftModelDrafter(CostlyDrafter):
         return _Growth(request, context, slot, num_stable, budget, depth, self.branches == 1)
 
     def _is_worth_reading(self, num_tokens: int, request: Request) -> bool:
-        """Whether the draft model should read so many tokens now. With a fixed confidence it always drafts."""
-        if num_tokens <= MAX_CATCH_UP or self.fixed_confidence is not None:
+        """Whether the draft model should read so many tokens now. Alone, or with a fixed confidence, it always drafts."""
+        if num_tokens <= MAX_CATCH_UP or self.fixed_confidence is not None or not self.is_helping:
             return True
-        if self.is_helping and request.stats.num_steps < PATIENCE:
+        if request.stats.num_steps < PATIENCE:
             return False
         num_asked = max(1, self.num_asked.get(request.id, 0))
         return self.price.is_worth_reading(num_tokens, request.num_tokens_left, request.num_output_tokens, num_asked)

@@ -12,6 +12,7 @@ import openvino.opset13 as ops
 import torch
 from openvino._offline_transformations import apply_make_stateful_transformation
 from openvino.frontend.pytorch.patch_model import __make_16bit_traceable as compute_wide  # large weights stay, all else is float32
+from openvino.frontend.pytorch.patch_model import _unpatch_torch_functions as restore_torch
 from transformers.cache_utils import Cache
 
 from outpace.errors import BadInputError
@@ -58,7 +59,10 @@ def trace(model: Any) -> Trace:
     """Trace an OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state; the model's attention is
     replaced for good. Raises BadInputError for attention that cannot be followed or expressed."""
     if any(parameter.dtype in NARROW for parameter in model.parameters()):
+        if any(parameter.dim() > 2 for parameter in model.parameters()):
+            raise BadInputError("experts and convolutions are traced in 32 bits only")
         compute_wide(model)
+        restore_torch()  # what it changes there serves experts only
     attention = Attention()
     traced = Traced(model, attention)
     with attention.used_by(model):

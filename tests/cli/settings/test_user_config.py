@@ -23,7 +23,7 @@ def write(tmp_path, monkeypatch):
 def asked(toy_llm, monkeypatch) -> list[tuple]:
     """(model, drafter, target, precision, threads, config) of every LLM that commands ask for."""
     found: list[tuple] = []
-    for name in ("generate", "chat", "calibrate"):
+    for name in ("generate", "chat", "tune"):  # calibrate is beside tune
         monkeypatch.setattr(f"outpace.cli.commands.{name}.load", lambda *given: found.append(given[:6]) or toy_llm)
     return found
 

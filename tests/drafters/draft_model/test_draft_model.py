@@ -58,11 +58,14 @@ def test_beside_another_drafter():
 
 @pytest.mark.parametrize(("max_tokens", "is_drafted"), [(60, True), (29, False)])
 def test_a_long_prompt_is_read_only_for_a_long_answer(max_tokens, is_drafted):
-    target, model = ToyTarget(sharpness=3.0), replace(helper(), reading_cost=0.1)
+    target = ToyTarget(sharpness=3.0)
     prompt = [1, 2, 3] * 34
-    for options, expected in (("", is_drafted), (":min_confidence=0", True)):
+    for options, is_helping, expected in (("", True, is_drafted), ("", False, True), (":min_confidence=0", True, True)):
+        model = replace(helper(), reading_cost=0.1)
         drafting = drafter(target, model, options)
+        drafting.is_helping = is_helping
         request = make_request(target, prompt, SamplingParams(max_tokens=max_tokens))
+        request.stats.num_steps = PATIENCE
         drafting.begin(request)
         drafting.read([request])
         assert (model.target.num_passes > 0) == expected
