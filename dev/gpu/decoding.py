@@ -46,6 +46,7 @@ def llm_of(setting: Setting, model: Any, **options: Any) -> LLM:
 
 
 def tokenizer_of(setting: Setting, model: Any) -> Any:
+    """The transformers tokenizer of the setting's model; for random weights one with the words `<0>`, `<1>`, ... as tokens."""
     if setting.model is not None:
         return transformers_io.load_tokenizer(setting.model)
     from tokenizers import Tokenizer as Fast

@@ -199,13 +199,14 @@ def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tu
 def _reading_time(target: TargetModel) -> float:
     """Seconds per token of a text of which no logits are wanted: the shortest of some, as noise only adds time."""
     num_tokens = max(1, min(READ, target.capabilities.max_len - 1))
-    slot = target.allocate(num_tokens)
-    times = []
-    for _ in range(4):
-        started = time.perf_counter()
-        target.forward([Segment(slot, _tokens(target, num_tokens), wants_output=False)])
-        times.append(time.perf_counter() - started)
-    target.free(slot)
+    slot, times = target.allocate(num_tokens), []
+    try:
+        for _ in range(4):
+            started = time.perf_counter()
+            target.forward([Segment(slot, _tokens(target, num_tokens), wants_output=False)])
+            times.append(time.perf_counter() - started)
+    finally:
+        target.free(slot)
     return min(times) / num_tokens
 
 

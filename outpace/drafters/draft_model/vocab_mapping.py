@@ -49,8 +49,9 @@ class Translation(ABC):
         return found
 
     def fill(self, found: Array, row: Array) -> None:
-        """Write the draft model's logits to the places [our_size] of the target's tokens."""
-        raise NotImplementedError  # only with `takes_trees`
+        """Write the draft model's logits to the places [our_size] of the target's tokens. To none here: without `takes_trees`, tokens of
+        the two models do not stand for each other."""
+        return None
 
     def our_token(self, token: int) -> int:
         """The target's token for one that the draft model may draft."""
