@@ -68,6 +68,14 @@ class Terminal:
                 assert words in self.text[after:], f"the program ended ({self.process.returncode}) and showed {self.text!r}"
         return self.text.index(words, after) + len(words)
 
+    def wait_for_more(self, after: int, seconds: float = 60) -> int:
+        """Read until anything that can be seen follows character `after` of the text. Returns `after`."""
+        limit = time.monotonic() + seconds
+        while not self.text[after:].strip():
+            assert time.monotonic() < limit, f"nothing followed: {self.text!r}"
+            self._read(0.2)
+        return after
+
     def press_until(self, words: str, key: str, after: int) -> int:
         """Press a key until the words are shown: one that comes while readline handles another key is heard with the next one only."""
         for _ in range(20):
