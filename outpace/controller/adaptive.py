@@ -48,7 +48,7 @@ class AdaptiveController(Controller):
         self.forward: tuple[int, float] | None = None  # tokens of the coming forward pass and its expected milliseconds, if comparable
         self.policy, self.calibration, self.drafter_stats = NumTokensPolicy(costs), Calibration(), DrafterStats(drafter.cheap_names)
         self.switch = Switch()
-        drafter.promise = self._promise
+        drafter.paths = self._paths
         self.mean_drafted = float(max_nodes)  # nodes run per request and step, running mean
         self.expected, self.taken = 1.0, 1.0  # milliseconds of a forward pass, as the table says and as measured; running means
         self.steps: list[Step] | None = None  # set it to a list to collect the reasons
@@ -63,7 +63,8 @@ class AdaptiveController(Controller):
         own = [1 + len(request.unconfirmed) for request in requests]
         sizes, gains = _sizes_and_gains(own, nodes, num_other_tokens)
         num_context = sum(len(request.token_ids) for request in requests)
-        num_tokens = self.policy.choose(sizes, gains, len(requests), num_context, num_other_tokens + sum(own), sum(times.values()) / load)
+        num_wanted, drafting = num_other_tokens + sum(own), sum(times.values()) / load
+        num_tokens = self.policy.choose(sizes, gains, len(requests), num_context, num_wanted, drafting, self.switch.is_plain)
         num_taken = bisect_right(sizes, num_tokens) - 1
         least = self.policy.rate * self.policy.costs.idle_row  # a node in the place of padding still costs its logits
         while num_taken and nodes[num_taken - 1][0] < least:
@@ -122,16 +123,16 @@ class AdaptiveController(Controller):
     def observe(self, request: Request, proposal: Draft, known: Sequence[int]) -> None:
         self.calibration.observe(proposal, request.strategy.name, known)
 
-    def _promise(self, request: Request, draft: Draft) -> float:
-        """Accepted tokens to expect of a draft, by what its drafters' claims have been worth."""
-        return sum(self.calibration.paths(draft, request.strategy.name))
+    def _paths(self, request: Request, draft: Draft) -> list[float]:
+        """For each node the probability that it and its ancestors are right, by what its drafters' claims have been worth."""
+        return self.calibration.paths(draft, request.strategy.name)
 
     def _candidates(self, requests: Sequence[Request], drafts: Sequence[Draft]) -> list[Candidate]:
         """All nodes, best first; a parent always comes before its children."""
         nodes: list[Candidate] = []
         for index, (request, draft) in enumerate(zip(requests, drafts, strict=True)):
-            confidences = self.calibration.paths(draft, request.strategy.name)
-            nodes += [(confidence, index, node) for node, confidence in enumerate(confidences) if confidence >= MIN_CONFIDENCE]
+            paths = self._paths(request, draft)
+            nodes += [(confidence, index, node) for node, confidence in enumerate(paths) if confidence >= MIN_CONFIDENCE]
         return sorted(nodes, key=lambda entry: (-entry[0], entry[1], entry[2]))
 
     def _note(

@@ -9,7 +9,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from outpace import __version__
+from outpace.arrays import Array
 from outpace.files import write_whole
 from outpace.machine import num_cores, processor
 from outpace.params import SamplingParams
@@ -30,8 +32,8 @@ logger = logging.getLogger("outpace")
 SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
-RUN, WARM_UP = 12, 4  # forward passes of one size in a row, and how many of them are not counted
-FORMAT = 3
+RUN, WARM_UP = 5, 2  # forward passes of one size in a row, and how many of them are not counted
+FORMAT = 4
 READ = 128  # tokens of a text whose reading is timed
 GREEDY = Drawing(SamplingParams(), 0)  # as in decoding: logits stay on the device of a target that draws
 
@@ -75,8 +77,10 @@ class CostTable:
         return tuple(np.interp(tokens, self.sizes, values).tolist() for values in (self.alone, self.batched, self.per_context_token))
 
     def scaled(self, sizes: Sequence[float], factors: Sequence[float]) -> CostTable:
-        """The table multiplied by these factors at these sizes, interpolated between them; dated now."""
-        by_size = np.interp(self.sizes, sizes, factors)
+        """The table multiplied by these factors at these sizes, interpolated between them; dated now. Sizes outside of these take the
+        factor that changes least: what slows all sizes is in it, too, and more may be due to the kernel of one size."""
+        usual = min(factors, key=lambda factor: abs(np.log(factor)))
+        by_size = np.interp(self.sizes, sizes, factors, usual, usual)
         alone, batched, context = (
             tuple((np.array(curve) * by_size).tolist()) for curve in (self.alone, self.batched, self.per_context_token)
         )
@@ -155,7 +159,7 @@ def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
         alone=_rising([alone[num_tokens, 1] for num_tokens in SIZES]),
         batched=_rising(np.interp(SIZES, wide, [batched[num_tokens, BATCH] for num_tokens in wide]).tolist()),
         per_context_token=tuple(float(value) for value in np.interp(SIZES, (2, 8, 32), added)),
-        switch=_switch_cost(target, min(SHORT, room), repeats, alone),
+        switch=_switch_cost(target, min(SHORT, room), repeats),
         idle_row=max(0.0, (batched[2 * BATCH, BATCH] - batched[BATCH, BATCH]) / BATCH),
         measured_at=_now(),
     )
@@ -181,33 +185,23 @@ def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tu
     shapes = [(draft, 2), (target, 4), (draft, 2), (target, 8)]
     passes = [draft.forward_frequent if model is draft else partial(target.forward, num_tokens=count) for model, count in shapes]
     context = max(1, min(256, draft.capabilities.max_len - 9, target.capabilities.max_len - 9))
-    slots = [_filled(model, context, 8) for model, _ in shapes]
     times: list[list[float]] = [[] for _ in shapes]
-    try:
+    with ExitStack() as stack:
+        slots = [_filled(stack, model, context, 8) for model, _ in shapes]
         for _ in range(repeats):
             for (model, num_tokens), run, slot, found in zip(shapes, passes, slots, times, strict=True):
-                started = time.perf_counter()
-                run([Segment(slot, _tokens(model, num_tokens))])
-                found.append(time.perf_counter() - started)
-    finally:
-        for (model, _), slot in zip(shapes, slots, strict=True):
-            model.free(slot)
+                found.append(_milliseconds(run, [Segment(slot, _tokens(model, num_tokens))]))
     first, four, second, eight = (float(np.median(found)) for found in times)
     return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4, _reading_time(draft) / four
 
 
 def _reading_time(target: TargetModel) -> float:
-    """Seconds per token of a text of which no logits are wanted: the shortest of some, as noise only adds time."""
+    """Milliseconds per token of a text of which no logits are wanted: the shortest of some, as noise only adds time."""
     num_tokens = max(1, min(READ, target.capabilities.max_len - 1))
-    slot, times = target.allocate(num_tokens), []
-    try:
-        for _ in range(4):
-            started = time.perf_counter()
-            target.forward([Segment(slot, _tokens(target, num_tokens), wants_output=False)])
-            times.append(time.perf_counter() - started)
-    finally:
-        target.free(slot)
-    return min(times) / num_tokens
+    with ExitStack() as stack:
+        slot = _slot(stack, target, num_tokens)
+        text = [Segment(slot, _tokens(target, num_tokens), wants_output=False)]
+        return min(_milliseconds(target.forward, text) for _ in range(4)) / num_tokens
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:
@@ -219,10 +213,25 @@ def _tokens(target: TargetModel, count: int) -> list[int]:
     return [3 + i % max(1, target.capabilities.vocab_size - 3) for i in range(count)]
 
 
-def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
-    """A slot with `context` cached tokens and room for a forward pass of `num_tokens`; equal prefixes are shared where the target can."""
+def _milliseconds(run: Callable[..., object], *arguments: object) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    run(*arguments)
+    return 1e3 * (time.perf_counter() - started)
+
+
+def _slot(stack: ExitStack, target: TargetModel, num_tokens: int, prefix: Sequence[int] = ()) -> Slot:
+    """A slot that is freed with the stack."""
+    slot = target.allocate(num_tokens, prefix)
+    stack.callback(target.free, slot)
+    return slot
+
+
+def _filled(stack: ExitStack, target: TargetModel, context: int, num_tokens: int) -> Slot:
+    """A slot with `context` cached tokens and room for a forward pass of `num_tokens`; equal prefixes are shared where the target can. It
+    is freed with the stack."""
     tokens = _tokens(target, context + 1)
-    slot = target.allocate(context + num_tokens + 1, tokens)
+    slot = _slot(stack, target, context + num_tokens + 1, tokens)
     if part := tokens[slot.num_cached : context]:
         target.forward([Segment(slot, part, wants_output=False)])
         target.accept(slot, part, range(len(part)))
@@ -230,40 +239,39 @@ def _filled(target: TargetModel, context: int, num_tokens: int) -> Slot:
 
 
 def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int, repeats: int) -> dict[tuple[int, int], float]:
-    """Milliseconds of forward passes of (tokens, sequences): the lower quartile, as noise only adds time. Each shape runs several times in
-    a row, as in decoding; the shapes take turns, so that drift affects all alike."""
+    """Milliseconds of forward passes of (tokens, sequences). The shapes take turns, each with a few passes in a row, as in decoding."""
     target.settle()
-    num_slots = max(num_seqs for _, num_seqs in shapes)
-    slots = [_filled(target, context, max(num_tokens for num_tokens, _ in shapes)) for _ in range(num_slots)]
-    tokens = _tokens(target, max(num_tokens for num_tokens, _ in shapes))
-    times: dict[tuple[int, int], list[float]] = {shape: [] for shape in shapes}
-    try:
+    num_slots, most = max(num_seqs for _, num_seqs in shapes), max(num_tokens for num_tokens, _ in shapes)
+    tokens = _tokens(target, most)
+    turns: list[list[float]] = []
+    with ExitStack() as stack:
+        slots = [_filled(stack, target, context, most) for _ in range(num_slots)]
         for _ in range(-(-repeats // (RUN - WARM_UP))):
+            turn = []
             for num_tokens, num_seqs in shapes:
                 sizes = [num_tokens // num_seqs + (i < num_tokens % num_seqs) for i in range(num_seqs)]
                 batch = [Segment(slot, tokens[:size], drawing=GREEDY) for slot, size in zip(slots, sizes, strict=False)]
-                for index in range(RUN):
-                    started = time.perf_counter()
-                    target.forward(batch, num_tokens)
-                    if index >= WARM_UP:  # the first runs of a new size prepare it
-                        times[num_tokens, num_seqs].append(1e3 * (time.perf_counter() - started))
-    finally:
-        for slot in slots:
-            target.free(slot)
-    return {shape: float(np.quantile(values, QUARTILE)) for shape, values in times.items()}
+                found = [_milliseconds(target.forward, batch, num_tokens) for _ in range(RUN)]
+                turn.append(float(np.median(found[WARM_UP:])))  # the first runs of a new size prepare it
+            turns.append(turn)
+    return dict(zip(shapes, without_drift(np.array(turns).T), strict=True))
 
 
-def _switch_cost(target: TargetModel, context: int, repeats: int, alone: dict[tuple[int, int], float]) -> float:
-    """What a forward pass costs more if the one before had another size."""
-    sizes, slot = (8, 4), _filled(target, context, 8)
-    tokens, extra = _tokens(target, 8), []
-    try:
-        for i in range(2 * repeats + 2):
-            num_tokens = sizes[i % 2]
-            started = time.perf_counter()
-            target.forward([Segment(slot, tokens[:num_tokens], drawing=GREEDY)], num_tokens)
-            if i >= 2:
-                extra.append(1e3 * (time.perf_counter() - started) - alone[num_tokens, 1])
-    finally:
-        target.free(slot)
-    return max(0.0, float(np.quantile(extra, QUARTILE)))
+def without_drift(times: Array) -> list[float]:
+    """What each shape takes, from its times in several turns [shapes, turns]. In a turn the machine may be slower for all shapes alike, so
+    each time is divided by how slow its turn was; the result is that of a fast turn."""
+    slowness = np.median(times / times.min(axis=1, keepdims=True), axis=0)
+    found: list[float] = (np.median(times / slowness, axis=1) * np.quantile(slowness, QUARTILE)).tolist()
+    return found
+
+
+def _switch_cost(target: TargetModel, context: int, repeats: int) -> float:
+    """What a forward pass costs more if the one before had another size: each size runs twice in a row, and neighbours are compared, as
+    the machine may be slower a second later."""
+    tokens = _tokens(target, 8)
+    with ExitStack() as stack:
+        slot = _filled(stack, target, context, 8)
+        batches = {size: [Segment(slot, tokens[:size], drawing=GREEDY)] for size in (8, 4)}
+        times = [[_milliseconds(target.forward, batches[size], size) for size in (8, 8, 4, 4)] for _ in range(repeats + 1)]
+    changed, same, changed_back, same_again = np.array(times[1:]).T
+    return max(0.0, float(np.median(changed - same + changed_back - same_again)) / 2)

@@ -44,11 +44,13 @@ class NumTokensPolicy:
         num_context: int,
         num_wanted: int = 0,
         drafting_milliseconds: float = 0.0,
+        is_plain: bool = False,
     ) -> int:
         """The size of the forward pass. sizes[k] is what k nodes need, gains[k] the tokens expected with them; neither ever falls.
 
         Of the tokens without any node, `num_wanted` are no padding (0: all of them). `drafting_milliseconds` have been spent already: where
-        drafting takes long, a step is worth less per millisecond, and a longer forward pass is easier to justify.
+        drafting takes long, a step is worth less per millisecond, and a longer forward pass is easier to justify. `is_plain`: the size is
+        the smallest, whatever a change costs.
         """
         if num_seqs != self.num_seqs:
             self._start(num_seqs)
@@ -65,9 +67,11 @@ class NumTokensPolicy:
             return tokens - rate * milliseconds
 
         last = max(self.num_tokens, sizes[0])
-        options = {num_tokens for extra in EXTRA_TOKENS if (num_tokens := MIN_TOKENS * num_seqs + extra) >= sizes[0]} | {last}
+        options = {num_tokens for extra in EXTRA_TOKENS if (num_tokens := MIN_TOKENS * num_seqs + extra) >= sizes[0]} | {last, sizes[0]}
         now = {num_tokens: worth(num_tokens) for num_tokens in options}
         best, advantage, change = last, 0.0, rate * self.costs.switch
+        if is_plain:
+            best, options = sizes[0], set()
         for num_tokens in options:
             lasting = HORIZON * (self.usual.get(num_tokens, now[num_tokens]) - self.usual.get(last, now[last]))
             gain = now[num_tokens] - now[last] + max(-2 * change, lasting - change)

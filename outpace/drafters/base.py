@@ -166,8 +166,9 @@ class CostlyDrafter(Drafter):
         return None
 
     @abstractmethod
-    def net_gain(self) -> float:
-        """Accepted tokens that a proposal can be expected to bring, less the tokens that could be decoded in the time it takes."""
+    def gains_more(self, paths: Sequence[float]) -> bool:
+        """Whether a proposal can be expected to gain more than a draft whose nodes are right with these probabilities: in accepted tokens,
+        less those that could be decoded in the time it takes."""
 
 
 class ResetObserver(Drafter):

@@ -49,7 +49,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         self.num_successors = max((part.num_successors for part in parts if isinstance(part, SuccessorLearner)), default=0)
         self.paused: set[str] = set()
         self.num_observed = 0
-        self.promise: Callable[[Request, Draft], float] = promised  # of a request's draft: accepted tokens to expect
+        self.paths: Callable[[Request, Draft], Sequence[float]] = claimed_paths  # how probable it is that each node of a draft is right
         self._milliseconds = dict.fromkeys(names, 0.0)
         for part in parts:
             if isinstance(part, CostlyDrafter):
@@ -111,7 +111,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
                 proposals[i].append((name, draft))
         trees = [self._tree(request, budget, found, sources) for request, budget, found in zip(requests, budgets, proposals, strict=True)]
         for part, name in costly:
-            asked = [i for i, tree in enumerate(trees) if self.promise(requests[i], tree) < part.net_gain()]
+            asked = [i for i, tree in enumerate(trees) if part.gains_more(self.paths(requests[i], tree))]
             if asked:
                 part.read([requests[i] for i in asked])  # once per prompt, so its time says nothing about that of a step
                 started = time.perf_counter()
@@ -201,10 +201,10 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
         return sorted(found.values(), key=itemgetter(1), reverse=True)
 
 
-def promised(request: Request, tree: Draft) -> float:
-    """Accepted tokens that a tree promises: the sum of its path confidences."""
+def claimed_paths(request: Request, tree: Draft) -> list[float]:
+    """For each node of a tree the probability that it and its ancestors are right, as the drafters claim."""
     paths: list[float] = []
     for node in range(len(tree) - tree.num_lookahead):
         parent, confidence = tree.parents[node], UNKNOWN_CONFIDENCE if tree.confidences is None else tree.confidences[node]
         paths.append(confidence * (1.0 if parent < 0 else paths[parent]))
-    return sum(paths)
+    return paths

@@ -22,7 +22,7 @@ from outpace.arrays import Array
 from outpace.drafters.base import DrafterContext, StepObserver, SuccessorLearner, SuccessorSource, tail
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
-from outpace.heads.shipped import shipped
+from outpace.heads.shipped import has_tokens, shipped, shipped_table
 from outpace.heads.successor_table import Successors, find, pair_key
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
@@ -142,7 +142,8 @@ class _PairWalker(Walker):
 class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):
     """successors: kept for each entry. pairs: slots for pairs of tokens beside those of the initial table. scopes: number of cache salts
     with a table of their own, the latest used ones. threshold: paths less likely than this are not drafted. table: the initial table, a
-    folder with a table for this model; empty for the one that ships with outpace, if there is one; "none" for an empty table.
+    folder with a table for this model or one with the same tokens; empty for the one that ships with outpace, if there is one; "none" for
+    an empty table.
 
     A table takes 8 * successors + 8 bytes for each token of the vocabulary, each initial pair and each slot for pairs: 10.6 MB for the
     default model with 65,536 initial pairs, 95 MB for 8 scopes and the initial table. A scope's table is copied when it first learns.
@@ -222,14 +223,15 @@ class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):
 
 
 def _load(context: DrafterContext, table: str) -> Successors | None:
-    """The initial table. Raises BadInputError for a folder without a table for this model."""
-    base = context.target.base
-    folder = Path(table).expanduser() if table else shipped("recycling", base)
+    """The initial table: that of this model, or else of one with the same tokens. Raises BadInputError for a folder without either."""
+    base, vocab_size = context.target.base, context.vocab_size
+    vocabulary = "" if context.tokenizer is None else context.tokenizer.mark
+    folder = Path(table).expanduser() if table else shipped("recycling", base) or shipped_table(vocab_size, vocabulary)
     if table == "none" or folder is None:
         return None
     if base is None:
         raise BadInputError("recycling: this target does not say which model it runs, so no table can be known to fit")
-    loaded = DraftHeads.from_pretrained(folder, base)
+    loaded = DraftHeads.from_pretrained(folder, None if has_tokens(folder, vocab_size, vocabulary) else base)
     try:
         return Successors.of(loaded)
     except BadInputError as error:

@@ -19,6 +19,21 @@ def shipped(kind: str, base: Base | None) -> Path | None:
     return next((folder for folder in found if read_config(folder)["base"]["fingerprint"] == base.fingerprint), None)
 
 
+def shipped_table(vocab_size: int, vocabulary: str) -> Path | None:
+    """The folder of the shipped successor table of a model with the same tokens; None if there is none."""
+    found = (config.parent for config in sorted(ASSETS.glob(f"recycling-*/{CONFIG}")))
+    return next((folder for folder in found if has_tokens(folder, vocab_size, vocabulary)), None)
+
+
+def has_tokens(folder: Path, vocab_size: int, vocabulary: str) -> bool:
+    """Whether a successor table was made for a model with these tokens. What usually follows a token differs little between such models."""
+    config = read_config(folder)
+    base, settings = config.get("base"), config.get("settings")
+    if not vocabulary or not isinstance(base, dict) or not isinstance(settings, dict):
+        return False
+    return (base.get("vocab_size"), settings.get("vocabulary")) == (vocab_size, vocabulary)
+
+
 def heads_folder(base: Base | None, kind: str, path: str) -> tuple[Path, Base]:
     """The folder of trained heads, `path` or else the one that ships with outpace, and the model that they must fit. Raises BadInputError
     if there are none for this model."""

@@ -29,8 +29,9 @@ class Successors:
     tokens: Array
     confidences: Array
 
-    def to_draft_heads(self, base: Base, training: dict[str, Any]) -> DraftHeads:
-        """The table as heads of kind recycling."""
+    def to_draft_heads(self, base: Base, training: dict[str, Any], vocabulary: str = "") -> DraftHeads:
+        """The table as heads of kind recycling. `vocabulary` is the mark of the model's tokenizer: other models with the same tokens may
+        use the table too."""
         token_type = np.uint16 if base.vocab_size <= 1 << 16 else np.int32
         num_single = int(np.searchsorted(self.keys, base.vocab_size))
         pairs = np.stack([self.keys[num_single:] // base.vocab_size - 1, self.keys[num_single:] % base.vocab_size], axis=1)
@@ -40,7 +41,7 @@ class Successors:
             "tokens": self.tokens.astype(token_type),
             "chances": np.rint(self.confidences * STEPS).astype(np.uint8),
         }
-        settings = {"width": self.tokens.shape[1], "num_singles": num_single, "num_pairs": len(pairs)}
+        settings = {"width": self.tokens.shape[1], "num_singles": num_single, "num_pairs": len(pairs), "vocabulary": vocabulary}
         return DraftHeads("recycling", base, settings, tensors, training=training)
 
     @classmethod

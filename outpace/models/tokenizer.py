@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from outpace.models.chat_format import Messages as Messages
 from outpace.models.chat_format import render, render_open_end
 from outpace.params import SamplingParams
 
+NUM_SAMPLES = 512  # tokens that go into the mark of a tokenizer
 TAILS = (6, 12, 24)  # numbers of tokens of a prompt that the text after it may be decoded with; the first that begin with a character
 LONG_TEXT = 20_000  # characters above which a text is encoded as a batch of one, which releases Python's lock
 
@@ -79,6 +82,13 @@ class Tokenizer:
         token_id = self.fast.token_to_id(text)
         added = self.fast.get_added_tokens_decoder().get(token_id)
         return token_id if added is not None and added.special else None
+
+    @cached_property
+    def mark(self) -> str:
+        """16 hex digits that are the same for tokenizers with the same tokens: a hash of their number and of some of them."""
+        size = self.fast.get_vocab_size(with_added_tokens=False)
+        sample = [self.fast.id_to_token(token_id) for token_id in range(0, size, max(1, size // NUM_SAMPLES))]
+        return hashlib.sha256(json.dumps([size, *sample]).encode()).hexdigest()[:16]
 
     @property
     def has_tools(self) -> bool:

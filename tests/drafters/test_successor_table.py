@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,6 +202,18 @@ def test_tables_that_cannot_serve_are_refused(tmp_path):
     with pytest.raises(BadInputError, match="does not say which model it runs"):
         create_drafter(f"recycling:table={tmp_path / 'table'}", context)
     assert not create_drafter("recycling", context).start.pairs.size
+
+
+def test_a_table_serves_other_models_with_the_same_tokens(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    sibling, tokens = ToyTarget(sharpness=3.0), SimpleNamespace(mark="tokens of the toy")
+    table_for(ToyTarget().base).to_draft_heads(ToyTarget().base, {}, "tokens of the toy").save_pretrained(tmp_path / "recycling-toy")
+    for spec in ("recycling", f"recycling:table={tmp_path / 'recycling-toy'}"):
+        assert create_drafter(spec, DrafterContext(sibling, tokens)).start.pairs.size
+    for other in (DrafterContext(sibling), DrafterContext(sibling, SimpleNamespace(mark="others"))):
+        assert not create_drafter("recycling", other).start.pairs.size
+    larger = ToyTarget(vocab_size=VOCAB + 1, sharpness=3.0)
+    assert not create_drafter("recycling", DrafterContext(larger, tokens)).start.pairs.size
 
 
 # ---- the drafter

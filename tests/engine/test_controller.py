@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pytest
 from cost_tables import table
 
 from outpace.config import EngineConfig
+from outpace.controller import cost
 from outpace.controller.adaptive import AdaptiveController
 from outpace.controller.base import FixedController, Plan
 from outpace.controller.calibration import PRIOR, Calibration
-from outpace.controller.cost import BATCH, SHORT, CostTable, cost_of, measure_cost
+from outpace.controller.cost import BATCH, SHORT, CostTable, cost_of, measure_cost, without_drift
 from outpace.controller.drafter_stats import LONGEST_PAUSE, PAUSE, TRIAL, DrafterStats
 from outpace.controller.num_tokens import NumTokensPolicy
 from outpace.controller.strategy import Strategy
@@ -50,6 +52,39 @@ def test_a_table_survives_the_disk_and_damage_is_seen(tmp_path):
         path.write_text(text)
         assert CostTable.load(path) is None
     assert CostTable.load(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("drift", [1.0, 1.5])
+def test_a_machine_that_slows_down_adds_nothing_to_a_change_of_size(monkeypatch, drift):
+    """Passes of 10 and 16 ms, and 3 more after another size; half-way everything takes `drift` times as long."""
+    target, now, count, last = ToyTarget(vocab_size=16, max_len=300), [0.0], [0], [0]
+    forward = target.forward
+
+    def timed(batch, num_tokens=0):
+        count[0] += 1
+        milliseconds = (10.0 if num_tokens == 4 else 16.0) + 3.0 * (num_tokens != last[0])
+        now[0] += milliseconds * (drift if count[0] > 20 else 1.0) / 1e3
+        last[0] = num_tokens
+        return forward(batch, num_tokens)
+
+    monkeypatch.setattr(target, "forward", timed)
+    monkeypatch.setattr("outpace.controller.cost.time.perf_counter", lambda: now[0])
+    assert 3.0 - 1e-6 <= cost._switch_cost(target, 64, 12) <= 3.0 * drift + 1e-6
+
+
+def test_a_slow_turn_says_nothing_about_a_shape():
+    """Three shapes in four turns; the second turn was half as fast, and one time is an outlier."""
+    times = np.array([[10.0, 20.0, 10.0, 10.0], [12.0, 24.0, 12.0, 12.0], [20.0, 40.0, 90.0, 20.0]])
+    assert without_drift(times) == pytest.approx([10.0, 12.0, 20.0])
+
+
+def test_plain_steps_are_not_padded():
+    """Else they would be as slow as drafting, and the comparison with it would be wrong."""
+    policy = NumTokensPolicy(table(0.4, switch=50.0))
+    policy.num_tokens = 8
+    assert policy.choose([2], [1.0], 1, 100) == 8  # a change costs more than it saves
+    policy.num_tokens = 8
+    assert policy.choose([2], [1.0], 1, 100, is_plain=True) == 2
 
 
 def test_measuring_leaves_no_slot_behind_and_happens_once(tmp_path):

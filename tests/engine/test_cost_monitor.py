@@ -72,6 +72,12 @@ def test_a_table_that_is_wrong_is_corrected_where_it_is_known_to_be():
     assert monitor.corrected(corrected) is None  # begins anew
 
 
+def test_sizes_that_nobody_measured_take_the_correction_that_changes_least():
+    costs = table(0.5)
+    assert costs.scaled([4, 8, 10], [1.44, 1.17, 1.2]).milliseconds(2) == pytest.approx(1.17 * costs.milliseconds(2))
+    assert costs.scaled([4, 8], [0.5, 0.6]).milliseconds(64) == pytest.approx(0.6 * costs.milliseconds(64))
+
+
 @pytest.mark.usefixtures("loads")
 def test_noise_within_the_tolerance_changes_nothing():
     costs = table(0.5)

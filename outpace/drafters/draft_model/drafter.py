@@ -29,7 +29,7 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 
 logger = logging.getLogger("outpace")
 PREFILL_CHUNK = 256  # maximum tokens per request in a forward pass that only fills the cache
-PATIENCE = 6  # steps of an answer that other drafters get, before the draft model reads its prompt
+PATIENCE = 10  # steps of an answer that other drafters get, before the draft model reads its prompt
 MAX_CATCH_UP = 16  # maximum tokens that a drafting forward pass adds to a request's cache; more are prefilled first
 MIN_SIBLING = 0.03  # siblings with a lower path confidence are not worth a row of the target's forward pass
 RECENT, MAX_RARE = 32, 8  # with more rare tokens among the recent ones, as in some languages, rare ones are drafted too
@@ -157,8 +157,8 @@ class DraftModelDrafter(CostlyDrafter):
         """The lowest path confidence at which a node is expanded."""
         return self.price.min_confidence if self.fixed_confidence is None else self.fixed_confidence
 
-    def net_gain(self) -> float:
-        return self.price.expected_net_gain
+    def gains_more(self, paths: Sequence[float]) -> bool:
+        return self.price.net_gain(paths) < self.price.expected_net_gain
 
     def observe(self, request: Request, verdict: Verdict, output: TargetOutput) -> None:
         self.price.record_step(len(verdict.path) + 1, len(verdict.draft), self.num_passes.pop(request.id, 0))

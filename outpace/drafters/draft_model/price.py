@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MAX_CONFIDENCE = 0.9  # even a draft model as slow as the target proposes at least one token
 MEMORY = 0.9  # weight of the past in the running means: answers differ, and one has few steps
-USUAL_GAIN, USUAL_TOKENS = 1.0, 2.0  # expected net gain and accepted tokens of a proposal, as long as nothing is known
+USUAL_GAIN, USUAL_TOKENS = 0.6, 2.0  # expected net gain and accepted tokens of a proposal, as long as nothing is known
 FORGIVENESS = 0.02  # by so much the net gain returns to USUAL_GAIN in each step in which the draft model was not asked
 USUAL_LENGTH = 256  # tokens of an answer, of which a request may allow many more
 
@@ -35,6 +37,12 @@ class DraftPrice:
         """The lowest path confidence at which a node is expanded."""
         return min(MAX_CONFIDENCE, self.speed * (self.pass_cost + self.token_cost)) if self.pass_cost else 0.0
 
+    def net_gain(self, paths: Sequence[float]) -> float:
+        """Tokens that a draft is expected to gain whose nodes are right with these probabilities, less those that could be decoded in the
+        time that its nodes add to the forward pass of the target. Nodes that cost more than they gain are left out."""
+        cost = self.speed * self.token_cost
+        return sum(max(0.0, confidence - cost) for confidence in paths)
+
     def is_worth_reading(self, num_tokens: int, num_left: int, num_written: int = 0, num_asked: int = 1) -> bool:
         """Whether drafting for the rest of an answer, `num_left` tokens at most, makes good the time to read `num_tokens` tokens first.
 
@@ -49,7 +57,7 @@ class DraftPrice:
         """Record a step of a request: `num_tokens` tokens from a draft of `num_nodes`, made in `num_passes` draft model forward passes."""
         if num_passes:
             accepted = num_tokens - 1
-            net = accepted - self.speed * self.pass_cost * num_passes
+            net = accepted - self.speed * (self.pass_cost * num_passes + self.token_cost * num_nodes)
             self.expected_net_gain = _mean(self.expected_net_gain, net)
             self.expected_tokens = _mean(self.expected_tokens, accepted)
         elif self.expected_net_gain < USUAL_GAIN:  # texts change: a draft model that lost is tried again

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from outpace.heads.format import DraftHeads
+from outpace.models.find import locate
+from outpace.models.tokenizer import Tokenizer
+from outpace.models.transformers_io import load_tokenizer
 from outpace.training.base_model import LMHeadWeights
 from outpace.training.data.texts import held_out
 from outpace.training.recycling.table import Hits, RecyclingSettings, row_keys, successors_of
@@ -31,7 +34,9 @@ def train_recycling(source: Source, out: Path, settings: RecyclingSettings, resu
     hits = {name: asdict(Hits.of(table, keys[is_apart], rows.tokens[is_apart])) for name, keys in (("singles", singles), ("pairs", pairs))}
     record = {"num_texts": len(rows.ids), "num_tokens": rows.num_answer_tokens, "num_rows": int(is_counted.sum())}
     held = {"num_texts": len(apart), "num_rows": int(is_apart.sum()), **hits}
-    heads = table.to_draft_heads(base, {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)})
+    vocabulary = Tokenizer.from_transformers(load_tokenizer(locate(source.model).path)).mark
+    training = {**record, **asdict(settings), "held_out": held, "data": asdict(rows.index.origin)}
+    heads = table.to_draft_heads(base, training, vocabulary)
     heads.save_pretrained(out)
     return heads
 

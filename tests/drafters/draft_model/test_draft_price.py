@@ -6,7 +6,7 @@ import pytest
 
 from outpace.drafters.base import CostlyDrafter, DrafterContext
 from outpace.drafters.combined import CombinedDrafter
-from outpace.drafters.draft_model.price import MAX_CONFIDENCE, DraftPrice
+from outpace.drafters.draft_model.price import MAX_CONFIDENCE, USUAL_GAIN, DraftPrice
 from outpace.params import SamplingParams
 from outpace.targets.toy import ToyTarget
 from outpace.testing import OracleDrafter, generate, make_request, run
@@ -31,20 +31,26 @@ def test_the_net_gain_is_what_the_time_of_a_proposal_would_have_given_otherwise(
     for _ in range(400):
         price.record_step(num_tokens=3, num_nodes=3, num_passes=2)
     speed = 3 / (1 + 2 * 0.5 + 3 * 0.1)
-    assert price.expected_net_gain == pytest.approx(2.0 - speed * 0.5 * 2)
+    assert price.expected_net_gain == pytest.approx(2.0 - speed * (0.5 * 2 + 0.1 * 3))
+
+
+def test_a_draft_of_others_gains_what_its_likely_nodes_are_worth():
+    price = DraftPrice(0.4, 0.1)
+    assert price.net_gain([0.9, 0.5, 0.05]) == pytest.approx(0.8 + 0.4)  # the third costs more than it gains
+    assert price.net_gain([]) == 0.0
 
 
 def test_a_text_is_read_if_the_answer_can_be_long_enough():
     price = DraftPrice(0.4, 0.1, reading_cost=0.05)
-    assert price.is_worth_reading(600, 90)  # 30 forward passes; of 3 tokens one costs no time
-    assert not price.is_worth_reading(600, 89)
-    assert price.is_worth_reading(1700, 4000)
-    assert not price.is_worth_reading(1800, 4000)  # most answers end long before their limit
+    assert price.is_worth_reading(360, 90)  # 18 forward passes; of 3 tokens 0.6 cost no time
+    assert not price.is_worth_reading(361, 90)
+    assert price.is_worth_reading(1020, 4000)
+    assert not price.is_worth_reading(1030, 4000)  # most answers end long before their limit
     for _ in range(400):
         price.record_step(num_tokens=2, num_nodes=1, num_passes=1)
-    assert price.is_worth_reading(100, 22)  # at a speed of 2 / 1.5, 0.47 of 2 tokens cost no time
-    assert not price.is_worth_reading(100, 21)
-    assert not price.is_worth_reading(100, 22, num_written=9, num_asked=3)  # other drafters write much of the text
+    assert price.is_worth_reading(100, 30)  # at a speed of 2 / 1.5, 1 - 0.67 of 2 tokens cost no time
+    assert not price.is_worth_reading(100, 29)
+    assert not price.is_worth_reading(100, 30, num_written=9, num_asked=3)  # other drafters write much of the text
     assert DraftPrice(0.4, 0.1).is_worth_reading(10_000, 1)  # nobody has measured it
 
 
@@ -55,10 +61,10 @@ def test_a_draft_model_that_lost_is_tried_again():
     assert price.expected_net_gain < 0
     for _ in range(30):
         price.record_step(1, 0, 0)
-    assert 0 < price.expected_net_gain < 1
+    assert price.expected_net_gain > -0.2
     for _ in range(1000):
         price.record_step(1, 0, 0)
-    assert price.expected_net_gain == pytest.approx(1)
+    assert price.expected_net_gain == pytest.approx(USUAL_GAIN)
 
 
 class Costly(OracleDrafter, CostlyDrafter):
@@ -68,8 +74,8 @@ class Costly(OracleDrafter, CostlyDrafter):
         super().__init__(context, answers, 0.0)
         self.gain, self.asked, self.was_read = gain, [], []
 
-    def net_gain(self):
-        return self.gain
+    def gains_more(self, paths):
+        return sum(paths) < self.gain
 
     def read(self, requests):
         self.was_read.append(len(requests))
