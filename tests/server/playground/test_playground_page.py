@@ -27,7 +27,7 @@ def test_prompt_and_settings_outlive_a_reload(page):
 
 def test_examples_never_eat_the_reader_s_text(page):
     page.locator("#prompt").fill("my own words")
-    for name, start in [("Summarise", "Summarize"), ("Edit", "Correct"), ("Chat", "I would"), ("Math", "A baker")]:
+    for name, start in [("Summarise", "Summarize"), ("Edit", "Write"), ("Chat", "I would"), ("Math", "A baker")]:
         page.get_by_role("button", name=name).click()
         expect(page.locator("#prompt")).to_have_value(re.compile(f"^{start}"))
     page.reload()
