@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # torch first and exactly this version: CPU builds of it are small where the package index has them
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench peers results docs train-assets setup clean
+.PHONY: demo test check bench tables peers results docs train-assets setup clean
 
 demo: $(USE)
 	$(BIN)/outpace demo
@@ -22,9 +22,19 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(PYTEST)
 
-# make bench, or with prompts of your own: make bench PROMPTS=questions.jsonl
+# outpace beside llama.cpp and the other engines that are installed, three models, then the tables of the README: about half an hour on two
+# cores that do nothing else. Drafters on prompts of your own: make bench PROMPTS=questions.jsonl
 bench: $(USE)
-	$(BIN)/outpace bench --prompts "$(or $(PROMPTS),builtin)" --limit 48
+ifdef PROMPTS
+	$(BIN)/outpace bench --prompts "$(PROMPTS)" --limit 48
+else
+	$(BIN)/python -m outpace.bench.peers llama.cpp
+	$(BIN)/python dev/measure/tables/write.py measure
+endif
+
+# every table of the documentation, from the documents in docs/results/
+tables: $(USE)
+	$(BIN)/python dev/measure/tables/write.py
 
 # the engines that `outpace bench --peers` compares with, each in an environment of its own
 peers: $(STAMP)
@@ -33,6 +43,7 @@ peers: $(STAMP)
 # make results PROMPTS=question_even.jsonl   (measures what docs/results/ lacks and writes the tables; about half an hour)
 results: $(STAMP)
 	$(BIN)/python dev/measure/results.py measure "$(PROMPTS)"
+	$(BIN)/python dev/measure/tables/write.py
 
 # the site, in build/site; fails if a link leads nowhere
 docs: $(STAMP)

@@ -1,9 +1,10 @@
 """The README's table of outpace beside llama.cpp, and docs/results/peers/README.md, from the documents of `outpace bench --peers` there.
 
-usage: python dev/measure/peers_table.py                     writes both; a test checks that they match the documents
-       python dev/measure/peers_table.py measure [MODEL …]   measures the models that have no document yet, or these anew, then writes
+usage: python dev/measure/peers_table.py                         writes both; a test checks that they match the documents
+       python dev/measure/peers_table.py measure [MODEL …|all]   measures the models without a document, or these anew, then writes
 
-Measure on a machine that does nothing else; `make peers` installs llama.cpp.
+Measure on a machine that does nothing else; `make peers` installs the other engines. A document that was measured by hand counts, too: its
+name is the model's.
 """
 
 from __future__ import annotations
@@ -16,32 +17,55 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from outpace.bench.peers import PEERS
+from outpace.bench.peers.environment import python_of
+from outpace.bench.peers.side import parse_peers
+
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "peers"
 PLACE = re.compile(r"(<!-- peers -->\n).*?(<!-- end of peers -->)", re.DOTALL)
-PLAIN = "llama.cpp:plain"
-HEAD = ("model, prompts", "llama.cpp, plain", "llama.cpp, its best drafter", "outpace, plain", "outpace, `auto`")
-USUAL = "--max-tokens 64 --drafters none,auto --peers llama.cpp"
-RUNS = {  # model -> options of outpace bench; a row of the table each, in this order
-    "coder-0.5b": f"--prompts builtin --limit 12 {USUAL}",
-    "coder-1.5b": f"--prompts builtin:code --limit 6 {USUAL}",
-    "tiny": f"--prompts builtin --limit 24 {USUAL}",
+PLAIN, OURS, AUTO = "llama.cpp:plain", "none", "auto"
+DRAFT_MODEL = re.compile(r"^auto:.*?\bdraft_model:([^:+]+)")
+HEAD = ["model, prompts", "llama.cpp, plain", "llama.cpp, its best drafter", "outpace, plain", "outpace, `auto`"]
+WITH_DRAFT_MODEL = "outpace, `auto` with a draft model"
+RUNS = {  # model -> options of outpace bench; a row of the table each, in this order. INSTALLED: every engine that `make peers` installed
+    "coder-0.5b": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers llama.cpp",
+    "coder-1.5b": "--prompts builtin:code --limit 24 --max-tokens 64 --drafters auto,auto:suffix+recycling+draft_model:coder-0.5b "
+    "--peers llama.cpp",
+    "tiny": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers INSTALLED",
 }
-
-
-def path_of(model: str) -> Path:
-    """The document of a model."""
-    return STORE / f"{model}.json"
-
-
-def command(model: str) -> str:
-    """The command that measures a model, without its --json."""
-    return f"outpace bench --model {model} {RUNS[model]}"
 
 
 def measured() -> dict[str, dict[str, Any]]:
     """model -> its document, for the models that have one."""
-    return {model: json.loads(path_of(model).read_text("utf-8")) for model in RUNS if path_of(model).exists()}
+    models = dict.fromkeys([*RUNS, *sorted(path.stem for path in STORE.glob("*.json"))])
+    paths = {model: STORE / f"{model}.json" for model in models}
+    return {model: json.loads(path.read_text("utf-8")) for model, path in paths.items() if path.exists()}
+
+
+def command(model: str, document: dict[str, Any]) -> str:
+    """The command that measured a document, without its --json."""
+    settings = document["settings"]
+    drafters = dict.fromkeys(row["drafter"] for row in document["results"] if row["drafter"] != OURS)
+    options = {
+        "--model": model,
+        "--prompts": Path(settings["prompts"]).name,
+        "--limit": str(settings["limit"] or ""),
+        "--max-tokens": str(settings["max_tokens"]),
+        "--drafters": ",".join(drafters),
+        "--peers": _named(dict.fromkeys(row["peer"] for row in document["peers"])),
+    }
+    return f"outpace bench {' '.join(f'{name} {shlex.quote(value)}' for name, value in options.items() if value)}"
+
+
+def _named(ways: dict[str, None]) -> str:
+    """The shortest list for --peers that means these ways."""
+    found = []
+    for peer in dict.fromkeys(way.partition(":")[0] for way in ways):
+        all_ways = {spec.text for spec in parse_peers(peer)}
+        more = [way for way in ways if way.partition(":")[0] == peer and way not in all_ways]
+        found += [peer, *more] if all_ways <= ways.keys() else [way for way in ways if way.partition(":")[0] == peer]
+    return ",".join(found)
 
 
 def rows_of(document: dict[str, Any], category: str = "all") -> dict[str, dict[str, Any]]:
@@ -50,50 +74,80 @@ def rows_of(document: dict[str, Any], category: str = "all") -> dict[str, dict[s
     return {row.get("drafter") or row["peer"]: row for row in rows if row["category"] == category}
 
 
-def cells(model: str, document: dict[str, Any]) -> list[str]:
+def title(side: str) -> str:
+    """A side in plain words."""
+    if side.partition(":")[0] not in PEERS:
+        if found := DRAFT_MODEL.match(side):
+            return f"outpace, `auto` with the draft model `{found[1]}`"
+        return "outpace, plain" if side == OURS else f"outpace, `{side}`"
+    peer, way, *rest = side.split(":", 2)
+    if way == "draft":
+        return f"{peer}, draft model `{rest[0]}`"
+    return f"{peer}, plain" if way == "plain" else f"{peer}, `{':'.join([way, *rest])}`"
+
+
+def draft_model_side(document: dict[str, Any]) -> str | None:
+    """The side that is `auto` with a draft model, if the document has one."""
+    return next((side for side in rows_of(document) if DRAFT_MODEL.match(side)), None)
+
+
+def cells(model: str, document: dict[str, Any], has_draft_models: bool) -> list[str]:
     """A row of the table: tokens/s of each side, and in brackets that number divided by plain llama.cpp's."""
     rows = rows_of(document)
-    title = f"`{model}`, {rows['none']['num_prompts']} of `{document['settings']['prompts']}`"
+    first = f"`{model}`, {rows[OURS]['num_prompts']} of `{document['settings']['prompts']}`"
     best = max((name for name in rows if name.startswith("llama.cpp:")), key=lambda name: rows[name]["tokens_per_second"] or 0.0)
-    way = best.partition(":")[2]
-    found = [_cell(rows[name], rows[PLAIN]) for name in (PLAIN, best, "none", "auto")]
-    found[1] += "" if best == PLAIN else f" `{way}`"
-    return [title, *found]
+    found = [_cell(rows[name], rows[PLAIN]) for name in (PLAIN, best, OURS, AUTO)]
+    found[1] += "" if best == PLAIN else f" `{best.partition(':')[2]}`"
+    if has_draft_models:
+        side = draft_model_side(document)
+        found.append("–" if side is None else f"{_cell(rows[side], rows[PLAIN])} `{DRAFT_MODEL.match(side)[1]}`")  # type: ignore[index]
+    return [first, *found]
 
 
 def _cell(row: dict[str, Any], plain: dict[str, Any]) -> str:
     if row.get("error"):
         return "failed"
-    text = f"{row['tokens_per_second']:.0f} ({row['tokens_per_second'] / plain['tokens_per_second']:.2f})"
-    return f"{text}, too noisy to trust" if row.get("noise") else text
+    ratio = "" if plain.get("error") else f" ({row['tokens_per_second'] / plain['tokens_per_second']:.2f})"
+    return f"{row['tokens_per_second']:.0f}{ratio}{', too noisy to trust' if row.get('noise') else ''}"
 
 
-def by_kind(model: str, document: dict[str, Any]) -> str:
-    """A sentence: what `auto` gains over plain decoding of outpace, by kind of text, and how many answers are the same."""
+def by_kind(model: str, document: dict[str, Any]) -> list[str]:
+    """What `auto` gains over plain decoding of outpace, by kind of text, with and without a draft model; then the identical answers."""
     kinds = dict.fromkeys(row["category"] for row in document["results"] if row["category"] not in ("all", "looping"))
-    gains = {kind: rows_of(document, kind)["auto"]["speedup"] for kind in kinds}
-    text = ", ".join(f"{kind} {gain:.2f}" for kind, gain in sorted(gains.items(), key=lambda item: -item[1]))
-    row = rows_of(document)["auto"]
-    return f"- `{model}`: {text}. Identical answers: {row['num_identical']} of {row['num_prompts']}. `{command(model)}`"
+    lines = []
+    for side in (AUTO, draft_model_side(document)):
+        if side is not None:
+            gains = {kind: rows_of(document, kind)[side]["speedup"] for kind in kinds}
+            text = ", ".join(f"{kind} {gain:.2f}" for kind, gain in sorted(gains.items(), key=lambda item: -item[1]))
+            row = rows_of(document)[side]
+            who = f"`{model}`" if side == AUTO else f"`{model}` with the draft model `{DRAFT_MODEL.match(side)[1]}`"  # type: ignore[index]
+            lines.append(f"- {who}: {text}. Identical answers: {row['num_identical']} of {row['num_prompts']}.")
+    return [*lines[:-1], f"{lines[-1]} `{command(model, document)}`"]
 
 
 def details(model: str, document: dict[str, Any]) -> str:
     """A section: every side, by kind of text."""
     kinds = dict.fromkeys(row["category"] for row in document["results"])
-    sides = list(rows_of(document))
-    settings, machine = document["settings"], document["machine"]
+    settings = document["settings"]
     about = (
-        f"{document['model']} in {settings['precision']}, {machine['cores']} cores of {machine['cpu']}, OpenVINO {machine['openvino']}, "
-        f"{settings['num_prompts']} prompts, temperature {settings['temperature']:g}, {settings['max_tokens']} tokens each."
+        f"{document['model']} in {settings['precision']}, {machine(document)}, {settings['num_prompts']} prompts, temperature "
+        f"{settings['temperature']:g}, {settings['max_tokens']} tokens each."
     )
     rows = [["side", *kinds, "identical"], ["---"] * (len(kinds) + 2)]
-    for side in sides:
+    for side, total in rows_of(document).items():
         found = [rows_of(document, kind).get(side, {}).get("tokens_per_second") for kind in kinds]
-        total = rows_of(document)[side]
         same = "failed" if total.get("error") else f"{total['num_identical']}/{total['num_prompts']}"
-        rows.append([f"`{side}`", *("" if speed is None else f"{speed:.1f}" for speed in found), same])
-    versions = ", ".join(dict.fromkeys(str(facts["version"]) for facts in document["about_peers"].values()))
-    return f"## {model}\n\n```\n{command(model)}\n```\n\n{about} Other engines: {versions}.\n\n{as_table(rows)}"
+        rows.append([title(side), *("" if speed is None else f"{speed:.1f}" for speed in found), same])
+    versions = ", ".join(dict.fromkeys(str(facts["version"]) for facts in document["about_peers"].values() if "version" in facts))
+    errors = [f"\n\n{title(row['peer'])} failed: {row['error']}" for row in document["peers"] if row["category"] == "all" and row["error"]]
+    parts = f"```\n{command(model, document)}\n```\n\n{about} Other engines: {versions}.\n\n{as_table(rows)}{''.join(errors)}"
+    return f"## {model}\n\n{parts}"
+
+
+def machine(document: dict[str, Any]) -> str:
+    """The machine of a document in words."""
+    found = document["machine"]
+    return f"{found['cores']} cores of {found['cpu']}, OpenVINO {found['openvino']}"
 
 
 def as_table(rows: list[list[str]]) -> str:
@@ -104,7 +158,7 @@ def as_table(rows: list[list[str]]) -> str:
 def pages() -> dict[Path, str]:
     """The written pages -> their text."""
     about = (
-        "# Beside other engines\n\nGenerated by `python dev/measure/peers_table.py`. Tokens per second of decoding, by kind of text; "
+        "# Beside other engines\n\nGenerated by `make tables`. Tokens per second of decoding, by kind of text; "
         "all sides took turns, prompt by prompt. *Identical*: answers that equal the same engine's plain answer. "
         "[What is compared, and how](../../measuring/peers.md)."
     )
@@ -115,20 +169,26 @@ def pages() -> dict[Path, str]:
 
 
 def page() -> str:
-    """The README with the table of today's documents."""
-    documents = measured()
-    table = as_table([[*HEAD], ["---"] * len(HEAD), *(cells(model, document) for model, document in documents.items())])
-    lines = "\n".join(by_kind(model, document) for model, document in documents.items())
+    """The README with the table of today's documents that have plain llama.cpp."""
+    documents = {model: document for model, document in measured().items() if PLAIN in rows_of(document)}
+    has_draft_models = any(draft_model_side(document) for document in documents.values())
+    head = [*HEAD, WITH_DRAFT_MODEL] if has_draft_models else HEAD
+    table = as_table([head, ["---"] * len(head), *(cells(model, document, has_draft_models) for model, document in documents.items())])
+    where = "; ".join(dict.fromkeys(machine(document) for document in documents.values()))
+    lines = "\n".join(line for model, document in documents.items() for line in by_kind(model, document))
     gains = f"What `auto` gains over plain decoding of outpace depends on the kind of text:\n\n{lines}"
-    return PLACE.sub(lambda found: f"{found[1]}\n{table}\n\n{gains}\n\n{found[2]}", (ROOT / "README.md").read_text("utf-8"))
+    text = f"Measured on {where}:\n\n{table}\n\n{gains}"
+    return PLACE.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", (ROOT / "README.md").read_text("utf-8"))
 
 
 def measure(models: list[str]) -> None:
     """Run `outpace bench` for each of these models; without a name for those that have no document."""
-    for model in models or [model for model in RUNS if not path_of(model).exists()]:
-        print(command(model), flush=True)  # noqa: T201
-        options = shlex.split(command(model))[1:]
-        subprocess.run([sys.executable, "-m", "outpace", *options, "--json", str(path_of(model))], check=True)
+    installed = ",".join(name for name in PEERS if python_of(name) is not None)
+    for model in [*RUNS] if models == ["all"] else models or [model for model in RUNS if model not in measured()]:
+        options = f"--model {model} {RUNS[model].replace('INSTALLED', installed)}"
+        print(f"outpace bench {options}", flush=True)  # noqa: T201
+        out = str(STORE / f"{model}.json")
+        subprocess.run([sys.executable, "-m", "outpace", "bench", *shlex.split(options), "--json", out], check=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from rich.console import Console
+from terminal_svg import TERMINAL_SVG
 
 from outpace import LLM
 from outpace.cli import side_by_side
@@ -24,7 +25,7 @@ def main() -> None:
     console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     for job in compared:
         console.print(side_by_side.render(replace(job, plain=cut(job.plain), fast=cut(job.fast))))
-    console.save_svg(str(OUT / "demo.svg"), title="outpace demo")
+    console.save_svg(str(OUT / "demo.svg"), title="outpace demo", code_format=TERMINAL_SVG)
 
 
 def cut(output: RequestOutput) -> RequestOutput:

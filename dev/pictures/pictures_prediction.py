@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.text import Text
+from terminal_svg import TERMINAL_SVG
 
 from outpace import LLM, SamplingParams
 from outpace.cli import side_by_side
@@ -35,7 +36,7 @@ def main() -> None:
     )
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(Group(answer, Text(), legend, Text(f"{steps}Prediction tokens: {accepted} accepted, {rejected} rejected.")))
-    console.save_svg(str(OUT), title="an edit, with the old text as prediction")
+    console.save_svg(str(OUT), title="an edit, with the old text as prediction", code_format=TERMINAL_SVG)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from terminal_svg import TERMINAL_SVG
 
 from outpace import LLM, SamplingParams
 from outpace.controller.base import FixedController
@@ -159,7 +160,7 @@ def save(picture: RenderableType, name: str) -> None:
     """Write a picture as docs/pictures/drafters/NAME.svg."""
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture)
-    console.save_svg(str(OUT / f"{name}.svg"), title=f"{name}: a real step of the model {MODEL}")
+    console.save_svg(str(OUT / f"{name}.svg"), title=f"{name}: a real step of the model {MODEL}", code_format=TERMINAL_SVG)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.text import Text
 from rich.tree import Tree
+from terminal_svg import TERMINAL_SVG
 
 from outpace import LLM, SamplingParams
 from outpace.drafters.base import Drafter
@@ -104,7 +105,7 @@ def draw(llm: LLM, name: str) -> None:
         llm.chat([{"role": "user", "content": prompt}], SamplingParams(max_tokens=96), speculative_config=spec)
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False)
     console.print(picture(llm, name, max(watcher.steps, key=lambda step: step.interest)))
-    console.save_svg(str(OUT / f"{name}.svg"), title=f"{spec}: one step")
+    console.save_svg(str(OUT / f"{name}.svg"), title=f"{spec}: one step", code_format=TERMINAL_SVG)
 
 
 def main() -> None:

@@ -18,9 +18,10 @@ from outpace.drafters.spec import create_drafter
 from outpace.llm import LLM, SpeculativeLike
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
-from outpace.progress import track
+from outpace.progress import meter
 from outpace.testing import AcceptEverythingVerifier, SampledDrafter, distribution_test
 from outpace.testing.distribution import FALSE_ALARM
+from outpace.testing.effort import num_answers
 from outpace.testing.near_tie import logprobs_error, parting_of, rounding_of
 from outpace.verifiers import VERIFIERS, create_verifier
 
@@ -120,20 +121,24 @@ def _identity(llm: LLM, workloads: Sequence[Workload], drafters: Mapping[str, Sp
     sizes = trials.sizes(len(workloads))
     found: dict[tuple[str, float, int], _Findings] = {}
     plain: dict[tuple[int, Point], RequestOutput] = {}
+    total = num_answers(len(trials.points), trials.at_once, len(workloads), len(drafters))
     cases = [(point, size, start) for point in trials.points for size in sizes for start in range(0, len(workloads), size)]
-    for (temperature, seed), size, start in track(cases, len(cases), "groups of prompts"):
-        params = SamplingParams(temperature=temperature, seed=seed, max_tokens=trials.max_tokens, logprobs=2)
-        group = list(enumerate(workloads))[start : start + size]
-        for index, workload in group:
-            if (index, (temperature, seed)) not in plain:
-                plain[index, (temperature, seed)] = llm.chat(workload.messages, params, speculative_config="none")[0]
-        candidates: dict[str, SpeculativeLike] = {**({PLAIN: "none"} if size > 1 else {}), **drafters}
-        candidates |= {CHEAT: cheat} if size == sizes[0] else {}
-        for name, candidate in candidates.items():
-            findings = found.setdefault((name, temperature, size), _Findings(name, temperature, size, candidate is cheat))
-            outputs = llm.chat([workload.messages for _, workload in group], params, speculative_config=candidate)
-            for (index, workload), output in zip(group, outputs, strict=True):
-                findings.add(workload.id, llm, params, plain[index, (temperature, seed)], output)
+    with meter("comparing answers", total) as show:
+        for (temperature, seed), size, start in cases:
+            params = SamplingParams(temperature=temperature, seed=seed, max_tokens=trials.max_tokens, logprobs=2)
+            group = list(enumerate(workloads))[start : start + size]
+            for index, workload in group:
+                if (index, (temperature, seed)) not in plain:
+                    plain[index, (temperature, seed)] = llm.chat(workload.messages, params, speculative_config="none")[0]
+            candidates: dict[str, SpeculativeLike] = {**({PLAIN: "none"} if size > 1 else {}), **drafters}
+            candidates |= {CHEAT: cheat} if size == sizes[0] else {}
+            for name, candidate in candidates.items():
+                findings = found.setdefault((name, temperature, size), _Findings(name, temperature, size, candidate is cheat))
+                outputs = llm.chat([workload.messages for _, workload in group], params, speculative_config=candidate)
+                for (index, workload), output in zip(group, outputs, strict=True):
+                    findings.add(workload.id, llm, params, plain[index, (temperature, seed)], output)
+                num_done = len(plain) + sum(each.num_answers for each in found.values())
+                show(num_done, f"{num_done} of {total}, {name}")
     return sorted(found.values(), key=lambda findings: (findings.is_control, [*drafters, PLAIN, CHEAT].index(findings.name)))
 
 

@@ -81,6 +81,11 @@ def test_the_picture_of_the_ten_minutes_is_that_of_its_example(script):
     assert module.picture() == module.OUT.read_text("utf-8"), "run: python dev/pictures/pictures_ten_minutes.py"
 
 
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "pictures").rglob("*.svg")), ids=lambda path: path.stem)
+def test_pictures_load_nothing_from_elsewhere(picture):
+    assert not re.findall(r"(?:url\(|href=|src=)['\"]?https?:[^)\s]*", picture.read_text("utf-8"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_documents_exist(page):
     """Every `outpace …` line names a command and options it takes."""
@@ -100,7 +105,8 @@ def test_commands_in_the_documents_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_inside_the_project_lead_somewhere(page):
     """To a file that exists, and to a heading of it where the link names one."""
-    for target in re.findall(r"\]\(([^):]+)\)", page.read_text("utf-8")):
+    for in_markdown, in_html in re.findall(r"\]\(([^):]+)\)|(?:src|href)=\"([^\":]+)\"", page.read_text("utf-8")):
+        target = in_markdown or in_html
         name, _, anchor = target.partition("#")
         file = page.parent / name if name else page
         assert file.exists(), f"{page.name} links to {target}"

@@ -29,9 +29,10 @@ def load(
     """An engine in this process. `options` are integer fields of vLLM's `speculative_config`."""
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIGABYTES),
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads]),
     }
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads]))
     import vllm
 
     settings = {**DEFAULTS.get(way, {}), **{key: int(value) for key, value in options.items()}}
@@ -61,5 +62,8 @@ def _folder(model: str, folder: Path) -> str:
     from transformers import AutoModelForCausalLM
 
     found = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+    found.hf_quantizer = None  # the weights are plain tensors now; otherwise transformers refuses to save the model
+    if hasattr(found.config, "quantization_config"):
+        del found.config.quantization_config
     found.save_pretrained(folder)
     return str(folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +15,6 @@ from outpace.cli.options import (
     Config,
     Device,
     ExactWidth,
-    Limit,
-    MaxTokens,
     Model,
     Precision,
     Prompts,
@@ -23,6 +23,12 @@ from outpace.cli.options import (
     drafter_settings,
     load,
 )
+from outpace.progress import note, slow
+
+if TYPE_CHECKING:
+    from outpace.bench.workloads import Workload
+    from outpace.llm import LLM
+    from outpace.testing.proof import Trials
 
 NUM_TIES = 10  # near ties that are printed
 
@@ -31,8 +37,8 @@ def verify(
     model: Model = "default",
     drafters: Annotated[str | None, typer.Option(help="Drafters to verify, comma-separated. Default: all.")] = None,
     prompts: Prompts = "builtin",
-    limit: Limit = 6,
-    max_tokens: MaxTokens = 64,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of prompts. Default: 6, fewer for a slow model.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: 64, fewer for a slow model.")] = None,
     temperature: Annotated[str, typer.Option(help="Sampling temperatures, comma-separated.")] = "0,0.8",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0.")] = 1,
     concurrency: Annotated[str, typer.Option(help="Numbers of prompts that run at once, comma-separated.")] = "1,4",
@@ -46,19 +52,23 @@ def verify(
 ) -> None:
     """Check on this model that speculation changes no token. Exit code 1 if any check fails.
 
+    Runs as much as a model of this speed does in about 5 minutes, unless --limit and --max-tokens say how much.
+
     Example: `outpace verify --prompts questions.jsonl --limit 12 --temperature 0,0.5,1 --seeds 3`
     """
     from rich.console import Console
 
     from outpace.bench.builtin import load_prompts
     from outpace.bench.temperatures import parse_temperatures
+    from outpace.bench.workloads import spread
     from outpace.testing import proof
 
-    trials = proof.Trials(parse_temperatures(temperature), seeds, levels_of(concurrency, "--concurrency"), max_tokens)
-    workloads = load_prompts(prompts, limit)
+    trials = proof.Trials(parse_temperatures(temperature), seeds, levels_of(concurrency, "--concurrency"))
+    workloads = load_prompts(prompts)
     llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
-    document = proof.verify(llm, workloads, settings, trials)
+    num_prompts, num_tokens = _size(llm, workloads, trials, len(settings), limit, max_tokens)
+    document = proof.verify(llm, spread(workloads, num_prompts), settings, replace(trials, max_tokens=num_tokens))
     if as_json:
         typer.echo(json.dumps(document))
     else:
@@ -72,6 +82,24 @@ def verify(
         console.print(f"{'passed' if document['passed'] else 'FAILED'}: {document['claim']}", markup=False)
     if not document["passed"]:
         raise typer.Exit(1)
+
+
+def _size(
+    llm: LLM, workloads: Sequence[Workload], trials: Trials, num_drafters: int, limit: int | None, max_tokens: int | None
+) -> tuple[int, int]:
+    """Prompts, and tokens of an answer, to run; a note says how long a run of more than a minute takes."""
+    from outpace.testing.effort import num_answers, seconds_per_token, size_of_run
+
+    def count(num_prompts: int) -> int:
+        return num_answers(len(trials.points), trials.at_once, min(num_prompts, len(workloads)), num_drafters)
+
+    with slow("timing a short answer"):
+        pace = seconds_per_token(llm, workloads[0])
+    num_prompts, num_tokens = size_of_run(lambda prompts, tokens: count(prompts) * tokens * pace, limit, max_tokens)
+    minutes = count(num_prompts) * num_tokens * pace / 60
+    if minutes > 1:
+        note(f"{count(num_prompts)} answers of at most {num_tokens} tokens take about {minutes:.0f} minutes")
+    return num_prompts, num_tokens
 
 
 def _near_tie(tie: dict[str, Any]) -> str:

@@ -230,3 +230,23 @@ def test_the_requirements_of_a_package_are_listed_without_those_left_out():
     assert any(name.startswith("packaging") for name in names)
     assert not any(name.startswith(("pluggy", "iniconfig")) for name in names)
     assert not any(name.startswith(("hypothesis", "mock")) for name in names), "those of extras"
+
+
+def test_a_gguf_file_becomes_a_folder_that_vllm_reads(tmp_path):
+    """With plain weights, the ones that transformers reads; left as it is, transformers refuses to save such a model."""
+    torch = pytest.importorskip("torch")
+    from gguf_tools import write_model
+    from transformers import AutoModelForCausalLM
+
+    from outpace.bench.peers import vllm_cpu
+    from outpace.models.transformers_io import load_model
+
+    path = write_model(tmp_path / "m.gguf", "qwen2", "Q4_K", is_tied=False)
+    folder = Path(vllm_cpu._folder(str(path), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert (config["architectures"], config["dtype"]) == (["Qwen2ForCausalLM"], "bfloat16")
+    assert "quantization_config" not in config
+    found, expected = (model.state_dict() for model in (AutoModelForCausalLM.from_pretrained(folder), load_model(path, torch.bfloat16)))
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(weights) for name, weights in expected.items())
+    assert vllm_cpu._folder(str(folder), tmp_path / "other") == str(folder)  # a folder is used as it is

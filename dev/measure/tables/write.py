@@ -1,0 +1,28 @@
+"""Every table of the documentation, from the documents in docs/results/.
+
+usage: python dev/measure/tables/write.py             writes the README's tables, docs/results/ and the tables of other pages (`make tables`)
+       python dev/measure/tables/write.py measure     measures the README's tables anew first, about half an hour (`make bench`)
+
+Measure on a machine that does nothing else, with llama.cpp installed (`python -m outpace.bench.peers llama.cpp`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+MEASURE = Path(__file__).parents[1]
+SCRIPTS = ("results.py", "peers_table.py", "tables/temperature_tables.py")
+OF_THE_README = SCRIPTS[1:]
+
+
+def main(arguments: list[str]) -> None:
+    """Run every script, after it measured where that was asked for; each measures one model after the other."""
+    for script in SCRIPTS:
+        more = ["measure", "all"] if arguments == ["measure"] and script in OF_THE_README else []
+        subprocess.run([sys.executable, str(MEASURE / script), *more], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,37 @@
+"""How long `outpace verify` takes, and how much it runs where nobody said how much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from outpace.bench.workloads import Workload
+from outpace.llm import LLM
+from outpace.params import SamplingParams
+
+SECONDS = 300.0  # a run of the default size is to take no longer
+SIZES = ((6, 64), (6, 32), (4, 32), (2, 32), (2, 16))  # numbers of prompts and of tokens, the default first
+NUM_TIMED = 4  # tokens
+
+
+def size_of_run(estimate: Callable[[int, int], float], limit: int | None, max_tokens: int | None) -> tuple[int, int]:
+    """(prompts, tokens of an answer): those given, and the largest of SIZES whose `estimate`, in seconds, is at most SECONDS for the rest."""
+    sizes = list(dict.fromkeys((limit or prompts, max_tokens or tokens) for prompts, tokens in SIZES))
+    return next((size for size in sizes if estimate(*size) <= SECONDS), sizes[-1])
+
+
+def seconds_per_token(llm: LLM, workload: Workload) -> float:
+    """Seconds of a token of plain decoding, from the second of two short answers, whose prompt is in the cache."""
+    params = SamplingParams(max_tokens=NUM_TIMED, ignore_eos=True)
+    started = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        llm.chat(workload.messages, params, speculative_config="none")
+    return (time.perf_counter() - started) / NUM_TIMED
+
+
+def num_answers(num_points: int, at_once: Sequence[int], num_prompts: int, num_drafters: int) -> int:
+    """Answers of a run: for each temperature and seed, every prompt by plain decoding and by the cheating verifier, and at each number of
+    prompts at once by every drafter, in batches by plain decoding, too."""
+    sides = sum(num_drafters + (size > 1) for size in dict.fromkeys(min(size, num_prompts) for size in at_once))
+    return num_points * num_prompts * (2 + sides)

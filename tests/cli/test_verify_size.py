@@ -1,0 +1,76 @@
+"""How much `outpace verify` runs: what was asked for, and otherwise what a model of this speed does in five minutes."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from cli_tools import call
+
+from outpace.testing.effort import SECONDS, num_answers, size_of_run
+
+
+def sizes(pace: float, limit: int | None = None, max_tokens: int | None = None) -> tuple[int, int]:
+    """The size of a run of one answer per prompt in which a token takes `pace` times the seconds of a run."""
+    return size_of_run(lambda prompts, tokens: prompts * tokens * pace * SECONDS, limit, max_tokens)
+
+
+def test_slower_models_get_shorter_runs():
+    assert sizes(1 / (6 * 64)) == (6, 64)
+    assert sizes(1.01 / (6 * 64)) == (6, 32)
+    assert sizes(1.01 / (6 * 32)) == (4, 32)
+    assert sizes(1.01 / (4 * 32)) == (2, 32)
+    assert sizes(1.01 / (2 * 32)) == (2, 16)
+    assert sizes(100.0) == (2, 16)
+
+
+def test_what_was_asked_for_is_run_however_long_it_takes():
+    assert sizes(100.0, 12, 128) == (12, 128)
+    assert sizes(100.0, limit=1) == (1, 16)
+    assert sizes(1 / (6 * 64), limit=12) == (12, 32)
+    assert sizes(100.0, max_tokens=128) == (2, 128)
+    assert sizes(0.0, max_tokens=8) == (6, 8)
+
+
+@pytest.mark.parametrize(("concurrency", "num_drafters"), [("1", 1), ("1,2", 2), ("4,1", 1)])
+def test_the_answers_that_are_announced_are_those_of_the_run(files, toy_llm, monkeypatch, concurrency, num_drafters):
+    monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
+    answers = []
+    chat = toy_llm.chat
+    monkeypatch.setattr(toy_llm, "chat", lambda *arguments, **options: answers.append(chat(*arguments, **options)) or answers[-1])
+    monkeypatch.setattr("outpace.cli.commands.verify.load", lambda *_: toy_llm)
+    drafters = ",".join(["blind", "suffix"][:num_drafters])
+    call("verify", "--prompts", "good.jsonl", "--max-tokens", "4", "--drafters", drafters, "--concurrency", concurrency)
+    num_timed = 2  # the short answers before
+    at_once = [int(size) for size in concurrency.split(",")]
+    assert sum(map(len, answers)) - num_timed == num_answers(2, at_once, 3, num_drafters)
+
+
+def test_a_slow_model_says_how_long_it_takes(files, toy_llm, monkeypatch):
+    """Three prompts; of the sizes to choose from the smallest has two."""
+    monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
+    monkeypatch.setattr("outpace.testing.effort.seconds_per_token", lambda *_: 60.0)
+    result = call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json")
+    count = num_answers(2, [1], 2, 1)
+    assert result.stderr.splitlines()[0] == f"{count} answers of at most 16 tokens take about {count * 16} minutes"
+    assert json.loads(result.stdout)["claim"].startswith("2 prompts, at most 16 tokens, ")
+    monkeypatch.setattr("outpace.testing.effort.seconds_per_token", lambda *_: 0.001)
+    assert call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json").stderr == ""
+
+
+def test_the_prompt_is_no_part_of_the_time_of_a_token(toy_llm):
+    from outpace.bench.workloads import Workload
+    from outpace.testing.effort import NUM_TIMED, seconds_per_token
+
+    chat, calls = toy_llm.chat, []
+
+    def slow_at_first(messages, params, **options):
+        calls.append(params.max_tokens)
+        time.sleep(0.2 if len(calls) == 1 else 0.04)
+        return chat(messages, params, **options)
+
+    toy_llm.chat = slow_at_first
+    pace = seconds_per_token(toy_llm, Workload("1", "chat", "chat", [{"role": "user", "content": "ab"}]))
+    assert calls == [NUM_TIMED, NUM_TIMED]
+    assert 0.04 / NUM_TIMED <= pace < 0.2 / NUM_TIMED
