@@ -77,8 +77,8 @@ def rows_of(document: dict[str, Any], category: str = "all") -> dict[str, dict[s
 def title(side: str) -> str:
     """A side in plain words."""
     if side.partition(":")[0] not in PEERS:
-        if found := DRAFT_MODEL.match(side):
-            return f"outpace, `auto` with the draft model `{found[1]}`"
+        if name := draft_model_of(side):
+            return f"outpace, `auto` with the draft model `{name}`"
         return "outpace, plain" if side == OURS else f"outpace, `{side}`"
     peer, way, *rest = side.split(":", 2)
     if way == "draft":
@@ -86,9 +86,15 @@ def title(side: str) -> str:
     return f"{peer}, plain" if way == "plain" else f"{peer}, `{':'.join([way, *rest])}`"
 
 
+def draft_model_of(side: str) -> str:
+    """The draft model inside `auto`; empty if the side is something else."""
+    found = DRAFT_MODEL.match(side)
+    return found[1] if found else ""
+
+
 def draft_model_side(document: dict[str, Any]) -> str | None:
     """The side that is `auto` with a draft model, if the document has one."""
-    return next((side for side in rows_of(document) if DRAFT_MODEL.match(side)), None)
+    return next(filter(draft_model_of, rows_of(document)), None)
 
 
 def cells(model: str, document: dict[str, Any], has_draft_models: bool) -> list[str]:
@@ -100,7 +106,7 @@ def cells(model: str, document: dict[str, Any], has_draft_models: bool) -> list[
     found[1] += "" if best == PLAIN else f" `{best.partition(':')[2]}`"
     if has_draft_models:
         side = draft_model_side(document)
-        found.append("–" if side is None else f"{_cell(rows[side], rows[PLAIN])} `{DRAFT_MODEL.match(side)[1]}`")  # type: ignore[index]
+        found.append("–" if side is None else f"{_cell(rows[side], rows[PLAIN])} `{draft_model_of(side)}`")
     return [first, *found]
 
 
@@ -120,7 +126,7 @@ def by_kind(model: str, document: dict[str, Any]) -> list[str]:
             gains = {kind: rows_of(document, kind)[side]["speedup"] for kind in kinds}
             text = ", ".join(f"{kind} {gain:.2f}" for kind, gain in sorted(gains.items(), key=lambda item: -item[1]))
             row = rows_of(document)[side]
-            who = f"`{model}`" if side == AUTO else f"`{model}` with the draft model `{DRAFT_MODEL.match(side)[1]}`"  # type: ignore[index]
+            who = f"`{model}`" if side == AUTO else f"`{model}` with the draft model `{draft_model_of(side)}`"
             lines.append(f"- {who}: {text}. Identical answers: {row['num_identical']} of {row['num_prompts']}.")
     return [*lines[:-1], f"{lines[-1]} `{command(model, document)}`"]
 

@@ -1,8 +1,8 @@
 """The README's tables of drafters at several temperatures, from the documents in docs/results/temperatures/.
 
 usage: python dev/measure/tables/temperature_tables.py                   writes the tables; a test checks that they match the documents
-       python dev/measure/tables/temperature_tables.py measure [all]     runs `outpace bench` for the missing documents or for all first, about
-                                                                        7 minutes
+       python dev/measure/tables/temperature_tables.py measure [all]     runs `outpace bench` for the missing documents or for all first,
+                                                                        about 10 minutes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 STORE = ROOT / "docs" / "results" / "temperatures"
 USUAL = (
-    "--model tiny --prompts builtin --limit 12 --max-tokens 64 --drafters recycling,suffix+recycling,medusa,auto "
+    "--model tiny --prompts builtin --limit 24 --max-tokens 64 --drafters recycling,suffix+recycling,medusa,auto "
     "--temperature 0,0.8 --seeds 3"
 )
 RUNS = {"single": USUAL, "eight": f"{USUAL} --concurrency 8"}  # document -> options of outpace bench
