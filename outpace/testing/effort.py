@@ -15,7 +15,7 @@ NUM_TIMED = 4  # tokens
 
 
 def size_of_run(estimate: Callable[[int, int], float], limit: int | None, max_tokens: int | None) -> tuple[int, int]:
-    """(prompts, tokens of an answer): those given, and the largest of SIZES whose `estimate`, in seconds, is at most SECONDS for the rest."""
+    """(prompts, tokens of an answer): those given, else the largest of SIZES whose `estimate`, in seconds, is at most SECONDS."""
     sizes = list(dict.fromkeys((limit or prompts, max_tokens or tokens) for prompts, tokens in SIZES))
     return next((size for size in sizes if estimate(*size) <= SECONDS), sizes[-1])
 

@@ -10,6 +10,7 @@ from outpace.drafters.base import DrafterContext
 from outpace.drafters.recycling import FOLDS, NEW, SuccessorTable, likeliest
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
+from outpace.heads.successor_table import find
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict
@@ -102,3 +103,12 @@ def test_recycling_needs_trees():
     with pytest.raises(BadInputError, match="needs a target with 'tree'"):
         create_drafter("recycling", DrafterContext(ToyTarget(tree=False)))
     assert create_drafter("recycling", DrafterContext(ToyTarget())).requires == Capabilities(tree=True)
+
+
+@FEW
+@given(keys=st.sets(st.integers(0, 30)), wanted=st.lists(st.integers(0, 35), max_size=20))
+def test_keys_are_found(keys, wanted):
+    ordered = np.array(sorted(keys), np.int64)
+    places, is_there = find(ordered, np.array(wanted, np.int64))
+    assert is_there.tolist() == [key in keys for key in wanted]
+    assert [int(ordered[place]) for place in places[is_there]] == [key for key in wanted if key in keys]

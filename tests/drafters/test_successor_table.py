@@ -9,8 +9,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
@@ -23,7 +21,7 @@ from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
 from outpace.heads import shipped
 from outpace.heads.format import DraftHeads
-from outpace.heads.successor_table import Successors, find, pair_key
+from outpace.heads.successor_table import Successors, pair_key
 from outpace.params import SamplingParams
 from outpace.targets.base import TargetOutput
 from outpace.targets.identity import Base
@@ -37,7 +35,6 @@ from outpace.tree.draft import Draft, Verdict
 
 VOCAB = 12  # of ToyTarget()
 PROMPTS = [[1, 2, 3, 1, 2, 3, 1], [4], [5, 6, 5, 6, 5, 6, 7, 8, 5, 6]]
-FEW = settings(deadline=None, derandomize=True, max_examples=25)
 
 
 # ---- the means
@@ -110,15 +107,6 @@ def test_hits_are_counted_over_known_rows():
     table = Successors(np.array([1, 5]), np.array([[3, 4], [6, 7]]), np.array([[0.5, 0.2], [0.6, 0.1]]))
     assert recycling.Hits.of(table, np.array([1, 1, 5, 9]), np.array([3, 4, 8, 3])) == recycling.Hits(0.75, 0.3333, 0.6667)
     assert recycling.Hits.of(table, np.array([9]), np.array([3])) == recycling.Hits(0.0, 0.0, 0.0)
-
-
-@FEW
-@given(keys=st.sets(st.integers(0, 30)), wanted=st.lists(st.integers(0, 35), max_size=20))
-def test_keys_are_found(keys, wanted):
-    ordered = np.array(sorted(keys), np.int64)
-    places, is_there = find(ordered, np.array(wanted, np.int64))
-    assert is_there.tolist() == [key in keys for key in wanted]
-    assert [int(ordered[place]) for place in places[is_there]] == [key for key in wanted if key in keys]
 
 
 # ---- the file

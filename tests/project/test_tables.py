@@ -24,7 +24,15 @@ def document(sides: dict[str, float], **settings: object) -> dict[str, object]:
     return {
         "model": "A Model",
         "machine": {"cores": 2, "cpu": "a CPU", "openvino": "1"},
-        "settings": {"precision": "int4", "num_prompts": 2, "temperature": 0.0, "max_tokens": 8, "prompts": "builtin", "limit": 2, **settings},
+        "settings": {
+            "precision": "int4",
+            "num_prompts": 2,
+            "temperature": 0.0,
+            "max_tokens": 8,
+            "prompts": "builtin",
+            "limit": 2,
+            **settings,
+        },
         "results": [each for each in rows if "drafter" in each],
         "peers": [each for each in rows if "peer" in each],
         "about_peers": {"llama.cpp:plain": {"version": "llama 1"}},
@@ -60,7 +68,13 @@ def test_a_document_with_a_draft_model_adds_a_column(tables, tmp_path):
 def test_sides_have_plain_names(tables, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(document({**SIDES, DRAFT: 30.0})), "utf-8")
     text = tables.pages()[tmp_path / "README.md"]
-    names = ["outpace, plain", "outpace, `auto`", "outpace, `auto` with the draft model `coder-0.5b`", "llama.cpp, plain", "llama.cpp, `ngram-mod`"]
+    names = [
+        "outpace, plain",
+        "outpace, `auto`",
+        "outpace, `auto` with the draft model `coder-0.5b`",
+        "llama.cpp, plain",
+        "llama.cpp, `ngram-mod`",
+    ]
     assert [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if "2/2" in line] == names
     assert tables.title("llama.cpp:draft:coder-0.5b:n_max=4") == "llama.cpp, draft model `coder-0.5b:n_max=4`"
     assert tables.title("recycling") == "outpace, `recycling`"

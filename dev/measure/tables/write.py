@@ -1,6 +1,6 @@
 """Every table of the documentation, from the documents in docs/results/.
 
-usage: python dev/measure/tables/write.py             writes the README's tables, docs/results/ and the tables of other pages (`make tables`)
+usage: python dev/measure/tables/write.py             writes the tables of the README, docs/results/ and other pages (`make tables`)
        python dev/measure/tables/write.py measure     measures the README's tables anew first, about half an hour (`make bench`)
 
 Measure on a machine that does nothing else, with llama.cpp installed (`python -m outpace.bench.peers llama.cpp`).
