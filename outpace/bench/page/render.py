@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,7 @@ def _render(found: Page) -> str:
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["words"] = _words
+    environment.filters["spec"] = _spec
     styles = (FOLDER / "page.css").read_text("utf-8")
     return environment.get_template("page.html.j2").render(page=found, styles=styles, version=__version__)
 
@@ -94,3 +96,8 @@ def _words(text: str) -> Markup:
     """A text whose parts in backticks are code."""
     parts = text.split("`")
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def _spec(text: str) -> Markup:
+    """A name that may break behind its plus signs and colons, as specs of drafters are long."""
+    return Markup(re.sub(r"([+:])(?=\S)", r"\1<wbr>", str(escape(text))))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from outpace.bench.page.advice import advice
-from outpace.bench.page.render import page
+from outpace.bench.page.render import _spec, page
 from outpace.bench.page.results_view import headline, result_sections, rows_of
 from outpace.bench.page.sections import Bar, bars, pass_section
 
@@ -113,3 +113,8 @@ def test_documents_of_earlier_runs_can_be_read(name):
     text = page(found)
     assert found["model"] in text
     assert text.count("<section") >= 2
+
+
+def test_long_specs_may_break_between_their_parts_only():
+    assert _spec("auto:a+b:size=<2>") == "auto:<wbr>a+<wbr>b:<wbr>size=&lt;2&gt;"
+    assert '<p class="label">auto:<wbr>suffix+<wbr>recycling</p>' in page(document(row("auto:suffix+recycling")))
