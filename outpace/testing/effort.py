@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from outpace.bench.workloads import Workload
 from outpace.llm import LLM
@@ -14,20 +15,35 @@ SIZES = ((6, 64), (6, 32), (4, 32), (2, 32), (2, 16))  # numbers of prompts and 
 NUM_TIMED = 4  # tokens
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that plain decoding takes for a prompt, which a target without a prefix cache runs for every answer, and for each token."""
+
+    prompt: float
+    token: float
+
+    def seconds(self, num_answers: int, num_tokens: int) -> float:
+        """Seconds of so many answers of so many tokens each."""
+        return num_answers * (self.prompt + num_tokens * self.token)
+
+
+def pace_of(llm: LLM, workload: Workload) -> Pace:
+    """Times two short answers, after one that warms up."""
+
+    def answer(num_tokens: int) -> float:
+        started = time.perf_counter()
+        llm.chat(workload.messages, SamplingParams(max_tokens=num_tokens, ignore_eos=True), speculative_config="none")
+        return time.perf_counter() - started
+
+    answer(1)
+    prompt = answer(1)
+    return Pace(prompt, max(0.0, answer(1 + NUM_TIMED) - prompt) / NUM_TIMED)
+
+
 def size_of_run(estimate: Callable[[int, int], float], limit: int | None, max_tokens: int | None) -> tuple[int, int]:
     """(prompts, tokens of an answer): those given, else the largest of SIZES whose `estimate`, in seconds, is at most SECONDS."""
     sizes = list(dict.fromkeys((limit or prompts, max_tokens or tokens) for prompts, tokens in SIZES))
     return next((size for size in sizes if estimate(*size) <= SECONDS), sizes[-1])
-
-
-def seconds_per_token(llm: LLM, workload: Workload) -> float:
-    """Seconds of a token of plain decoding, from the second of two short answers, whose prompt is in the cache."""
-    params = SamplingParams(max_tokens=NUM_TIMED, ignore_eos=True)
-    started = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        llm.chat(workload.messages, params, speculative_config="none")
-    return (time.perf_counter() - started) / NUM_TIMED
 
 
 def num_answers(num_points: int, at_once: Sequence[int], num_prompts: int, num_drafters: int) -> int:

@@ -12,6 +12,7 @@ from cli_tools import CONTROLS, call, checks_of, one_error_line
 from toy_parts import let_round, toy_parts
 
 from outpace.testing import AcceptEverythingVerifier, distribution_test
+from outpace.testing.effort import Pace
 
 RIGHT_IN_BATCHES = {"plain decoding, temperature 0, 2 at once": True, "plain decoding, temperature 0.8, 2 at once": True}
 WRONG_IN_BATCHES = {"blind, temperature 0, 2 at once": False, "blind, temperature 0.8, 2 at once": False, **RIGHT_IN_BATCHES}
@@ -39,6 +40,7 @@ def test_verify_fails_with_exit_code_1(files, toy_llm, monkeypatch):
 def rounded(files, monkeypatch):
     """The toy model on a target that promises no bits: every forward pass rounds in its own way, and two tokens are always near a tie."""
     monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
+    monkeypatch.setattr("outpace.testing.effort.pace_of", lambda *_: Pace(0.0, 0.0))  # timing is forward passes, too
     parts = toy_parts(sharpness=3.0)
     monkeypatch.setattr("outpace.llm.load", lambda *_: parts)
     let_round(parts[1], monkeypatch)

@@ -8,7 +8,8 @@ import time
 import pytest
 from cli_tools import call
 
-from outpace.testing.effort import SECONDS, num_answers, size_of_run
+from outpace.bench.workloads import Workload
+from outpace.testing.effort import NUM_TIMED, SECONDS, Pace, num_answers, pace_of, size_of_run
 
 
 def sizes(pace: float, limit: int | None = None, max_tokens: int | None = None) -> tuple[int, int]:
@@ -42,7 +43,7 @@ def test_the_answers_that_are_announced_are_those_of_the_run(files, toy_llm, mon
     monkeypatch.setattr("outpace.cli.commands.verify.load", lambda *_: toy_llm)
     drafters = ",".join(["blind", "suffix"][:num_drafters])
     call("verify", "--prompts", "good.jsonl", "--max-tokens", "4", "--drafters", drafters, "--concurrency", concurrency)
-    num_timed = 2  # the short answers before
+    num_timed = 3  # the short answers before
     at_once = [int(size) for size in concurrency.split(",")]
     assert sum(map(len, answers)) - num_timed == num_answers(2, at_once, 3, num_drafters)
 
@@ -50,27 +51,27 @@ def test_the_answers_that_are_announced_are_those_of_the_run(files, toy_llm, mon
 def test_a_slow_model_says_how_long_it_takes(files, toy_llm, monkeypatch):
     """Three prompts; of the sizes to choose from the smallest has two."""
     monkeypatch.setattr("outpace.testing.proof._distributions", lambda: [])
-    monkeypatch.setattr("outpace.testing.effort.seconds_per_token", lambda *_: 60.0)
+    monkeypatch.setattr("outpace.testing.effort.pace_of", lambda *_: Pace(0.0, 60.0))
     result = call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json")
     count = num_answers(2, [1], 2, 1)
     assert result.stderr.splitlines()[0] == f"{count} answers of at most 16 tokens take about {count * 16} minutes"
     assert json.loads(result.stdout)["claim"].startswith("2 prompts, at most 16 tokens, ")
-    monkeypatch.setattr("outpace.testing.effort.seconds_per_token", lambda *_: 0.001)
+    monkeypatch.setattr("outpace.testing.effort.pace_of", lambda *_: Pace(0.0, 0.001))
     assert call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json").stderr == ""
 
 
-def test_the_prompt_is_no_part_of_the_time_of_a_token(toy_llm):
-    from outpace.bench.workloads import Workload
-    from outpace.testing.effort import NUM_TIMED, seconds_per_token
-
+def test_prompts_and_tokens_are_timed_apart(toy_llm):
+    """A prompt of 0.1 s, tokens of 0.02 s each; the first answer, which also warms up, does not count."""
     chat, calls = toy_llm.chat, []
 
-    def slow_at_first(messages, params, **options):
+    def slow(messages, params, **options):
         calls.append(params.max_tokens)
-        time.sleep(0.2 if len(calls) == 1 else 0.04)
+        time.sleep((0.5 if len(calls) == 1 else 0.1) + 0.02 * params.max_tokens)
         return chat(messages, params, **options)
 
-    toy_llm.chat = slow_at_first
-    pace = seconds_per_token(toy_llm, Workload("1", "chat", "chat", [{"role": "user", "content": "ab"}]))
-    assert calls == [NUM_TIMED, NUM_TIMED]
-    assert 0.04 / NUM_TIMED <= pace < 0.2 / NUM_TIMED
+    toy_llm.chat = slow
+    pace = pace_of(toy_llm, Workload("1", "chat", "chat", [{"role": "user", "content": "ab"}]))
+    assert calls == [1, 1, 1 + NUM_TIMED]
+    assert 0.1 < pace.prompt < 0.5
+    assert 0 < pace.token < 0.1
+    assert Pace(0.5, 0.25).seconds(10, 4) == 15.0

@@ -88,15 +88,15 @@ def _size(
     llm: LLM, workloads: Sequence[Workload], trials: Trials, num_drafters: int, limit: int | None, max_tokens: int | None
 ) -> tuple[int, int]:
     """Prompts, and tokens of an answer, to run; a note says how long a run of more than a minute takes."""
-    from outpace.testing.effort import num_answers, seconds_per_token, size_of_run
+    from outpace.testing.effort import num_answers, pace_of, size_of_run
 
     def count(num_prompts: int) -> int:
         return num_answers(len(trials.points), trials.at_once, min(num_prompts, len(workloads)), num_drafters)
 
     with slow("timing a short answer"):
-        pace = seconds_per_token(llm, workloads[0])
-    num_prompts, num_tokens = size_of_run(lambda prompts, tokens: count(prompts) * tokens * pace, limit, max_tokens)
-    minutes = count(num_prompts) * num_tokens * pace / 60
+        pace = pace_of(llm, workloads[0])
+    num_prompts, num_tokens = size_of_run(lambda prompts, tokens: pace.seconds(count(prompts), tokens), limit, max_tokens)
+    minutes = pace.seconds(count(num_prompts), num_tokens) / 60
     if minutes > 1:
         note(f"{count(num_prompts)} answers of at most {num_tokens} tokens take about {minutes:.0f} minutes")
     return num_prompts, num_tokens
