@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from outpace.cli.options import messages_of
 from outpace.errors import OutpaceError
 
 if TYPE_CHECKING:
-    from outpace.cli.tracing import Tracing
+    from outpace.cli.options.tracing import Tracing
     from outpace.llm import LLM
     from outpace.outputs import RequestOutput
     from outpace.params import SamplingParams
@@ -31,7 +30,10 @@ class Question:
 
     def token_ids(self, llm: LLM) -> list[int]:
         """As the model reads it."""
-        return llm.tokenizer.encode(self.text) if self.is_raw else llm.tokenizer.encode_chat(messages_of(self.system, self.text))
+        if self.is_raw:
+            return llm.tokenizer.encode(self.text)
+        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return llm.tokenizer.encode_chat([*first, {"role": "user", "content": self.text}])
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from outpace.params import SamplingParams
 
 
-def refuse_with_input(**options: bool) -> None:
-    """Raise BadInputError for the first of these options that was given."""
-    if given := [name for name, is_given in options.items() if is_given]:
-        raise BadInputError(f"--{given[0].replace('_', '-')} cannot be used with --input")
-
-
 def run_batch(
     inputs: Sequence[str],
     output: Path | None,

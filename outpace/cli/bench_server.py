@@ -9,14 +9,36 @@ from typing import Any
 
 import typer
 
-from outpace.cli.options import drafter_settings, show_document
+from outpace.cli.options.loading import LOADING, Loading, drafter_settings
+from outpace.cli.options.rules import excludes, needs
 from outpace.cli.reporting import ALONE, needing
+from outpace.cli.show import show_document
 from outpace.errors import BadInputError
 
 HERE = ALONE["--server"]
 MAX_CLIENTS = 1000
-# options that a running server has fixed, with their defaults
-SERVERS_OWN = {"model": "default", "target": "auto", "precision": "auto", "threads": None, "device": "auto", "exact_width": None}
+
+
+def _are_many(value: Any) -> bool:
+    """Whether these are several temperatures, or the number of seeds."""
+    from outpace.bench.temperatures import parse_temperatures
+
+    return not isinstance(value, str) or len(parse_temperatures(value)) > 1
+
+
+SERVER_RULES = (
+    needs("server", "clients", "seconds", message="--clients and --seconds need --server"),
+    excludes("server", "peers"),
+    excludes("server", "trace", message="{other} cannot be used with {option}; start the server with `outpace serve --trace` instead"),
+    excludes("server", "num_draft_tokens", message="{other} cannot be used with {option}; set it in --config instead"),
+    excludes("server", "concurrency", message="{other} cannot be used with {option}; use --clients instead"),
+    excludes("server", "temperature", "seeds", message="{option} measures one temperature and one seed", of_others=_are_many),
+    excludes(
+        *("server", *LOADING, "config"),
+        message="{other} applies only to a server started here, not to the one at {value}",
+        of_option=lambda place: place != HERE,
+    ),
+)
 
 
 def levels_of(text: str, option: str = "--clients") -> list[int]:
@@ -27,20 +49,6 @@ def levels_of(text: str, option: str = "--clients") -> list[int]:
     return list(dict.fromkeys(levels))
 
 
-def refuse_with_server(peers: bool, num_draft_tokens: bool, concurrency: bool, many: bool, trace: bool) -> None:
-    """Raise BadInputError for the first of these options that was given."""
-    if peers:
-        raise BadInputError("--peers cannot be used with --server")
-    if trace:
-        raise BadInputError("--trace cannot be used with --server; start the server with `outpace serve --trace` instead")
-    if num_draft_tokens:
-        raise BadInputError("--num-draft-tokens cannot be used with --server; set it in --config instead")
-    if concurrency:
-        raise BadInputError("--concurrency cannot be used with --server; use --clients instead")
-    if many:
-        raise BadInputError("--server measures one temperature and one seed")
-
-
 def bench_server(
     server: str,
     prompts: str,
@@ -48,7 +56,7 @@ def bench_server(
     drafters: str | None,
     config: Path | None,
     sampling: Mapping[str, Any],
-    llm_options: Mapping[str, Any],
+    loading: Loading,
     load_of: tuple[str | None, float | None],
     repeats: int,
     outputs: tuple[Path | None, Path | None],
@@ -65,9 +73,9 @@ def bench_server(
     with ExitStack() as stack:
         if server == HERE:
             keys = tuple(f"turn-{turn}" for turn in range(1 + len(levels) * repeats * len(settings)))
-            places = {name: load.Place(_start(stack, s, llm_options, max(levels), keys), keys=keys) for name, s in settings.items()}
+            places = {name: load.Place(_start(stack, loading.arguments(s), max(levels), keys), keys=keys) for name, s in settings.items()}
         else:
-            _check_url(server, config, llm_options)
+            _check_url(server)
             url = server.rstrip("/").removesuffix("/v1")
             places = {name: load.Place(url, name) for name in settings}
         document = load.run(places, workloads, levels, seconds, sampling, repeats)
@@ -77,21 +85,18 @@ def bench_server(
         raise typer.Exit(1)
 
 
-def _start(stack: ExitStack, setting: Any, llm_options: Mapping[str, Any], max_clients: int, keys: tuple[str, ...]) -> str:
-    """Start a server in this process with the drafter `setting` and the defaults of `outpace serve` except for the queue. Returns its
+def _start(stack: ExitStack, arguments: Mapping[str, Any], max_clients: int, keys: tuple[str, ...]) -> str:
+    """Start a server in this process, with an LLM of these arguments and the defaults of `outpace serve` except for the queue. Returns its
     address."""
     from outpace.llm import LLM
     from outpace.server import ServerSettings, create_app
     from outpace.server.listen import in_thread
 
-    app = create_app(LLM(speculative_config=setting, **llm_options), ServerSettings(api_keys=keys, max_queue=max_clients))
+    app = create_app(LLM(**arguments), ServerSettings(api_keys=keys, max_queue=max_clients))
     return stack.enter_context(in_thread(app))
 
 
-def _check_url(url: str, config: Path | None, llm_options: Mapping[str, Any]) -> None:
-    """Raise BadInputError for an invalid URL, and for options that a running server has fixed."""
+def _check_url(url: str) -> None:
+    """Raise BadInputError for an invalid URL."""
     if not url.startswith(("http://", "https://")):
         raise BadInputError(f"--server takes an address such as http://127.0.0.1:8000, not {url!r}")
-    given = [name for name, default in SERVERS_OWN.items() if llm_options[name] != default] + ["config"] * (config is not None)
-    if given:
-        raise BadInputError(f"--{given[0].replace('_', '-')} applies only to a server started here, not to the one at {url}")

@@ -83,12 +83,10 @@ class Advice:
     token_cost: float
 
 
-def check_engine(engine: str, has_own_settings: bool) -> None:
-    """Raise BadInputError for an engine other than vLLM, and for options that belong to tuning outpace itself."""
+def check_engine(engine: str) -> None:
+    """Raise BadInputError for an engine other than vLLM."""
     if engine != "vllm":
         raise BadInputError(f"--for knows vllm only, not {engine!r}")
-    if has_own_settings:
-        raise BadInputError("--drafters, --config and --out are about outpace's own settings and do not go with --for")
 
 
 def advise_for_vllm(

@@ -182,7 +182,10 @@ def test_the_command_starts_a_server_for_each_drafter(prompts, make_toy, tmp_pat
     assert "3 clients (4 of 4)" in " ".join(result.stderr.split())
 
 
-def test_the_command_asks_a_server_that_runs(prompts, toy):
+def test_the_command_asks_a_server_that_runs(prompts, toy, tmp_path, monkeypatch):
+    """What the settings file says about a model of this machine is not for that server."""
+    (tmp_path / "settings.toml").write_text("model = 'coder-1.5b'\n[bench]\nthreads = 1\nnum-draft-tokens = 3\nconcurrency = 2\n")
+    monkeypatch.setenv("OUTPACE_CONFIG", str(tmp_path / "settings.toml"))
     with in_thread(create_app(toy)) as url:
         result = bench(
             prompts, "--server", f"{url}/v1", "--clients", "2", "--seconds", "0.2", "--drafters", "none,recycling", "--json", "-"

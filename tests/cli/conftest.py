@@ -28,8 +28,7 @@ def files(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def loaded(llm, monkeypatch):
     """Commands use the default model that is loaded already."""
-    for command in ("demo", "generate", "chat", "bench", "verify", "tune"):
-        monkeypatch.setattr(f"outpace.cli.commands.{command}.load", lambda *_: llm)
+    monkeypatch.setattr("outpace.cli.options.loading.Loading.llm", lambda *_: llm)
     yield llm
     assert llm.engine.scheduler.running == []
 

@@ -26,13 +26,13 @@ def test_errors_while_loading(toy_llm, monkeypatch, error, exit_code, line):
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("outpace.cli.commands.generate.load", fail)
+    monkeypatch.setattr("outpace.cli.options.loading.Loading.llm", fail)
     result = call("generate", "hi")
     assert (result.exit_code, result.stdout, result.stderr) == (exit_code, "", line + "\n")
 
 
 def test_a_bug_is_not_hidden(toy_llm, monkeypatch):
-    monkeypatch.setattr("outpace.cli.commands.generate.load", lambda *_: 1 / 0)
+    monkeypatch.setattr("outpace.cli.options.loading.Loading.llm", lambda *_: 1 / 0)
     assert isinstance(call("generate", "hi").exception, ZeroDivisionError)
 
 

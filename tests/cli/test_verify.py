@@ -157,7 +157,7 @@ def test_a_fault_that_only_batches_have_is_found(files, toy_llm, short_proof, mo
         return outputs
 
     monkeypatch.setattr(toy_llm, "chat", faulty)
-    monkeypatch.setattr("outpace.cli.commands.verify.load", lambda *_: toy_llm)
+    monkeypatch.setattr("outpace.cli.options.loading.Loading.llm", lambda *_: toy_llm)
     result = call("verify", "--prompts", "good.jsonl", "--max-tokens", "8", "--drafters", "blind", "--json")
     failed = {name for name, passed in checks_of(json.loads(result.stdout)).items() if not passed}
     assert result.exit_code == 1

@@ -40,7 +40,7 @@ def test_the_answers_that_are_announced_are_those_of_the_run(files, toy_llm, mon
     answers = []
     chat = toy_llm.chat
     monkeypatch.setattr(toy_llm, "chat", lambda *arguments, **options: answers.append(chat(*arguments, **options)) or answers[-1])
-    monkeypatch.setattr("outpace.cli.commands.verify.load", lambda *_: toy_llm)
+    monkeypatch.setattr("outpace.cli.options.loading.Loading.llm", lambda *_: toy_llm)
     drafters = ",".join(["blind", "suffix"][:num_drafters])
     call("verify", "--prompts", "good.jsonl", "--max-tokens", "4", "--drafters", drafters, "--concurrency", concurrency)
     num_timed = 3  # the short answers before

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helper_tools import fitted_medusa, lent_forms, random_medusa
 
-from outpace.cli.options import drafter_settings
+from outpace.cli.options.loading import drafter_settings
 from outpace.drafters import DRAFTERS
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.combined import CombinedDrafter

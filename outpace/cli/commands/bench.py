@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.bench_server import bench_server, refuse_with_server
-from outpace.cli.options import (
-    Config,
-    Device,
-    ExactWidth,
-    Limit,
-    MaxTokens,
-    Model,
-    NumDraftTokens,
-    Precision,
-    Prompts,
-    Seed,
-    Target,
-    Threads,
-    drafter_settings,
-    load,
-    show_document,
-    table_width,
-    with_num_draft_tokens,
-)
-from outpace.cli.spread import spread
-from outpace.cli.tracing import Tracing
-from outpace.errors import BadInputError, OutpaceError
+from outpace.cli.bench_server import SERVER_RULES, bench_server
+from outpace.cli.options.loading import Config, Loading, drafter_settings, with_num_draft_tokens
+from outpace.cli.options.rules import excludes, with_rules
+from outpace.cli.options.shared import Limit, MaxTokens, NumDraftTokens, Prompts, Seed
+from outpace.cli.options.spread import spread
+from outpace.cli.options.tracing import TRACE_RULE, Tracing
+from outpace.cli.show import show_document, table_width
+from outpace.errors import OutpaceError
 
 if TYPE_CHECKING:
     from outpace.bench.peers.side import PeerSide
@@ -41,10 +26,23 @@ Peers = Annotated[
 ]
 
 
+def _is_sampled(temperature: Any) -> bool:
+    from outpace.bench.temperatures import parse_temperatures
+
+    return max(parse_temperatures(temperature)) > 0
+
+
+GREEDY = "--peers compares greedy answers, one prompt at a time: leave --temperature and --concurrency as they are"
+PEER_RULES = (excludes("peers", "concurrency", message=GREEDY), excludes("peers", "temperature", message=GREEDY, of_others=_is_sampled))
+
+
+@with_rules(TRACE_RULE, *SERVER_RULES, *PEER_RULES)
 @spread(Tracing)
+@spread(Loading)
 def bench(
     prompts: Prompts = "builtin",
-    model: Model = "default",
+    *,
+    loading: Loading,
     drafters: Annotated[str | None, typer.Option(help="Drafters to measure, comma-separated. Default: all.")] = None,
     max_tokens: MaxTokens = 128,
     limit: Limit = None,
@@ -60,13 +58,7 @@ def bench(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="With --server: seconds per number of clients. Default: 60.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON to this file; - prints them.")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write the results as a page for the browser to this file.")] = None,
-    *,
     tracing: Tracing,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
     config: Config = None,
     num_draft_tokens: NumDraftTokens = None,
 ) -> None:
@@ -76,31 +68,26 @@ def bench(
 
     Example: `outpace bench --prompts questions.jsonl --limit 48 --drafters none,blind,prompt_lookup --json out.json`
     """
-    if server is None and (clients, seconds) != (None, None):
-        raise BadInputError("--clients and --seconds need --server")
     from outpace.bench.temperatures import parse_temperatures, points
 
     temperatures = parse_temperatures(temperature)
     tracing.check(json_out, report)
     if server is not None:
-        many = len(temperatures) > 1 or seeds > 1
-        refuse_with_server(peers is not None, num_draft_tokens is not None, concurrency != 1, many, tracing.is_on)
         sampling = {"max_tokens": max_tokens, "temperature": temperatures[0], "seed": seed or 0}
-        own = {"model": model, "target": target, "precision": precision, "threads": threads, "device": device, "exact_width": exact_width}
-        bench_server(server, prompts, limit, drafters, config, sampling, own, (clients, seconds), repeats, (json_out, report))
+        bench_server(server, prompts, limit, drafters, config, sampling, loading, (clients, seconds), repeats, (json_out, report))
         return
     from outpace.bench import runner
     from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
 
-    sides = _sides(peers, max(temperatures), concurrency)
+    sides = _sides(peers)
     workloads = load_prompts(prompts, limit)
     samples = [SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(temperatures, seed, seeds)]
     engine = {"enable_prefix_caching": not sides}  # peers run every prompt anew
-    llm = load(model, "none", target, precision, threads, None, None, engine, device, exact_width)
+    llm = loading.llm("none", engine)
     settings = with_num_draft_tokens(drafter_settings(drafters, config, llm.target.base), num_draft_tokens)
-    with _started(sides, model, llm.precision, threads, llm.tokenizer.encode_chat(workloads[0].messages)), tracing.of(llm):
-        documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides, threads) for params in samples]
+    with _started(sides, loading.model, llm.precision, loading.threads, llm.tokenizer.encode_chat(workloads[0].messages)), tracing.of(llm):
+        documents = [runner.run(llm, workloads, settings, params, repeats, concurrency, sides, loading.threads) for params in samples]
     _show(documents, {"prompts": prompts, "limit": limit}, (json_out, report), by_category)
 
 
@@ -120,15 +107,11 @@ def _show(
             raise OutpaceError(f"drafter {row['drafter']} failed on {row['num_failed']} of {row['num_prompts']} prompts: {row['error']}")
 
 
-def _sides(peers: str | None, temperature: float, concurrency: int) -> list[PeerSide]:
-    """The peers of --peers, not started yet. Raises BadInputError for settings that they do not share."""
+def _sides(peers: str | None) -> list[PeerSide]:
+    """The peers of --peers, not started yet."""
     from outpace.bench.peers.side import PeerSide, parse_peers
 
-    if peers is None:
-        return []
-    if temperature > 0 or concurrency != 1:
-        raise BadInputError("--peers compares greedy answers, one prompt at a time: leave --temperature and --concurrency as they are")
-    return [PeerSide(spec) for spec in parse_peers(peers)]
+    return [PeerSide(spec) for spec in parse_peers(peers)] if peers is not None else []
 
 
 @contextmanager

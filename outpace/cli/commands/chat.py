@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from outpace.cli.options import (
-    Config,
-    Device,
-    Drafter,
-    ExactWidth,
-    Model,
-    NumDraftTokens,
-    Precision,
-    System,
-    Target,
-    Threads,
-    load,
-)
-from outpace.cli.sampling_options import SamplingOptions
-from outpace.cli.spread import spread
+from outpace.cli.options.loading import DRAFTER_RULE, Drafting
+from outpace.cli.options.rules import with_rules
+from outpace.cli.options.sampling import FORMS, SamplingOptions
+from outpace.cli.options.shared import System
+from outpace.cli.options.spread import spread
 
 
+@with_rules(DRAFTER_RULE, *FORMS)
 @spread(SamplingOptions, max_tokens=1024, temperature=0.7, top_k=20, top_p=0.8)
-def chat(
-    model: Model = "default",
-    system: System = None,
-    drafter: Drafter = None,
-    num_draft_tokens: NumDraftTokens = None,
-    *,
-    sampling: SamplingOptions,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
-    config: Config = None,
-) -> None:
+@spread(Drafting)
+def chat(drafting: Drafting, system: System = None, *, sampling: SamplingOptions) -> None:
     """Chat with the model. Ctrl-C stops an answer, Ctrl-D or /exit quits, /help lists the other commands.
 
     Answers are sampled, so that the same question gets another answer; --temperature 0 always takes the likeliest token.
@@ -43,5 +22,4 @@ def chat(
     from outpace.cli.conversation import Conversation
 
     params = sampling.params()
-    llm = load(model, drafter, target, precision, threads, config, num_draft_tokens, None, device, exact_width)
-    Conversation(llm, params, system).run()
+    Conversation(drafting.llm(), params, system).run()

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outpace.cli.options import (
-    Config,
-    Device,
-    ExactWidth,
-    Model,
-    Precision,
-    Target,
-    Threads,
-    load,
-)
+from outpace.cli.options.loading import DRAFTER_RULE, Config, Loading, chosen_drafter
+from outpace.cli.options.rules import with_rules
+from outpace.cli.options.spread import spread
 from outpace.errors import OutpaceError
 from outpace.progress import note
 
@@ -27,16 +21,14 @@ Drafter = Annotated[str | None, typer.Option(help="Drafter to compare with plain
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens to generate. Default: 200, and for the edit the whole file.")]
 
 
+@with_rules(DRAFTER_RULE)
+@spread(Loading)
 def demo(
     max_tokens: MaxTokens = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    model: Model = "default",
+    *,
+    loading: Loading,
     drafter: Drafter = None,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Summarise a document and edit a source file, and compare plain and speculative decoding side by side.
@@ -52,13 +44,12 @@ def demo(
     console = Console(stderr=as_json, highlight=False)
 
     def opened(name: str) -> LLM:
-        method = drafter if drafter or config else "auto"
-        return load(name, method, target, precision, threads, config, None, None, device, exact_width)
+        return replace(loading, model=name).llm(chosen_drafter(drafter, config, "auto"))
 
     try:
-        llm = opened(model)
+        llm = opened(loading.model)
     except NoSourceError as error:
-        if model != DEFAULT_MODEL:
+        if loading.model != DEFAULT_MODEL:
             raise
         note(f"{error}; going on with the model {SMALLEST}, which repeats itself")
         llm = opened(SMALLEST)

@@ -9,24 +9,12 @@ from typing import Annotated
 
 import typer
 
-from outpace.cli.options import (
-    AsJson,
-    Config,
-    Device,
-    Drafter,
-    ExactWidth,
-    Model,
-    NumDraftTokens,
-    Precision,
-    System,
-    Target,
-    Threads,
-    llm_arguments,
-    load,
-)
-from outpace.cli.sampling_options import SamplingOptions
-from outpace.cli.spread import spread
-from outpace.cli.tracing import Tracing
+from outpace.cli.options.loading import DRAFTER_RULE, Drafting
+from outpace.cli.options.rules import excludes, needs, with_rules
+from outpace.cli.options.sampling import FORMS, SamplingOptions
+from outpace.cli.options.shared import AsJson, System
+from outpace.cli.options.spread import spread
+from outpace.cli.options.tracing import TRACE_RULE, Tracing
 from outpace.errors import BadInputError
 from outpace.files import decoded
 
@@ -37,16 +25,29 @@ Inputs = Annotated[list[str] | None, typer.Option("--input", help="Answer files 
 Output = Annotated[Path | None, typer.Option(help="With --input: folder for the answers; the same command resumes.")]
 
 
+RULES = (
+    excludes("raw", "system", message="--raw has no system prompt: leave out --system, or --raw"),
+    excludes("inputs", "file", "system", "show_drafts", "explain", "compare", "n", "trace", "logprobs", "prompt_logprobs"),
+    needs("inputs", "output", "ray", message="{other} is for --input, which was not given"),
+    needs("as_json", "logprobs", "prompt_logprobs", message="--logprobs and --prompt-logprobs need --json"),
+    excludes(
+        *("explain", "drafter"),
+        message="--explain explains the choices of auto: add --drafter auto",
+        of_others=lambda drafter: "auto" not in drafter,
+    ),
+)
+
+
+@with_rules(DRAFTER_RULE, TRACE_RULE, *FORMS, *RULES)
 @spread(Tracing)
 @spread(SamplingOptions)
+@spread(Drafting)
 def generate(
     prompt: Prompts = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
     system: System = None,
-    model: Model = "default",
-    drafter: Drafter = None,
-    num_draft_tokens: NumDraftTokens = None,
     *,
+    drafting: Drafting,
     sampling: SamplingOptions,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Number of answers, with the seeds --seed, --seed + 1, ...")] = 1,
     logprobs: NumLogprobs = None,
@@ -62,12 +63,6 @@ def generate(
     max_num_seqs: Annotated[int, typer.Option(min=1, help="With --input: maximum number of requests that run at once.")] = 16,
     ray: Annotated[bool, typer.Option("--ray", help="With --input: answer on a Ray cluster (RAY_ADDRESS), else on this machine.")] = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of models. Default: as many as fit.")] = None,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
-    config: Config = None,
 ) -> None:
     """Generate the answer to one prompt, or to every line of files.
 
@@ -77,28 +72,16 @@ def generate(
     from outpace.cli.answer import Look, Question, answer
 
     tracing.check()
-    _refuse(raw and system is not None, "--raw has no system prompt: leave out --system, or --raw")
-    drafter = "auto" if explain and drafter is None and config is None else drafter
-    model_options = (model, drafter, target, precision, threads, config, num_draft_tokens)
-    place = (device, exact_width)
     if inputs:
-        from outpace.cli.batch import refuse_with_input, run_batch
+        from outpace.cli.batch import run_batch
 
-        refuse_with_input(file=file is not None, system=system is not None, show_drafts=show_drafts, explain=explain, compare=compare)
-        refuse_with_input(n=n > 1, trace=tracing.is_on, logprobs=logprobs is not None, prompt_logprobs=prompt_logprobs is not None)
-        arguments = llm_arguments(*model_options, {"max_num_seqs": max_num_seqs}, *place)
+        arguments = drafting.arguments(engine={"max_num_seqs": max_num_seqs})
         run_batch([*inputs, *(prompt or ())], output, sampling.params(), raw, as_json, arguments, replicas, ray)
         return
-    _refuse(output is not None or ray, f"--{'ray' if ray else 'output'} is for --input, which was not given")
-    _refuse(not as_json and (logprobs, prompt_logprobs) != (None, None), "--logprobs and --prompt-logprobs need --json")
     params = sampling.params(n=n, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
     question = Question(_read_prompt(_one(prompt), file), system, raw)
-    answer(question, partial(load, *model_options, None, *place), params, Look(show_drafts, explain, compare, as_json), tracing)
-
-
-def _refuse(is_wrong: bool, message: str) -> None:
-    if is_wrong:
-        raise BadInputError(message)
+    load = partial(drafting.llm, "auto" if explain else None)
+    answer(question, load, params, Look(show_drafts, explain, compare, as_json), tracing)
 
 
 def _one(prompt: list[str] | None) -> str | None:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options import Config, Limit, MaxTokens, Model, Precision, Prompts, Target, Threads, load, show_document
+from outpace.cli.options.loading import DRAFTER_RULE, Config, Loading, chosen_drafter
+from outpace.cli.options.rules import with_rules
+from outpace.cli.options.shared import Limit, MaxTokens, Prompts
+from outpace.cli.options.spread import spread
+from outpace.cli.show import show_document
 from outpace.errors import BadInputError
 from outpace.files import check_writable, read_json
 
@@ -29,8 +33,10 @@ Check = Annotated[Path | None, typer.Option(help="Load test (`outpace bench --se
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the plan and what was measured as JSON to this file; - prints it.")]
 
 
+@with_rules(DRAFTER_RULE)
+@spread(Loading)
 def plan(
-    model: Model = "default",
+    loading: Loading,
     drafter: PlannedDrafter = None,
     prompts: Prompts = "builtin",
     limit: Limit = 12,
@@ -45,9 +51,6 @@ def plan(
     measured: Measured = None,
     check: Check = None,
     json_out: JsonOut = None,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
     config: Config = None,
 ) -> None:
     """Plan a server: tokens per second and cost against the number of clients, plain and speculative, on one machine or several.
@@ -68,15 +71,14 @@ def plan(
     if measured is not None:
         profile = Profile.load(measured)
     else:
-        speculative: Any = drafter if drafter is not None or config is None else read_json(config)
-        profile = _measure(prompts, limit, max_tokens, speculative or "auto", (model, target, precision, threads))
+        profile = _measure(loading, prompts, limit, max_tokens, chosen_drafter(drafter, config, "auto"))
     points, pays = points_of(profile, size, levels, machines, price), pays_up_to(profile, size)
     checks = compare(profile, size, load_test) if load_test is not None else []
     tables = [plan_table(profile, points), verdict(pays, size), *([check_table(checks)] if checks else [])]
     show_document(document_of(profile, size, points, pays, checks), tables, json_out)
 
 
-def _measure(prompts: str, limit: int | None, max_tokens: int, drafter: Any, where: tuple[str, str, str, int | None]) -> Profile:
+def _measure(loading: Loading, prompts: str, limit: int | None, max_tokens: int, drafter: Any) -> Profile:
     from outpace.bench.builtin import load_prompts
     from outpace.params import SamplingParams
     from outpace.plan.profile import measure
@@ -85,6 +87,5 @@ def _measure(prompts: str, limit: int | None, max_tokens: int, drafter: Any, whe
     workloads = load_prompts(prompts, limit)
     if not workloads:
         raise BadInputError("there is no prompt")
-    model, target, precision, threads = where
-    with load(model, "none", target, precision, threads, None) as llm, stages("measuring") as tell:
+    with loading.llm("none") as llm, stages("measuring") as tell:
         return measure(llm, [workload.messages for workload in workloads], SamplingParams(max_tokens=max_tokens), drafter, tell)

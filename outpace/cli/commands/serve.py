@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from outpace.cli.options import Config, Device, Drafter, ExactWidth, Model, NumDraftTokens, Precision, Target, Threads, llm_arguments
+from outpace.cli.options.loading import DRAFTER_RULE, Drafting
+from outpace.cli.options.rules import excludes, with_rules
+from outpace.cli.options.spread import spread
+from outpace.cli.options.tracing import TRACE_RULE, Tracing
 from outpace.cli.reporting import needing
-from outpace.cli.spread import spread
-from outpace.cli.tracing import Tracing
 from outpace.errors import BadInputError
 
 ClientChoice = Annotated[
@@ -32,13 +33,13 @@ AllowHost = Annotated[
 ]
 
 
+@with_rules(DRAFTER_RULE, TRACE_RULE, excludes("ray", "trace"))
 @spread(Tracing)
+@spread(Drafting)
 def serve(
-    model: Model = "default",
+    drafting: Drafting,
     host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 accepts connections from this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")] = 8000,
-    drafter: Drafter = None,
-    num_draft_tokens: NumDraftTokens = None,
     allow_drafter: Annotated[list[str] | None, typer.Option(help="Drafter that requests may use although it loads files or code.")] = None,
     client_choice: ClientChoice = "all",
     unknown_fields: UnknownFields = "refuse",
@@ -60,12 +61,6 @@ def serve(
     tracing: Tracing,
     ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray: on the cluster of RAY_ADDRESS, else on this machine.")] = False,
     replicas: Annotated[int, typer.Option(min=1, help="With --ray: number of models, each with --threads threads (default: 1).")] = 1,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
-    config: Config = None,
 ) -> None:
     """Serve a model over an OpenAI-compatible API, with a playground for the browser.
 
@@ -89,19 +84,16 @@ def serve(
         max_body_bytes=int(max_body_mb * 2**20),
         log_prompts=log_prompts,
     )
-    _check(host, bool(settings.api_keys), ray, tracing)
+    _check(host, bool(settings.api_keys), tracing)
     sizes = {"max_num_seqs": max_num_seqs, "kv_cache_tokens": kv_cache_tokens, "prefix_cache_tokens": prefix_cache_tokens}
-    arguments = llm_arguments(model, drafter, target, precision, threads, config, num_draft_tokens, sizes, device, exact_width)
-    _serve((host, port), arguments, settings, shutdown_timeout, access_log, replicas if ray else 0, tracing)
+    _serve((host, port), drafting.arguments(engine=sizes), settings, shutdown_timeout, access_log, replicas if ray else 0, tracing)
 
 
-def _check(host: str, has_keys: bool, ray: bool, tracing: Tracing) -> None:
-    """Raise BadInputError for a trace that cannot be; warn if strangers can use the server."""
+def _check(host: str, has_keys: bool, tracing: Tracing) -> None:
+    """Raise BadInputError for a trace that cannot be written; warn if strangers can use the server."""
     from outpace.server.listen import is_loopback
 
     tracing.check()
-    if ray and tracing.is_on:
-        raise BadInputError("--trace cannot be used with --ray")
     if not is_loopback(host) and not has_keys:
         typer.secho(f"warning: anyone who can reach {host} can use this server; set --api-key-file to restrict it", err=True, fg="yellow")
 

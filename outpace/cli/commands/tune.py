@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from outpace.cli.options import (
-    AsJson,
-    Device,
-    ExactWidth,
-    Limit,
-    MaxTokens,
-    Model,
-    Precision,
-    Prompts,
-    Seed,
-    Target,
-    Threads,
-    load,
-)
+from outpace.cli.options.loading import Loading
+from outpace.cli.options.rules import excludes, with_rules
+from outpace.cli.options.shared import AsJson, Limit, MaxTokens, Prompts, Seed
+from outpace.cli.options.spread import spread
 from outpace.files import check_writable, read_json
 
+OWN_SETTINGS = "--drafters, --config and --out are about outpace's own settings and do not go with --for"
 
+
+@with_rules(excludes("engine", "drafters", "config", "out", message=OWN_SETTINGS))
+@spread(Loading)
 def tune(
     prompts: Prompts = "builtin",
-    model: Model = "default",
+    *,
+    loading: Loading,
     out: Annotated[Path | None, typer.Option(help="Write the best settings here, for --config.")] = None,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Time limit in seconds, excluding the loading of the model.")] = 300.0,
     drafters: Annotated[str | None, typer.Option(help="Drafters to try, comma-separated. Default: those that usually do well.")] = None,
@@ -38,11 +33,6 @@ def tune(
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0, from --seed on.")] = 1,
     as_json: AsJson = False,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
     config: Annotated[Path | None, typer.Option(help="JSON file with speculative settings to try as a further candidate.")] = None,
     engine: Annotated[str | None, typer.Option("--for", help="Advise for another engine instead: vllm. Prints its command.")] = None,
     draft_model: Annotated[str | None, typer.Option(help="With --for: also try this draft model.")] = None,
@@ -66,41 +56,33 @@ def tune(
     from outpace.tune.for_vllm import advise_for_vllm, check_engine
 
     if engine is not None:
-        check_engine(engine, drafters is not None or config is not None or out is not None)
+        check_engine(engine)
     workloads = load_prompts(prompts, limit)
     check_writable(out)
     named = named_methods(drafters, None if config is None else read_json(config))
     samples = [
         SamplingParams(temperature=t, seed=one, max_tokens=max_tokens) for t, one in points(parse_temperatures(temperature), seed, seeds)
     ]
-    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    llm = loading.llm("none")
     if engine is not None:
-        advise_for_vllm(llm, model, workloads, samples, time_limit, draft_model, token_cost, as_json)
+        advise_for_vllm(llm, loading.model, workloads, samples, time_limit, draft_model, token_cost, as_json)
         return
     methods = named if drafters is not None else [*default_methods(llm), *named]
-    loading = _loading(model, {"target": target, "precision": precision, "device": device, "threads": threads, "exact_width": exact_width})
-    session.run(llm, workloads, methods, samples, time_limit, as_json, out, named, loading)
+    session.run(llm, workloads, methods, samples, time_limit, as_json, out, named, _written(loading))
 
 
-def _loading(model: str, options: dict[str, Any]) -> dict[str, Any]:
+def _written(loading: Loading) -> dict[str, Any]:
     """What was asked for when the model was loaded, for the settings file. A path is written from the root on, and `default` as the model
     that it stands for today."""
     from outpace.models.catalog import DEFAULT_MODEL, default_name, lookup
 
-    name = default_name() if model == DEFAULT_MODEL else model
+    name = default_name() if loading.model == DEFAULT_MODEL else loading.model
     name = str(Path(name).expanduser().absolute()) if lookup(name) is None and Path(name).expanduser().exists() else name
-    return {"model": name, **{key: value for key, value in options.items() if value not in (None, "auto")}}
+    return {option: value for option, value in asdict(replace(loading, model=name)).items() if value not in (None, "auto")}
 
 
-def calibrate(
-    model: Model = "default",
-    as_json: AsJson = False,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
-) -> None:
+@spread(Loading)
+def calibrate(loading: Loading, as_json: AsJson = False) -> None:
     """Measure anew what a forward pass costs on this machine: the table that `auto` works with. Run it while the machine is idle.
 
     Example: `outpace calibrate`
@@ -109,7 +91,7 @@ def calibrate(
 
     from outpace.cli.explain import cost_table
 
-    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    llm = loading.llm("none")
     costs = llm.strategies.calibrate()
     if as_json:
         typer.echo(json.dumps(asdict(costs)))

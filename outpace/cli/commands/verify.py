@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outpace.cli.bench_server import levels_of
-from outpace.cli.options import (
-    AsJson,
-    Config,
-    Device,
-    ExactWidth,
-    Model,
-    Precision,
-    Prompts,
-    Target,
-    Threads,
-    drafter_settings,
-    load,
-)
+from outpace.cli.options.loading import Config, Loading, drafter_settings
+from outpace.cli.options.shared import AsJson, Prompts
+from outpace.cli.options.spread import spread
 from outpace.progress import note, slow
 
 if TYPE_CHECKING:
@@ -33,8 +23,9 @@ if TYPE_CHECKING:
 NUM_TIES = 10  # near ties that are printed
 
 
+@spread(Loading)
 def verify(
-    model: Model = "default",
+    loading: Loading,
     drafters: Annotated[str | None, typer.Option(help="Drafters to verify, comma-separated. Default: all.")] = None,
     prompts: Prompts = "builtin",
     limit: Annotated[int | None, typer.Option(min=1, help="Number of prompts. Default: 6, fewer for a slow model.")] = None,
@@ -43,11 +34,6 @@ def verify(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per temperature above 0.")] = 1,
     concurrency: Annotated[str, typer.Option(help="Numbers of prompts that run at once, comma-separated.")] = "1,4",
     as_json: AsJson = False,
-    target: Target = "auto",
-    precision: Precision = "auto",
-    threads: Threads = None,
-    device: Device = "auto",
-    exact_width: ExactWidth = None,
     config: Config = None,
 ) -> None:
     """Check on this model that speculation changes no token. Exit code 1 if any check fails.
@@ -60,15 +46,15 @@ def verify(
 
     from outpace.bench.builtin import load_prompts
     from outpace.bench.temperatures import parse_temperatures
-    from outpace.bench.workloads import spread
+    from outpace.bench.workloads import spread as spread_evenly
     from outpace.testing import proof
 
     trials = proof.Trials(parse_temperatures(temperature), seeds, levels_of(concurrency, "--concurrency"))
     workloads = load_prompts(prompts)
-    llm = load(model, "none", target, precision, threads, None, None, None, device, exact_width)
+    llm = loading.llm("none")
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
     num_prompts, num_tokens = _size(llm, workloads, trials, len(settings), limit, max_tokens)
-    document = proof.verify(llm, spread(workloads, num_prompts), settings, replace(trials, max_tokens=num_tokens))
+    document = proof.verify(llm, spread_evenly(workloads, num_prompts), settings, replace(trials, max_tokens=num_tokens))
     if as_json:
         typer.echo(json.dumps(document))
     else:

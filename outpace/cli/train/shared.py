@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options import AsJson, Model, Precision, Target, Threads
-from outpace.cli.spread import own_parameters, parameters_of, signed
+from outpace.cli.options.shared import AsJson, Model, Precision, Target, Threads
+from outpace.cli.options.spread import own_parameters, parameters_of, signed
 
 if TYPE_CHECKING:
     from outpace.heads.draft_record import DraftRecord

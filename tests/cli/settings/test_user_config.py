@@ -7,6 +7,7 @@ import json
 import pytest
 from cli_tools import call, one_error_line
 
+from outpace.cli.options.loading import Loading
 from outpace.config import SpeculativeConfig
 
 
@@ -20,11 +21,10 @@ def write(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def asked(toy_llm, monkeypatch) -> list[tuple]:
-    """(model, drafter, target, precision, threads, config) of every LLM that commands ask for."""
-    found: list[tuple] = []
-    for name in ("generate", "chat", "tune"):  # calibrate is beside tune
-        monkeypatch.setattr(f"outpace.cli.commands.{name}.load", lambda *given: found.append(given[:6]) or toy_llm)
+def asked(toy_llm, monkeypatch) -> list[Loading]:
+    """The options of every model that commands load."""
+    found: list[Loading] = []
+    monkeypatch.setattr(Loading, "llm", lambda loading, *_: found.append(loading) or toy_llm)
     return found
 
 
@@ -35,7 +35,7 @@ def test_keys_at_the_top_are_for_every_command_and_tables_for_one(write, asked):
     assert document["completion_tokens"] == 3
     call("chat", stdin="hello\n")
     call("calibrate")
-    assert [(given[0], given[4]) for given in asked] == [("tiny", 1), ("tiny", 2), ("tiny", 2)]
+    assert [(given.model, given.threads) for given in asked] == [("tiny", 1), ("tiny", 2), ("tiny", 2)]
 
 
 def test_options_go_first(write, asked, monkeypatch):
@@ -44,7 +44,7 @@ def test_options_go_first(write, asked, monkeypatch):
     call("generate", "hello", "--threads", "1", "--max-tokens", "2")
     monkeypatch.setenv("OUTPACE_MODEL", "coder-1.5b")
     call("generate", "hello", "--max-tokens", "2")
-    assert [(given[0], given[4]) for given in asked] == [("coder-0.5b", 2), ("tiny", 1), ("default", 2)]
+    assert [(given.model, given.threads) for given in asked] == [("coder-0.5b", 2), ("tiny", 1), ("default", 2)]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,8 @@ def test_a_config_remembers_the_model_the_target_and_the_threads(write, asked, f
     write('model = "tiny"\nthreads = 2\n')
     call("generate", "hello", "--config", "tuned.json", "--max-tokens", "2")
     call("generate", "hello", "--config", "tuned.json", "-m", "coder-0.5b", "--threads", "2", "--max-tokens", "2")
-    assert [(given[0], *given[2:5]) for given in asked] == [("coder-1.5b", "openvino", "int8", 1), ("coder-0.5b", "openvino", "int8", 2)]
+    found = [(given.model, given.target, given.precision, given.threads) for given in asked]
+    assert found == [("coder-1.5b", "openvino", "int8", 1), ("coder-0.5b", "openvino", "int8", 2)]
 
 
 @pytest.mark.parametrize("load", ["[]", '{"modle": "tiny"}', "3"])

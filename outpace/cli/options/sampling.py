@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from outpace.cli.options.rules import one_of
 from outpace.errors import BadInputError
 from outpace.files import read_text
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from outpace.params import SamplingParams, StructuredOutput
 
 T = TypeVar("T")
+FORMS = one_of(
+    *("json_object", "json_schema", "regex", "choice", "grammar"),
+    message="an answer has one form: give one of --json-object, --json-schema, --regex, --choice and --grammar",
+)
 
 
 def _option(text: str, *names: str, panel: str = "Sampling", **details: Any) -> Any:
@@ -75,7 +80,7 @@ class SamplingOptions:
         )
 
     def _structured(self) -> StructuredOutput | None:
-        """The form of the answer, if one was asked for. Raises BadInputError for two."""
+        """The form of the answer, if one was asked for."""
         from outpace.params import StructuredOutput
 
         asked = {
@@ -86,8 +91,6 @@ class SamplingOptions:
             "lark": _content(self.grammar),
         }
         given = {kind: value for kind, value in asked.items() if value is not None}
-        if len(given) > 1:
-            raise BadInputError("an answer has one form: give one of --json-object, --json-schema, --regex, --choice and --grammar")
         return next((StructuredOutput(kind, value) for kind, value in given.items()), None)
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outpace.errors import BadInputError
+from outpace.cli.options.rules import needs
 from outpace.files import check_writable
 
 if TYPE_CHECKING:
     from outpace.llm import LLM
+
+TRACE_RULE = needs("trace", "trace_text")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,6 @@ class Tracing:
 
     def check(self, *others: Path | None) -> None:
         """Raise BadInputError, before a model loads, for a trace or another file that cannot be written."""
-        if self.trace_text and not self.is_on:
-            raise BadInputError("--trace-text needs --trace")
         for path in (self.trace, *others):
             check_writable(path)
 
