@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def _render(found: Page) -> str:
     )
     environment.filters["words"] = _words
     environment.filters["spec"] = _spec
-    styles = (FOLDER / "page.css").read_text("utf-8")
+    base = files("outpace").joinpath("server/static/css/base.css")  # the page stands alone, so the colours of the playground are copied
+    styles = base.read_text("utf-8") + (FOLDER / "page.css").read_text("utf-8")
     return environment.get_template("page.html.j2").render(page=found, styles=styles, version=__version__)
 
 
