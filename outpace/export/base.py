@@ -10,8 +10,8 @@ from outpace.arrays import Array
 from outpace.errors import BadInputError
 from outpace.heads.draft_record import RECORD
 from outpace.heads.format import CONFIG, read_config
-from outpace.models.find import Source, locate
-from outpace.models.transformers_io import load_model, load_tokenizer
+from outpace.models.find import Source
+from outpace.models.transformers_io import load_in_f32, load_tokenizer
 from outpace.targets.identity import Base, base_of
 
 FOLDER = "base"  # subfolder of the export for a model that comes from a .gguf file
@@ -28,8 +28,7 @@ class BaseModel:
     @classmethod
     def of(cls, model: str) -> BaseModel:
         """Load in float32. Raises BadInputError if the model cannot be loaded."""
-        source = locate(model)
-        live = load_model(source.path, "float32")
+        live, source = load_in_f32(model)
         return cls(source, live, base_of(live, source.name))
 
     def lm_head(self) -> Array:

@@ -27,7 +27,16 @@ from outpace.models.channel import Tell, run
 from outpace.models.refusal import refuse_quantized
 from outpace.models.tracing.experts import NAME as EVERY_EXPERT
 from outpace.models.tracing.stateful_graph import trace
-from outpace.models.transformers_io import context_length, end_token_ids, first_layers, load_model, load_tokenizer
+from outpace.models.transformers_io import (
+    UnreadableError,
+    context_length,
+    end_token_ids,
+    first_layers,
+    load_model,
+    load_tokenizer,
+    without_weights,
+)
+from outpace.targets.hf.live_models import refuse
 from outpace.targets.hf.target import HFTarget
 from outpace.targets.identity import base_of
 from outpace.targets.openvino.trial import compare
@@ -67,26 +76,31 @@ def convert(source: Path, out: Path, precision: str, num_layers: int | None = No
 
     Raises BadInputError for a model that cannot be converted, and for one that after it does not give what transformers gives.
     """
+    refuse_quantized(source)
+    load_tokenizer(source).save_pretrained(out)
     with torch.no_grad():
-        if precision != "f32" and _is_narrow(source):
+        if precision != "f32" and _can_be_narrow(source):
             try:
-                _convert(source, out, precision, num_layers, tell, "auto")
+                return _convert(source, out, precision, num_layers, tell, "auto")
+            except UnreadableError:
+                raise
             except Exception:
                 tell("converting it in 32 bits")  # its code may not allow 16, or the fault is another, which this finds again
-            else:
-                return
-        _convert(source, out, precision, num_layers, tell, torch.float32)
+        return _convert(source, out, precision, num_layers, tell, torch.float32)
 
 
-def _is_narrow(source: Path) -> bool:
-    """Whether the config of a folder says that its weights have 16 bits."""
+def _can_be_narrow(source: Path) -> bool:
+    """Whether the weights of a folder have 16 bits, and none are of experts or convolutions, which are traced in 32 bits only. Raises
+    BadInputError for a model that no target can run."""
     config = read_json(source / "config.json") if source.is_dir() else {}
-    return (config.get("dtype") or config.get("torch_dtype")) in ("bfloat16", "float16")
+    if (config.get("dtype") or config.get("torch_dtype")) not in ("bfloat16", "float16"):
+        return False
+    model = without_weights(source)
+    refuse(model)
+    return all(parameter.dim() <= 2 for parameter in model.parameters())
 
 
 def _convert(source: Path, out: Path, precision: str, num_layers: int | None, tell: Tell, dtype: Any) -> None:
-    refuse_quantized(source)
-    load_tokenizer(source).save_pretrained(out)
     tell("loading the weights")
     model = load_model(source, dtype, experts_implementation=EVERY_EXPERT)
     model = first_layers(model, num_layers) if num_layers else model

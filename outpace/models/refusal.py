@@ -25,10 +25,15 @@ def refuse_folder(folder: Path) -> None:
         raise BadInputError(f"{folder} is an encoder-decoder model ({name}); use a decoder-only one")
 
 
+def quantization_of(source: Path) -> str:
+    """The method by which the weights of a folder are quantized; "" if they are not."""
+    found = _json_of(source / "config.json").get("quantization_config")
+    return str(found.get("quant_method", "unknown")) if found and isinstance(found, dict) else ""
+
+
 def refuse_quantized(source: Path) -> None:
     """Raise BadInputError for a folder of quantized weights, which the converter cannot read."""
-    method = _json_of(source / "config.json").get("quantization_config", {}) if source.is_dir() else {}
-    name = str(method.get("quant_method", "")) if isinstance(method, dict) else ""
+    name = quantization_of(source)
     if name and name not in READABLE:
         raise BadInputError(f"its weights are quantized with {name}, which cannot be converted; use the original model or a .gguf file")
 

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from outpace.errors import BadInputError
-from outpace.files import read_json
+from outpace.models.find import Source, locate
+from outpace.models.refusal import quantization_of
+from outpace.progress import slow
 from outpace.reason import reason_of
 from outpace.targets.text_length import chunks_of, max_length, windows_of
 
 logger = logging.getLogger("outpace")
+
+
+class UnreadableError(BadInputError):
+    """The weights of a model cannot be read, or some of them are not there."""
 
 
 def source_arguments(source: Path) -> tuple[str, dict[str, Any]]:
@@ -27,8 +33,8 @@ def source_arguments(source: Path) -> tuple[str, dict[str, Any]]:
 
 
 def load_model(source: Path, dtype: Any, **options: Any) -> Any:
-    """Load a transformers causal LM in evaluation mode. Raises BadInputError if transformers cannot read it, or if some of the weights
-    are not there, which transformers would make up."""
+    """Load a transformers causal LM in evaluation mode. Raises UnreadableError if transformers cannot read it, or if some of the
+    weights are not there, which transformers would make up."""
     from transformers import AutoModelForCausalLM
 
     folder, arguments = source_arguments(source)
@@ -37,7 +43,7 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
         with _hidden_bars():
             model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **arguments, **options)
     except Exception as error:
-        raise BadInputError(f"cannot load {source}: {reason_of(error)}") from error
+        raise UnreadableError(f"cannot load {source}: {reason_of(error)}") from error
     _refuse_made_up_weights(source, report)
     if hasattr(model.config, "quantization_config") and "gguf_file" in arguments:
         del model.config.quantization_config  # the weights are plain tensors now
@@ -45,6 +51,25 @@ def load_model(source: Path, dtype: Any, **options: Any) -> Any:
     if "gguf_file" in arguments:
         _name_window(model.config.get_text_config(), source)
     return model.eval()
+
+
+def load_in_f32(model: str) -> tuple[Any, Source]:
+    """(the model in float32, where it is). Raises BadInputError if it cannot be had or loaded."""
+    source = locate(model)
+    with slow(f"loading {source.name} with torch ..."):
+        return load_model(source.path, "float32"), source
+
+
+def without_weights(folder: Path) -> Any:
+    """The model of a folder on the device "meta", which holds no numbers. Raises UnreadableError if transformers does not know it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder), **source_arguments(folder)[1]))
+    except Exception as error:
+        raise UnreadableError(f"cannot load {folder}: {reason_of(error)}") from error
 
 
 def _name_window(config: Any, source: Path) -> None:
@@ -61,25 +86,28 @@ def _name_window(config: Any, source: Path) -> None:
 @contextmanager
 def _hidden_bars() -> Iterator[None]:
     """Without transformers' progress bars, which neither log files nor the bars of outpace go with."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
     from transformers.utils import logging as bars
 
-    were_shown = bars.is_progress_bar_enabled()
+    were_shown, bar = bars.is_progress_bar_enabled(), gguf_reader.tqdm
+    gguf_reader.tqdm = bars.tqdm  # its own does not ask the switch
     bars.disable_progress_bar()
     try:
         yield
     finally:
+        gguf_reader.tqdm = bar
         if were_shown:
             bars.enable_progress_bar()
 
 
 def _refuse_made_up_weights(source: Path, report: dict[str, Any]) -> None:
-    """Raise BadInputError if transformers filled in random values for weights that the files lack or have in another shape."""
+    """Raise UnreadableError if transformers filled in random values for weights that the files lack or have in another shape."""
     for name, stored, wanted in sorted(report["mismatched_keys"], key=str):
-        raise BadInputError(f"cannot load {source}: {name} is {list(stored)} in the files, and its config says {list(wanted)}")
+        raise UnreadableError(f"cannot load {source}: {name} is {list(stored)} in the files, and its config says {list(wanted)}")
     missing, unknown = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
         others = f", and have others that the model does not: {_first(unknown)}" if unknown else ""
-        raise BadInputError(f"cannot load {source}: the files lack the weights {_first(missing)}{others}")
+        raise UnreadableError(f"cannot load {source}: the files lack the weights {_first(missing)}{others}")
 
 
 def _first(names: list[str]) -> str:
@@ -147,7 +175,7 @@ def load_for_hf(source: Path, precision: str, threads: int | None, device: str =
     place = find_device(device)
     if threads:
         torch.set_num_threads(threads)
-    if method := _quantization(source):
+    if method := quantization_of(source):
         if precision != "auto":
             raise BadInputError(f"the checkpoint is quantised ({method}) and has no precision {precision!r}; use auto")
         return load_model(source, "auto", device_map={"": place})
@@ -172,13 +200,6 @@ def find_device(device: str) -> str:
 def on_device(model: Any, device: str) -> Any:
     """A live model on this device; `auto` leaves it where it is."""
     return model if device == "auto" else model.to(find_device(device))
-
-
-def _quantization(source: Path) -> str:
-    """The method by which a checkpoint in transformers' format is quantised; "" if it is not."""
-    config = source / "config.json"
-    found = read_json(config).get("quantization_config") if config.is_file() else None
-    return str(found.get("quant_method", "unknown")) if found else ""
 
 
 def load_tokenizer(source: Path) -> Any:

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from outpace.arrays import Array
-from outpace.models.find import locate
-from outpace.models.transformers_io import load_model
+from outpace.models.transformers_io import load_in_f32
 from outpace.targets.identity import Base, base_of
 from outpace.training.data.shards import Rows
 from outpace.training.loss import FrozenHead, has_fast_bfloat16
@@ -27,7 +26,8 @@ class LMHeadWeights:
     @classmethod
     def of(cls, model: str) -> LMHeadWeights:
         """Load the model with transformers, as torch cannot read a converted one. Raises BadInputError if it cannot be loaded."""
-        return cls.of_live(*_loaded(model))
+        live, source = load_in_f32(model)
+        return cls.of_live(live, source.name)
 
     @classmethod
     def of_live(cls, live: Any, name: str) -> LMHeadWeights:
@@ -85,14 +85,8 @@ class ModelParts:
     @classmethod
     def of(cls, model: str) -> ModelParts:
         """See `LMHeadWeights.of`."""
-        live, name = _loaded(model)
-        return cls(LMHeadWeights.of_live(live, name), live.get_input_embeddings().weight.detach(), LayerSizes.of(live.config))
-
-
-def _loaded(model: str) -> tuple[Any, str]:
-    """(the loaded model in float32, its name)."""
-    source = locate(model)
-    return load_model(source.path, torch.float32), source.name
+        live, source = load_in_f32(model)
+        return cls(LMHeadWeights.of_live(live, source.name), live.get_input_embeddings().weight.detach(), LayerSizes.of(live.config))
 
 
 def frequent_tokens(rows: Rows, size: int | None) -> Array | None:

@@ -26,6 +26,7 @@ from outpace.heads.medusa.imports import load_medusa
 from outpace.heads.medusa.weights import medusa_weights
 from outpace.heads.runtime import EagleRows, build_eagle, build_heads
 from outpace.models.find import Source
+from outpace.models.transformers_io import load_model
 from outpace.targets.base import Embeddings, LMHead
 from outpace.targets.identity import Base
 
@@ -128,9 +129,8 @@ def test_heads_of_others_change_layout(tmp_path, model, place):
 
 def test_a_gguf_model_is_written_beside_the_heads(tmp_path, model, place, monkeypatch):
     """Engines read folders; the copy has the fingerprint of the model it came from."""
-    load, tokenizer = export_base.load_model, export_base.load_tokenizer
-    monkeypatch.setattr(export_base, "locate", lambda name: Source(name, tmp_path / "tiny.gguf"))
-    monkeypatch.setattr(export_base, "load_model", lambda path, dtype: load(model.source.path, dtype))
+    tokenizer, live = export_base.load_tokenizer, load_model(model.source.path, "float32")
+    monkeypatch.setattr(export_base, "load_in_f32", lambda name: (live, Source(name, tmp_path / "tiny.gguf")))
     monkeypatch.setattr(export_base, "load_tokenizer", lambda path: tokenizer(model.source.path))
     random_medusa(model.base, 2).save_pretrained(tmp_path / "heads")
     command = exporter("vllm")(tmp_path / "heads", tmp_path / "out", "tiny")

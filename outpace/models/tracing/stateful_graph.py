@@ -59,8 +59,6 @@ def trace(model: Any) -> Trace:
     """Trace an OpenVINO model with inputs input_ids, attention_mask, position_ids, beam_idx and K/V as state; the model's attention is
     replaced for good. Raises BadInputError for attention that cannot be followed or expressed."""
     if any(parameter.dtype in NARROW for parameter in model.parameters()):
-        if any(parameter.dim() > 2 for parameter in model.parameters()):
-            raise BadInputError("experts and convolutions are traced in 32 bits only")
         compute_wide(model)
         restore_torch()  # what it changes there serves experts only
     attention = Attention()

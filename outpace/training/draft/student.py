@@ -12,8 +12,8 @@ from outpace.errors import OutpaceError
 from outpace.files import temporary
 from outpace.heads.draft_record import DraftRecord
 from outpace.heads.format import CONFIG
-from outpace.models.find import Source, locate
-from outpace.models.transformers_io import first_layers, load_model, load_tokenizer
+from outpace.models.find import Source
+from outpace.models.transformers_io import first_layers, load_in_f32, load_tokenizer
 from outpace.training.base_model import LMHeadWeights
 
 
@@ -28,8 +28,7 @@ class Student:
     @classmethod
     def of(cls, model: str, num_layers: int) -> Student:
         """Take the first layers of a model. Raises BadInputError if it cannot be loaded or has fewer layers."""
-        source = locate(model)
-        teacher = load_model(source.path, torch.float32)
+        teacher, source = load_in_f32(model)
         head = LMHeadWeights.of_live(teacher, source.name)
         live = first_layers(teacher, num_layers)
         for module in (live.get_input_embeddings(), live.get_output_embeddings()):

@@ -11,8 +11,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from outpace.arrays import Array
-from outpace.models.find import locate
-from outpace.models.transformers_io import load_model
+from outpace.models.transformers_io import load_in_f32
 from outpace.targets.hf.live_models import CACHE_NAMES
 from outpace.targets.hf.low_rank import add_low_rank
 from outpace.targets.identity import Base, base_of
@@ -40,8 +39,7 @@ class FrozenModel:
     @classmethod
     def of(cls, model: str, device: torch.device) -> FrozenModel:
         """Load with transformers. Raises BadInputError if the model cannot be loaded."""
-        source = locate(model)
-        live = load_model(source.path, torch.float32)
+        live, source = load_in_f32(model)
         base = base_of(live, source.name)
         live = live.requires_grad_(False).to(device, torch.bfloat16 if has_fast_bfloat16(device) else torch.float32)
         if live.config._attn_implementation not in ("eager", "sdpa"):  # other kernels accept no explicit mask

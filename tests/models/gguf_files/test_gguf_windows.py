@@ -105,3 +105,12 @@ def test_rounding_of_activations_is_no_fault(tmp_path, monkeypatch, precision, i
     else:
         convert(path, tmp_path, precision)
         assert (tmp_path / "config.json").exists()
+
+
+def test_reading_a_file_with_torch_shows_no_bar(tmp_path, capsys):
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
+
+    bar = gguf_reader.tqdm
+    load_model(write_model(tmp_path / "m.gguf", "llama", "Q8_0"), torch.float32)
+    assert "%" not in capsys.readouterr().err
+    assert gguf_reader.tqdm is bar
