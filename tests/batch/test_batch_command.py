@@ -10,13 +10,11 @@ import sys
 import time
 
 import pytest
-from typer.testing import CliRunner
-
-from outpace import cli
+from cli_tools import call
 
 
-def call(*arguments):
-    return CliRunner().invoke(cli.app, ["generate", *map(str, arguments)])
+def generate(*arguments):
+    return call("generate", *arguments)
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def folder(tmp_path, monkeypatch, toy_llm):
     ids=["folder", "quoted", "shell"],
 )
 def test_files_of_prompts(folder, inputs):
-    result = call(*inputs, "--output", "out", "--max-tokens", 5)
+    result = generate(*inputs, "--output", "out", "--max-tokens", 5)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "4 of 4 lines have an answer" in " ".join(result.stderr.split())
     for name in ("a", "b"):
@@ -44,7 +42,7 @@ def test_files_of_prompts(folder, inputs):
 
 def test_the_summary_as_json_and_a_bad_line(folder):
     (folder / "data" / "b.jsonl").write_text('{"prompt": "abc"}\nnope\n')
-    result = call("--input", "data", "--output", "out", "--max-tokens", 5, "--json")
+    result = generate("--input", "data", "--output", "out", "--max-tokens", 5, "--json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
     assert (document["num_lines"], document["num_new"], document["num_errors"]) == (4, 2, 1)
@@ -54,7 +52,7 @@ def test_the_summary_as_json_and_a_bad_line(folder):
 
 def test_answers_of_another_default_model_are_not_reused(folder, monkeypatch):
     def num_new():
-        return json.loads(call("--input", "data", "--output", "out", "--max-tokens", 5, "--json").stdout)["num_new"]
+        return json.loads(generate("--input", "data", "--output", "out", "--max-tokens", 5, "--json").stdout)["num_new"]
 
     assert [num_new(), num_new()] == [2, 0]  # the two files have the same two lines
     monkeypatch.setenv("OUTPACE_MODEL", "another")
@@ -74,7 +72,7 @@ def test_answers_of_another_default_model_are_not_reused(folder, monkeypatch):
     ],
 )
 def test_options_that_do_not_fit(folder, arguments, message):
-    result = call(*arguments)
+    result = generate(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1

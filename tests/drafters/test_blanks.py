@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_parts import Clock
 
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.blanks.drafter import BlanksDrafter, likeliest

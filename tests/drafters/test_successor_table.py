@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from cli_tools import train
 
 torch = pytest.importorskip("torch")
 
 from toy_parts import toy_parts
 
-from outpace.cli import app
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
@@ -311,8 +311,7 @@ def test_it_keeps_the_rules(folder):
 # ---- the command
 
 
-def outpace(*words: object):
-    return CliRunner().invoke(app, ["train", "recycling", "--target", "hf", "--precision", "f32", *map(str, words)])
+outpace = partial(train, "recycling")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clock import Clock
 from tiny_models import prompt
+from toy_parts import Clock
 
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.blanks.drafter import likeliest

@@ -6,11 +6,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from cli_tools import call
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from outpace import cli
 from outpace.controller.cost import CostTable
 from outpace.errors import BadInputError
 from outpace.params import SamplingParams
@@ -172,8 +171,8 @@ def test_a_table_of_a_busy_machine_is_corrected(factor, want):
     assert found.batched[1] == pytest.approx(3 * want)
 
 
-def call(*arguments):
-    return CliRunner().invoke(cli.app, ["plan", *map(str, arguments)])
+def run_plan(*arguments):
+    return call("plan", *arguments)
 
 
 @pytest.fixture
@@ -187,25 +186,25 @@ def saved(tmp_path, monkeypatch):
 
 
 def test_a_plan_from_a_file(saved):
-    result = call("--measured", "plan.json", "--clients", "1,8", "--replicas", "1,2", "--price", "0.5", "--json", "-")
+    result = run_plan("--measured", "plan.json", "--clients", "1,8", "--replicas", "1,2", "--price", "0.5", "--json", "-")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert [(row["num_replicas"], row["num_clients"]) for row in document["plan"]] == [(1, 1), (1, 8), (2, 1), (2, 8)]
     first = document["plan"][0]
     assert first["plain"] == pytest.approx(50e3 / 550)
     assert first["plain_cost"] == pytest.approx(0.5 / (first["plain"] * 3600) * 1e6)
-    shown = call("--measured", "plan.json", "--price", "0.5")
+    shown = run_plan("--measured", "plan.json", "--price", "0.5")
     assert "$/M plain" in shown.stdout
     assert "Drafting pays for any number of clients" in shown.stdout
 
 
 def test_a_plan_beside_a_load_test(saved):
-    document = json.loads(call("--measured", "plan.json", "--check", "load.json", "--json", "-").stdout)
+    document = json.loads(run_plan("--measured", "plan.json", "--check", "load.json", "--json", "-").stdout)
     plain, drafted = document["checks"]
     assert (plain["is_good"], drafted["is_good"]) == (True, False)
     assert plain["error"] == pytest.approx(50e3 / 550 / 100 - 1)
     assert drafted["error"] == pytest.approx(50e3 / 300 / 100 - 1)
-    assert "measured" in call("--measured", "plan.json", "--check", "load.json").stdout
+    assert "measured" in run_plan("--measured", "plan.json", "--check", "load.json").stdout
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ def test_a_plan_beside_a_load_test(saved):
     ],
 )
 def test_what_a_plan_cannot_use(saved, arguments, message):
-    result = call(*arguments)
+    result = run_plan(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 

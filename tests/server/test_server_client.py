@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai import OpenAI
-from server_tools import is_empty, serving
+from server_tools import asking, serving
 
 from outpace.server import ServerSettings, create_app
 
@@ -16,10 +16,8 @@ MESSAGES = [{"role": "user", "content": "abc abc abc"}]
 
 @pytest.fixture
 def client(make_toy) -> Iterator[OpenAI]:
-    llm = make_toy(toy={"seed": 1})
-    with serving(create_app(llm, ServerSettings(api_keys=("right",)))) as address:
-        yield OpenAI(base_url=f"{address}/v1", api_key="right", max_retries=0)
-    assert is_empty(llm)
+    with asking(make_toy(toy={"seed": 1}), ServerSettings(api_keys=("right",)), "right") as client:
+        yield client
 
 
 def ask(client: OpenAI, **options):
@@ -88,10 +86,7 @@ def test_errors_are_the_clients_own(client):
 
 
 def test_errors_of_a_busy_server(make_toy):
-    llm = make_toy()
-    settings = ServerSettings(request_timeout=1e-6)
-    with serving(create_app(llm, settings)) as address:
-        client = OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
+    with asking(make_toy(), ServerSettings(request_timeout=1e-6)) as client:
         with pytest.raises(openai.InternalServerError, match="longer than"):
             ask(client)
         with pytest.raises(openai.APIError, match="longer than"):

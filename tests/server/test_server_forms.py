@@ -13,31 +13,26 @@ import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
-from server_tools import PERSON, byte_llm, is_empty, serving
+from server_tools import PERSON, asking, byte_llm
 
 from outpace.errors import BadInputError
 from outpace.params import MAX_STRUCTURED_SIZE
 from outpace.sampling.grammar import GrammarProcessor
-from outpace.server import create_app
 
 MESSAGES = [{"role": "user", "content": "abc abc abc"}]
 
 
 @pytest.fixture
 def client(monkeypatch) -> Iterator[OpenAI]:
-    llm = byte_llm(monkeypatch)
-    with serving(create_app(llm)) as address:
-        yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
-    assert is_empty(llm)
+    with asking(byte_llm(monkeypatch)) as client:
+        yield client
 
 
 @pytest.fixture
 def speller(make_toy) -> Iterator[OpenAI]:
     """A toy whose tokens are letters."""
-    llm = make_toy(toy={"seed": 3})
-    with serving(create_app(llm)) as address:
-        yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
-    assert is_empty(llm)
+    with asking(make_toy(toy={"seed": 3})) as client:
+        yield client
 
 
 def ask(client: OpenAI, **options):

@@ -55,6 +55,18 @@ def serving(app: FastAPI) -> Iterator[str]:
     assert not thread.is_alive()
 
 
+@contextmanager
+def asking(llm: LLM, settings: Any = None, api_key: str = "any", **options: Any) -> Iterator[Any]:
+    """A client of OpenAI of a server of this LLM, in which nothing is left at the end. Options are those of the client."""
+    from openai import OpenAI
+
+    from outpace.server import create_app
+
+    with serving(create_app(llm, settings)) as address:
+        yield OpenAI(base_url=f"{address}/v1", api_key=api_key, max_retries=0, **options)
+    assert is_empty(llm)
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     """Polls until the condition holds; fails after `seconds`."""
     end = time.monotonic() + seconds

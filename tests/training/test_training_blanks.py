@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cli_tools import train
 from training_tools import decoded_length, die_in_training, run_killed
-from typer.testing import CliRunner
 
-from outpace.cli import app
 from outpace.drafters.blanks.kinds import TRAINED
 from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
@@ -27,11 +27,6 @@ from outpace.training.stages import Source
 
 SHAPE = BlanksSettings(count=3, num_anchors=8)
 LOOP = LoopSettings(epochs=6, batch_size=8, learning_rate=3e-2, checkpoint_seconds=0.1, record_steps=1)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_models, tiny_home) -> Path:
-    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +107,7 @@ def test_decoding_accepts_what_training_said(model, whole, after):
 # ---- the command
 
 
-def outpace(*words: object):
-    return CliRunner().invoke(app, ["train", "blanks", "--target", "hf", "--precision", "f32", *map(str, words)])
+outpace = partial(train, "blanks")
 
 
 def test_answers_of_others_give_no_acceptance_length(model, tmp_path):

@@ -7,13 +7,14 @@ import json
 import os
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_tools import train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
@@ -21,7 +22,6 @@ from safetensors.torch import load_file
 from training_tools import die_in_training, run_killed
 from transformers import AutoModelForCausalLM
 
-from outpace.cli import app
 from outpace.export import exporter
 from outpace.heads.draft_record import RECORD, DraftRecord
 from outpace.llm import LLM
@@ -42,11 +42,6 @@ from outpace.training.stages import Source
 SHAPE = DraftSettings(num_layers=1, batch_rows=128, num_sampled_vocab=64)
 LOOP = LoopSettings(epochs=8, batch_size=1, learning_rate=3e-3, checkpoint_seconds=0.1, record_steps=1)
 NUM_ANSWER_TOKENS = 28
-
-
-@pytest.fixture(scope="module")
-def model(tiny_models, tiny_home) -> Path:
-    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +208,7 @@ def test_the_record_is_no_part_of_the_model(whole):
 # ---- the command
 
 
-def outpace(*words: object):
-    return CliRunner().invoke(app, ["train", "draft", "--target", "hf", "--precision", "f32", *map(str, words)])
+outpace = partial(train, "draft")
 
 
 def test_the_command_tells_what_to_expect(model, whole, tmp_path):

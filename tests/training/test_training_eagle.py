@@ -10,10 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cli_tools import call
 from training_tools import die_in_training, run_killed
-from typer.testing import CliRunner
 
-from outpace.cli import app
 from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
 from outpace.params import SamplingParams
@@ -106,11 +105,6 @@ def test_it_begins_as_the_feature_itself_and_a_little_of_the_token():
 
 
 @pytest.fixture(scope="module")
-def model(tiny_models, tiny_home) -> Path:
-    return tiny_models["llama"]
-
-
-@pytest.fixture(scope="module")
 def prompts(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
     path.write_text("".join(f'{{"id": "p{i}", "prompt": "<{i}> <{(7 * i) % 90 + 2}>"}}\n' for i in range(2, 96)))
@@ -171,7 +165,7 @@ def test_killed_in_training_the_result_is_the_same(model, prompts, whole, tmp_pa
 
 def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
     words = ["--model", model, "--target", "hf", "--precision", "f32", "--data", whole[0] / "shards", "--out", tmp_path / "out"]
-    result = CliRunner().invoke(app, ["train", "eagle", *map(str, words), "--epochs", "1", "--rounds", "2", "--num-draft-vocab", "0"])
+    result = call("train", "eagle", *words, "--epochs", 1, "--rounds", 2, "--num-draft-vocab", 0)
     assert result.exit_code == 0, result.output
     assert "tokens ahead" in result.stdout
     assert "--drafter eagle:" in result.stdout
@@ -182,6 +176,6 @@ def test_the_command_prints_what_it_is_worth(model, whole, tmp_path):
 def test_rows_of_another_model_are_refused(whole, tiny_models, tmp_path):
     other = tiny_models["qwen3"]
     words = ["--model", other, "--target", "hf", "--data", whole[0] / "shards", "--out", tmp_path / "out"]
-    result = CliRunner().invoke(app, ["train", "eagle", *map(str, words)])
+    result = call("train", "eagle", *words)
     assert result.exit_code == 2
     assert "with fingerprint" in result.stderr.splitlines()[-1]

@@ -7,17 +7,17 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from cli_tools import call, train
 
 torch = pytest.importorskip("torch")
 
 from training_tools import decoded_length, die_in_answers, die_in_capture, die_in_training, run_killed
 
-from outpace.cli import app
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.llm import LLM
@@ -31,11 +31,6 @@ from outpace.training.start import Start
 
 SHAPE = MedusaSettings(num_heads=3, num_draft_vocab=64)
 LOOP = LoopSettings(epochs=15, batch_size=64, learning_rate=3e-3, checkpoint_seconds=0.1, record_steps=1)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_models, tiny_home) -> Path:
-    return tiny_models["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +114,11 @@ def test_heads_with_lm_heads_of_their_own(model, whole, tmp_path, num_draft_voca
 # ---- the command
 
 
-def outpace(*words: object):
-    return CliRunner().invoke(app, ["train", "medusa", "--target", "hf", "--precision", "f32", *map(str, words)])
+outpace = partial(train, "medusa")
 
 
 def test_help_has_an_example():
-    result = CliRunner().invoke(app, ["train", "medusa", "--help"])
+    result = call("train", "medusa", "--help")
     assert (result.exit_code, "Example: outpace train medusa --data" in result.stdout) == (0, True)
 
 

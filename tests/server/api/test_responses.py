@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from scripted import scripted_llm
-from server_tools import is_empty, serving
+from server_tools import asking
 
 from outpace.server import ServerSettings, create_app
 from outpace.server.api.responses.response_store import ResponseStore
@@ -30,10 +30,8 @@ def script(prompt: str) -> str:
 
 @pytest.fixture
 def client(monkeypatch) -> Iterator[OpenAI]:
-    llm = scripted_llm(monkeypatch, script)
-    with serving(create_app(llm)) as address:
-        yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
-    assert is_empty(llm)
+    with asking(scripted_llm(monkeypatch, script)) as client:
+        yield client
 
 
 def test_a_text(client):

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from http_tools import HELLO, ask, refusal
 from openai import OpenAI
 from scripted import scripted_llm
-from server_tools import NAMED, PERSON, TOOL, byte_llm, is_empty, serving
+from server_tools import NAMED, PERSON, TOOL, asking, byte_llm
 
 from outpace.models.tokenizer import Tokenizer
 from outpace.server import create_app
@@ -25,10 +25,8 @@ CALL = '<tool_call>\n{"name": "add_person", "arguments": {"name": "Ada", "age": 
 
 @pytest.fixture
 def client(monkeypatch) -> Iterator[OpenAI]:
-    llm = byte_llm(monkeypatch)
-    with serving(create_app(llm)) as address:
-        yield OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
-    assert is_empty(llm)
+    with asking(byte_llm(monkeypatch)) as client:
+        yield client
 
 
 def create(client: OpenAI, **options):

@@ -37,3 +37,8 @@ def checks_of(document: dict[str, Any]) -> dict[str, bool]:
 
 
 CONTROLS = ["negative control caught, temperature 0", "negative control caught, temperature 0.8", "negative control caught (toy model)"]
+
+
+def train(kind: str, *words: object) -> Any:
+    """Run a training command on target hf."""
+    return call("train", kind, "--target", "hf", "--precision", "f32", *words)
