@@ -11,8 +11,8 @@ import typer
 
 from outpace.cli.bench_server import SERVER_RULES, bench_server
 from outpace.cli.options.loading import Config, Loading, drafter_settings, with_num_draft_tokens
+from outpace.cli.options.option_types import Limit, MaxTokens, NumDraftTokens, Prompts, Seed
 from outpace.cli.options.rules import excludes, with_rules
-from outpace.cli.options.shared import Limit, MaxTokens, NumDraftTokens, Prompts, Seed
 from outpace.cli.options.spread import spread
 from outpace.cli.options.tracing import TRACE_RULE, Tracing
 from outpace.cli.show import show_document, table_width

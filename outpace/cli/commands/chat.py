@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from outpace.cli.options.loading import DRAFTER_RULE, Drafting
+from outpace.cli.options.option_types import System
 from outpace.cli.options.rules import with_rules
 from outpace.cli.options.sampling import FORMS, SamplingOptions
-from outpace.cli.options.shared import System
 from outpace.cli.options.spread import spread
 
 

@@ -7,7 +7,7 @@ import os
 
 import typer
 
-from outpace.cli.options.shared import AsJson
+from outpace.cli.options.option_types import AsJson
 from outpace.cli.user_config import EXAMPLE, config_path, default_map, settings_of
 
 VARIABLES = ("OUTPACE_CONFIG", "OUTPACE_MODEL", "OUTPACE_HOME")

@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from outpace.cli.options.shared import AsJson
+from outpace.cli.options.option_types import AsJson
 
 
 def drafters(as_json: AsJson = False) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from outpace.cli.options.loading import DRAFTER_RULE, Drafting
+from outpace.cli.options.option_types import AsJson, System
 from outpace.cli.options.rules import excludes, needs, with_rules
 from outpace.cli.options.sampling import FORMS, SamplingOptions
-from outpace.cli.options.shared import AsJson, System
 from outpace.cli.options.spread import spread
 from outpace.cli.options.tracing import TRACE_RULE, Tracing
 from outpace.errors import BadInputError

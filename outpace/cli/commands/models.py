@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options.shared import AsJson
+from outpace.cli.options.option_types import AsJson
 from outpace.errors import BadInputError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outpace.cli.options.loading import DRAFTER_RULE, Config, Loading, chosen_drafter
+from outpace.cli.options.option_types import Limit, MaxTokens, Prompts
 from outpace.cli.options.rules import with_rules
-from outpace.cli.options.shared import Limit, MaxTokens, Prompts
 from outpace.cli.options.spread import spread
 from outpace.cli.show import show_document
 from outpace.errors import BadInputError

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from outpace.cli.options.loading import Loading
+from outpace.cli.options.option_types import AsJson, Limit, MaxTokens, Prompts, Seed
 from outpace.cli.options.rules import excludes, with_rules
-from outpace.cli.options.shared import AsJson, Limit, MaxTokens, Prompts, Seed
 from outpace.cli.options.spread import spread
 from outpace.files import check_writable, read_json
 

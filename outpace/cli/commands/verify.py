@@ -11,7 +11,7 @@ import typer
 
 from outpace.cli.bench_server import levels_of
 from outpace.cli.options.loading import Config, Loading, drafter_settings
-from outpace.cli.options.shared import AsJson, Prompts
+from outpace.cli.options.option_types import AsJson, Prompts
 from outpace.cli.options.spread import spread
 from outpace.progress import note, slow
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outpace.cli.options.option_types import Model, NumDraftTokens, Precision, Target, Threads, completing
 from outpace.cli.options.rules import goes_before
-from outpace.cli.options.shared import Model, NumDraftTokens, Precision, Target, Threads, completing
 from outpace.errors import BadInputError
 from outpace.files import read_json
 

@@ -23,8 +23,8 @@ def _always(value: Any) -> bool:
 class Rule:
     """`others` cannot be used with `option`, or, if `is_needed`, without it. These are names of parameters.
 
-    `message` may have {option}, {other} and {value}, the value of `option`; without one, both can be typed. The tests say which values count,
-    of those that are not the default.
+    `message` may have {option}, {other} and {value}, the value of `option`; without one, both can be typed. The tests say which values
+    count, of those that are not the default.
     """
 
     option: str

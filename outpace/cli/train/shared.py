@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options.shared import AsJson, Model, Precision, Target, Threads
+from outpace.cli.options.option_types import AsJson, Model, Precision, Target, Threads
 from outpace.cli.options.spread import own_parameters, parameters_of, signed
 
 if TYPE_CHECKING:
