@@ -47,12 +47,16 @@ def verify(
     from outpace.bench.builtin import load_prompts
     from outpace.bench.temperatures import parse_temperatures
     from outpace.bench.workloads import spread as spread_evenly
+    from outpace.config import SpeculativeConfig
+    from outpace.drafters.spec import check_specs
     from outpace.testing import proof
 
     trials = proof.Trials(parse_temperatures(temperature), seeds, levels_of(concurrency, "--concurrency"))
     workloads = load_prompts(prompts)
     llm = loading.llm("none")
     settings = {name: value for name, value in drafter_settings(drafters, config, llm.target.base).items() if name != "none"}
+    for setting in settings.values():
+        check_specs(SpeculativeConfig.of(setting).method)
     num_prompts, num_tokens = _size(llm, workloads, trials, len(settings), limit, max_tokens)
     document = proof.verify(llm, spread_evenly(workloads, num_prompts), settings, replace(trials, max_tokens=num_tokens))
     if as_json:

@@ -26,10 +26,6 @@ class Tracing:
     trace: Annotated[Path | None, typer.Option("--trace", help="Write one JSON line per step to this file, for `outpace report`.")] = None
     trace_text: Annotated[bool, typer.Option("--trace-text", help="With --trace: write the texts of tokens, too.")] = False
 
-    @property
-    def is_on(self) -> bool:
-        return self.trace is not None
-
     def check(self, *others: Path | None) -> None:
         """Raise BadInputError, before a model loads, for a trace or another file that cannot be written."""
         for path in (self.trace, *others):
