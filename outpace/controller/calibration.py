@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
-from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, path_products
 
 BINS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # edges of the bins of claimed confidence
 DEPTHS = (1, 2, 4, 8)  # first depth of each group
@@ -35,14 +35,13 @@ class Calibration:
     def paths(self, draft: Draft, name: str) -> list[float]:
         """For each node the probability that it and all its ancestors are right; 0 for lookahead tokens. `name` is the drafter of nodes
         without a source."""
-        found: list[float] = []
+        confidences: list[float] = []
         depths: list[int] = []
-        for node in range(len(draft) - draft.num_lookahead):
-            parent = draft.parents[node]
+        parents = draft.parents[: len(draft) - draft.num_lookahead]
+        for node, parent in enumerate(parents):
             depths.append(1 if parent < 0 else depths[parent] + 1)
-            confidence = self.confidence(draft.sources[node] if draft.sources else name, claim_of(draft, node), depths[node])
-            found.append(confidence * (1.0 if parent < 0 else found[parent]))
-        return found + [0.0] * draft.num_lookahead
+            confidences.append(self.confidence(draft.sources[node] if draft.sources else name, claim_of(draft, node), depths[node]))
+        return path_products(parents, confidences) + [0.0] * draft.num_lookahead
 
     def observe(self, draft: Draft, name: str, known: Sequence[int]) -> None:
         """Learn from a whole proposal, whether it was verified or not; `known` are the tokens that followed."""

@@ -69,10 +69,8 @@ class NumTokensPolicy:
         last = max(self.num_tokens, sizes[0])
         options = {num_tokens for extra in EXTRA_TOKENS if (num_tokens := MIN_TOKENS * num_seqs + extra) >= sizes[0]} | {last, sizes[0]}
         now = {num_tokens: worth(num_tokens) for num_tokens in options}
-        best, advantage, change = last, 0.0, rate * self.costs.switch
-        if is_plain:
-            best, options = sizes[0], set()
-        for num_tokens in options:
+        best, advantage, change = sizes[0] if is_plain else last, 0.0, rate * self.costs.switch
+        for num_tokens in () if is_plain else options:
             lasting = HORIZON * (self.usual.get(num_tokens, now[num_tokens]) - self.usual.get(last, now[last]))
             gain = now[num_tokens] - now[last] + max(-2 * change, lasting - change)
             if num_tokens != last and gain > advantage:

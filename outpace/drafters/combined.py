@@ -29,7 +29,7 @@ from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.builder import Path, Successors, TreeBuilder, grow_best_first
 from outpace.tree.chain import best_chain
-from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict, path_products
 
 THRESHOLD = 0.03  # paths less likely than this are not drafted
 MIN_EXPANDED = 0.08  # paths less likely than this get no successors: hardly any of these would be worth a row
@@ -203,8 +203,6 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
 
 def claimed_paths(request: Request, tree: Draft) -> list[float]:
     """For each node of a tree the probability that it and its ancestors are right, as the drafters claim."""
-    paths: list[float] = []
-    for node in range(len(tree) - tree.num_lookahead):
-        parent, confidence = tree.parents[node], UNKNOWN_CONFIDENCE if tree.confidences is None else tree.confidences[node]
-        paths.append(confidence * (1.0 if parent < 0 else paths[parent]))
-    return paths
+    count = len(tree) - tree.num_lookahead
+    claims = [UNKNOWN_CONFIDENCE] * count if tree.confidences is None else tree.confidences[:count]
+    return path_products(tree.parents[:count], claims)

@@ -11,18 +11,21 @@ from outpace.targets.identity import Base
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
+def _folders(kind: str) -> list[Path]:
+    """The folders of all shipped heads of a kind."""
+    return [config.parent for config in sorted(ASSETS.glob(f"{kind}-*/{CONFIG}"))]
+
+
 def shipped(kind: str, base: Base | None) -> Path | None:
     """The folder of the shipped heads of this kind for this model; None if there are none."""
     if base is None:
         return None
-    found = (config.parent for config in sorted(ASSETS.glob(f"{kind}-*/{CONFIG}")))
-    return next((folder for folder in found if read_config(folder)["base"]["fingerprint"] == base.fingerprint), None)
+    return next((folder for folder in _folders(kind) if read_config(folder)["base"]["fingerprint"] == base.fingerprint), None)
 
 
 def shipped_table(vocab_size: int, vocabulary: str) -> Path | None:
     """The folder of the shipped successor table of a model with the same tokens; None if there is none."""
-    found = (config.parent for config in sorted(ASSETS.glob(f"recycling-*/{CONFIG}")))
-    return next((folder for folder in found if has_tokens(folder, vocab_size, vocabulary)), None)
+    return next((folder for folder in _folders("recycling") if has_tokens(folder, vocab_size, vocabulary)), None)
 
 
 def has_tokens(folder: Path, vocab_size: int, vocabulary: str) -> bool:

@@ -46,8 +46,13 @@ def size_of_run(estimate: Callable[[int, int], float], limit: int | None, max_to
     return next((size for size in sizes if estimate(*size) <= SECONDS), sizes[-1])
 
 
+def sizes_at_once(at_once: Sequence[int], num_prompts: int) -> list[int]:
+    """The numbers of prompts that run at once, each once and none above those there are."""
+    return list(dict.fromkeys(min(size, num_prompts) for size in at_once))
+
+
 def num_answers(num_points: int, at_once: Sequence[int], num_prompts: int, num_drafters: int) -> int:
     """Answers of a run: for each temperature and seed, every prompt by plain decoding and by the cheating verifier, and at each number of
     prompts at once by every drafter, in batches by plain decoding, too."""
-    sides = sum(num_drafters + (size > 1) for size in dict.fromkeys(min(size, num_prompts) for size in at_once))
+    sides = sum(num_drafters + (size > 1) for size in sizes_at_once(at_once, num_prompts))
     return num_points * num_prompts * (2 + sides)

@@ -21,7 +21,7 @@ from outpace.params import SamplingParams
 from outpace.progress import meter
 from outpace.testing import AcceptEverythingVerifier, SampledDrafter, distribution_test
 from outpace.testing.distribution import FALSE_ALARM
-from outpace.testing.effort import num_answers
+from outpace.testing.effort import num_answers, sizes_at_once
 from outpace.testing.near_tie import logprobs_error, parting_of, rounding_of
 from outpace.verifiers import VERIFIERS, create_verifier
 
@@ -47,7 +47,7 @@ class Trials:
 
     def sizes(self, num_prompts: int) -> list[int]:
         """The numbers of prompts at once, each once and none above those there are."""
-        return list(dict.fromkeys(min(size, num_prompts) for size in self.at_once))
+        return sizes_at_once(self.at_once, num_prompts)
 
     def described(self, num_prompts: int, drafters: Sequence[str]) -> str:
         """What is run, in words."""

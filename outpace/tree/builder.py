@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 
-from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft
+from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, path_products
 
 Path = tuple[int, ...]
 Successor = tuple[int, float] | tuple[int, float, str]  # token, confidence given the path, source
@@ -41,10 +41,7 @@ class TreeBuilder:
 
     def path_confidences(self) -> list[float]:
         """The confidence of each node's whole path."""
-        found: list[float] = []
-        for parent, confidence in zip(self.parents, self.confidences, strict=True):
-            found.append(found[parent] * confidence if parent >= 0 else confidence)
-        return found
+        return path_products(self.parents, self.confidences)
 
     def add(self, parent: int, token: int, confidence: float = UNKNOWN_CONFIDENCE, source: str = "") -> int | None:
         """The node of `token` below `parent`; None if there is no room for it.

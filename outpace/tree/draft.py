@@ -87,6 +87,14 @@ def check(draft: Draft, vocab_size: int, budget: int, num_vectors: int = 0) -> N
         raise OutpaceError(f"draft has a token outside the vocabulary of {vocab_size}")
 
 
+def path_products(parents: Sequence[int], values: Sequence[float]) -> list[float]:
+    """For each node the product of the values of its path, from the root's child (parent -1) on; parents come before their children."""
+    found: list[float] = []
+    for parent, value in zip(parents, values, strict=True):
+        found.append(found[parent] * value if parent >= 0 else value)
+    return found
+
+
 def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
     """The draft of these nodes, in this order, parents before children; the last `num_lookahead` are lookahead tokens."""
     place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
