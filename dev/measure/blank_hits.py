@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=96)
     options = parser.parse_args()
-    llm, workloads, params = LLM(), read_prompts(options.prompts, options.limit), SamplingParams(max_tokens=options.max_tokens)
+    llm, workloads, params = LLM("tiny"), read_prompts(options.prompts, options.limit), SamplingParams(max_tokens=options.max_tokens)
     plain = [llm.chat(workload.messages, params, speculative_config="none")[0] for workload in workloads]
     answers = {tuple(output.prompt_token_ids): output.token_ids for output in plain}
     prober = Prober(llm, options.kinds, options.count, answers)

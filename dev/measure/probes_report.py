@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--temperatures", default="0,0.8")
     options = parser.parse_args()
-    llm, workloads = LLM(), read_prompts(options.prompts, options.limit)
+    llm, workloads = LLM("tiny"), read_prompts(options.prompts, options.limit)
     for temperature in map(float, options.temperatures.split(",")):
         params = SamplingParams(temperature=temperature, seed=0, max_tokens=options.max_tokens)
         plain, _ = run(llm, workloads, params, "none")

@@ -101,7 +101,7 @@ def main() -> None:
         raise SystemExit("usage: python dev/training/acceptance_by_tokens.py SHARDS OUT.json OUT.svg [SHARE …]")
     shards, out, picture = map(Path, sys.argv[1:4])
     shares = sys.argv[4:] or SHARES
-    rows, weights = Rows(shards), LMHeadWeights.of("default")
+    rows, weights = Rows(shards), LMHeadWeights.of("tiny")
     check_rows(rows, weights.base, shards)
     chosen, held_out = split(rows)
     head = weights.frozen(frequent_tokens(rows, HEADS.num_draft_vocab), torch.device("cpu"))

@@ -57,7 +57,7 @@ def command(recipe: Recipe, work: Path) -> list[str]:
     """The arguments of `outpace`. `--resume` also starts a run that does not exist yet."""
     places = ["--data", str(work / recipe.data), "--out", str(work / recipe.run)]
     earlier = ["--start-from", str(work / recipe.goes_on)] if recipe.goes_on else []
-    return ["train", recipe.kind, *places, "--max-tokens", str(MAX_TOKENS), *recipe.words, *earlier, "--resume"]
+    return ["train", recipe.kind, "--model", "tiny", *places, "--max-tokens", str(MAX_TOKENS), *recipe.words, *earlier, "--resume"]
 
 
 def run(words: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ def tokens_per_step(texts: Sequence[Decoded]) -> float:
 
 def main(shards: Path, limit: int, drafters: Sequence[str]) -> None:
     """Print two lines per drafter."""
-    rows, llm = Rows(shards), LLM("default", "none")
+    rows, llm = Rows(shards), LLM("tiny", "none")
     held_out = split_texts(rows)[1][:limit].tolist()
     for spec in drafters:
         texts = decoded(llm, rows, held_out, spec)

@@ -111,7 +111,7 @@ def main() -> None:
     from outpace import LLM
 
     data, out, *copies = map(Path, sys.argv[1:])
-    answers, tokenizer = kept(), LLM("default", "none").tokenizer
+    answers, tokenizer = kept(), LLM("tiny", "none").tokenizer
     asked = prompts(data, answers, tokenizer)
     out.write_text("".join(json.dumps({"id": name, "messages": messages}) + "\n" for name, messages in asked.items()), "utf-8")
     first = [answer for answer in answers if not answer["id"].startswith(PREFIXES)]
