@@ -3,8 +3,8 @@
 usage: python dev/training/coder_texts.py DATA TEXTS.jsonl     (half an hour on two cores; called again after a stop it goes on)
 then:  outpace train recycling --model coder-0.5b --data TEXTS.jsonl --out table --max-tokens 600 --pairs 98304
 
-DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum, but nothing of Spec-Bench. The table keeps what the model finds
-likeliest after each token of a text, so nothing of the texts themselves gets into it. Prompts count, too: the model reads them in any case.
+DATA has the folders gsm8k, gpteacher, self_instruct, vicuna_bench and qmsum, but nothing of Spec-Bench. The table keeps what the
+model finds likeliest after each token of a text, so nothing of the texts themselves gets into it. Prompts count, too: they are read anyway.
 """
 
 from __future__ import annotations
