@@ -27,6 +27,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         with temporary(out) as written:
             written.mkdir(parents=True)
             yield written
+            for path in filter(Path.is_file, written.rglob("*")):
+                path.chmod(0o666 & written.stat().st_mode)  # safetensors' own files only their writer may read
             written.replace(out)  # fails if `out` has been filled in the meantime
     except OSError as error:
         raise OutpaceError(f"cannot write to {out}: {error.strerror or error}") from error

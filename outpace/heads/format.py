@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from outpace.arrays import Array
 from outpace.errors import BadInputError, OutpaceError
@@ -57,7 +57,7 @@ class DraftHeads:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(folder / CONFIG) as config, replacing(folder / WEIGHTS) as weights:  # weights are replaced first
-                save_file(tensors, weights)
+                weights.write_bytes(save(tensors))  # save_file() would let nobody else read the file
                 config.write_text(text, "utf-8")
                 for written in (weights, config):
                     _flush(written)

@@ -138,6 +138,8 @@ def test_a_gguf_model_is_written_beside_the_heads(tmp_path, model, place, monkey
     monkeypatch.undo()
     assert BaseModel.of(str(tmp_path / "out" / "base")).base.fingerprint == model.base.fingerprint
     assert (tmp_path / "out" / "base" / "tokenizer.json").is_file()
+    readable = 0o666 & (tmp_path / "out").stat().st_mode
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()} == {readable}
 
 
 # ---- what is refused

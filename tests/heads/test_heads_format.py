@@ -36,7 +36,9 @@ def test_what_is_written_is_read(tmp_path, own, reduced, layers):
     assert found.tensors.keys() == helper.tensors.keys()
     for name, tensor in found.tensors.items():
         np.testing.assert_array_equal(tensor, helper.tensors[name])
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    files = sorted((tmp_path / "new" / "folder").iterdir())
+    assert [path.name for path in files] == ["config.json", "model.safetensors"]
+    assert files[0].stat().st_mode == files[1].stat().st_mode  # who may read one may read the other
     weights = medusa_weights(found)
     assert weights.weights.shape == (layers, 3, 8, 8)
     assert (weights.num_heads, weights.hidden_size) == (3, 8)
@@ -66,7 +68,7 @@ def test_an_interrupted_write_leaves_no_mixture(tmp_path, monkeypatch):
     def interrupted(*_):
         raise OSError(28, "No space left on device")
 
-    for name in ("outpace.heads.format.save_file", "outpace.heads.format._flush", "pathlib.Path.replace"):
+    for name in ("pathlib.Path.write_bytes", "outpace.heads.format._flush", "pathlib.Path.replace"):
         with monkeypatch.context() as patch:
             patch.setattr(name, interrupted)
             with pytest.raises(OutpaceError, match="No space left"):
