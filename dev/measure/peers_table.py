@@ -1,7 +1,7 @@
 """The README's table of outpace beside llama.cpp, and docs/results/peers/README.md, from the documents of `outpace bench --peers` there.
 
 usage: python dev/measure/peers_table.py                         writes both; a test checks that they match the documents
-       python dev/measure/peers_table.py measure [MODEL …|all]   measures the models without a document, or these anew, then writes
+       python dev/measure/peers_table.py measure [MODEL …|all]   measures the models without a document, or these anew
 
 Measure on a machine that does nothing else; `make peers` installs the other engines. A document that was measured by hand counts, too: its
 name is the model's.
@@ -197,8 +197,14 @@ def measure(models: list[str]) -> None:
         subprocess.run([sys.executable, "-m", "outpace", "bench", *shlex.split(options), "--json", out], check=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure, or write the pages."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2:])
+        return
     for path, text in pages().items():
         path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

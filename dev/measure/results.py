@@ -1,7 +1,7 @@
 """Measure all drafters and write the tables of the documentation.
 
 usage: python dev/measure/results.py                           writes docs/results/README.md and the tables of other pages
-       python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for the missing documents of RUNS first
+       python dev/measure/results.py measure PROMPTS.jsonl     runs `outpace bench` for the missing documents of RUNS
 
 A test checks that the written pages match the documents.
 """
@@ -284,9 +284,10 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Measure if requested, then write the pages."""
+    """Measure, or write the pages."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2])
+        return
     for path, text in pages().items():
         path.write_text(text, "utf-8")
 

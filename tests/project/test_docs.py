@@ -62,6 +62,17 @@ def test_tables_are_those_of_the_measured_documents(script, name):
         assert text == path.read_text("utf-8"), f"{path.name} is not current; run: python dev/measure/{name}.py"
 
 
+@pytest.mark.parametrize("name", ["results", "peers_table", "tables/temperature_tables"])
+def test_measuring_writes_no_page(script, monkeypatch, name):
+    """One command writes all pages, afterwards."""
+    module, asked = script(f"measure/{name}.py"), []
+    monkeypatch.setattr(module, "measure", lambda *what: asked.append(what))
+    monkeypatch.setattr(module, "pages", lambda: pytest.fail("pages are made"))
+    monkeypatch.setattr(sys, "argv", ["script", "measure", "all"])
+    module.main()
+    assert len(asked) == 1
+
+
 def test_temperatures_are_shown_side_by_side(script, monkeypatch, tmp_path):
     module = script("measure/tables/temperature_tables.py")
     settings = {"precision": "int8", "num_prompts": 2, "max_tokens": 8, "concurrency": 8, "temperature": [0.0, 0.8], "prompts": "builtin"}
@@ -79,6 +90,19 @@ def test_temperatures_are_shown_side_by_side(script, monkeypatch, tmp_path):
 def test_the_picture_of_the_ten_minutes_is_that_of_its_example(script):
     module = script("pictures/pictures_ten_minutes.py")
     assert module.picture() == module.OUT.read_text("utf-8"), "run: python dev/pictures/pictures_ten_minutes.py"
+
+
+@pytest.mark.parametrize("name", ["auto", "draft_model", "demo"])
+def test_pictures_of_speeds_have_the_words_of_their_documents(script, monkeypatch, tmp_path, name):
+    """They are drawn from what was measured; places and shapes may differ with the version of the library that draws."""
+    pytest.importorskip("matplotlib")
+    module = script("pictures/pictures.py" if name == "demo" else f"pictures/pictures_{name}.py")
+    kept = module.OUT.read_text("utf-8")
+    monkeypatch.setattr(module, "OUT", tmp_path / "picture.svg")
+    module.draw(module.document(name))
+    words = [re.findall(r"<text[^>]*>([^<]*)<", text) for text in (kept, module.OUT.read_text("utf-8"))]
+    assert words[0] == words[1], f"run: python dev/pictures/{Path(module.__file__).name}"
+    assert words[0]
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "pictures").rglob("*.svg")), ids=lambda path: path.stem)

@@ -50,10 +50,7 @@ def commands() -> list[str]:
 def clone(tmp_path_factory) -> Path:
     """The files of the project, and an environment that is set up."""
     folder = tmp_path_factory.mktemp("clone") / "outpace"
-    skipped = shutil.ignore_patterns(
-        ".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", "shared", "tests", ".*_cache", ".hypothesis"
-    )
-    shutil.copytree(ROOT, folder, ignore=skipped)
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*SKIPPED))
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "outpace").write_text(f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" -P -m outpace "$@"\n')

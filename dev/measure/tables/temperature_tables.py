@@ -1,8 +1,8 @@
 """The README's tables of drafters at several temperatures, from the documents in docs/results/temperatures/.
 
 usage: python dev/measure/tables/temperature_tables.py                   writes the tables; a test checks that they match the documents
-       python dev/measure/tables/temperature_tables.py measure [all]     runs `outpace bench` for the missing documents or for all first,
-                                                                        about 10 minutes
+       python dev/measure/tables/temperature_tables.py measure [all]     runs `outpace bench` for the missing documents or for all, about
+                                                                        10 minutes
 """
 
 from __future__ import annotations
@@ -84,8 +84,14 @@ def measure(is_anew: bool) -> None:
             subprocess.run([sys.executable, "-m", *shlex.split(command(name)), "--json", str(out)], check=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure, or write the tables."""
     if sys.argv[1:2] == ["measure"]:
         measure(sys.argv[2:] == ["all"])
+        return
     for path, text in pages().items():
         path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,9 +18,9 @@ OF_THE_README = SCRIPTS[1:]
 
 
 def main(arguments: list[str]) -> None:
-    """Run every script, after it measured where that was asked for; each measures one model after the other."""
-    for script in SCRIPTS:
-        more = ["measure", "all"] if arguments == ["measure"] and script in OF_THE_README else []
+    """Measure where that was asked for, one model after the other; then write every page."""
+    measuring = [[script, "measure", "all"] for script in OF_THE_README] if arguments == ["measure"] else []
+    for script, *more in [*measuring, *([script] for script in SCRIPTS)]:
         subprocess.run([sys.executable, str(MEASURE / script), *more], check=True)
 
 

@@ -50,13 +50,19 @@ ExactWidth = Annotated[
 
 
 @dataclass(frozen=True)
-class Loading:
-    """Which model a command loads, and how it computes."""
+class ModelChoice:
+    """A model, and in which form the processor runs it."""
 
     model: Model = "default"
     target: Target = "auto"
     precision: Precision = "auto"
     threads: Threads = None
+
+
+@dataclass(frozen=True)
+class Loading(ModelChoice):
+    """Which model a command loads, and how it computes."""
+
     device: Annotated[str, typer.Option(help="Device of target hf: auto, cpu, cuda or cuda:N.")] = "auto"
     exact_width: ExactWidth = None
 

@@ -1,4 +1,5 @@
-"""Options that exclude or need each other. What is typed goes first: an option from the settings file that does not fit is left out."""
+"""Options that exclude or need each other. What is typed goes first: an option from the settings file that does not fit is left out, with a
+note if another option of that file is the reason."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import typer
 
 from outpace.cli.options.spread import own_parameters, signed
 from outpace.errors import BadInputError
+from outpace.progress import note
 
 Test = Callable[[Any], bool]
 
@@ -52,7 +54,8 @@ def needs(option: str, *others: str, message: str = "{other} needs {option}") ->
 
 
 def goes_before(option: str, *others: str) -> Rule:
-    """The rule that `option` goes before `others`, unless they are typed and it is not. Nothing is refused."""
+    """The rule that `option` goes before `others`, unless they are typed and it is not. Nothing is refused; the command gets both if both
+    are typed, or both come from the settings file."""
     return Rule(option, others, "")
 
 
@@ -88,11 +91,14 @@ def settled(
             has_option = _is_used(kept, defaults, rule.option) and rule.of_option(kept[rule.option])
             if has_option == rule.is_needed or not _is_used(kept, defaults, other) or not rule.of_others(kept[other]):
                 continue
-            if is_typed(other) and (rule.is_needed or is_typed(rule.option)):
-                if not rule.message:
-                    continue
+            are_alike = not rule.is_needed and is_typed(rule.option) == is_typed(other)
+            if are_alike and not rule.message:
+                continue
+            if is_typed(other) and (rule.is_needed or are_alike):
                 words = {"option": names[rule.option], "other": names[other], "value": kept[rule.option]}
                 raise BadInputError(rule.message.format(**words))
+            if are_alike:
+                note(f"your settings have {names[rule.option]} and {names[other]}: {names[other]} is left out")
             loser = rule.option if is_typed(other) else other
             kept[loser] = defaults[loser]
     return kept

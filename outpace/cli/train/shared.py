@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outpace.cli.options.option_types import AsJson, Model, Precision, Target, Threads
+from outpace.cli.options.loading import ModelChoice
+from outpace.cli.options.option_types import AsJson
 from outpace.cli.options.spread import own_parameters, parameters_of, signed
 
 if TYPE_CHECKING:
@@ -32,20 +33,16 @@ StartFrom = Annotated[
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")]
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(ModelChoice):
     """The options of every training command."""
 
     data: Data
     out: Annotated[Path, typer.Option(help="Folder for the result and all intermediate files.")]
-    model: Model = "default"
     generate: Annotated[bool, typer.Option("--generate", help="Let the model write the answers to the prompts.")] = False
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False
     max_tokens: Annotated[int, typer.Option(min=2, help="Maximum tokens of an answer.")] = 256
     as_json: AsJson = False
-    target: Target = "auto"
-    precision: Precision = "auto"
-    threads: Threads = None
 
     @property
     def source(self) -> Source:
@@ -85,11 +82,14 @@ class TrainingOptions:
 def training_command(data: Any = Data) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command whose first parameter is a TrainingOptions: on the command line, the fields of that class take its place.
 
-    Those up to `max_tokens` come before the command's own options, the others after them. `data` is the annotation of --data.
+    Those up to `max_tokens` come before the command's own options, the others after them, last those of the model. `data` is the annotation
+    of --data.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared, own = parameters_of(TrainingOptions, {"data": data}), own_parameters(command)[1:]
+        of_the_model = {field.name for field in fields(ModelChoice)}
+        shared = sorted(parameters_of(TrainingOptions, {"data": data}), key=lambda parameter: parameter.name in of_the_model)
+        own = own_parameters(command)[1:]
         middle = 1 + [parameter.name for parameter in shared].index("max_tokens")
 
         def run(**options: Any) -> None:

@@ -34,12 +34,28 @@ def left(rules, typed, filed) -> dict:
         (needs("a", "b", "c"), {}, {"b": 2, "c": True}, {}),
         (needs("a", "b", "c"), {"b": 2}, {"a": 5}, {"a": 5, "b": 2}),
         (goes_before("a", "b"), {"a": 5, "b": 2}, {}, {"a": 5, "b": 2}),
+        (goes_before("a", "b"), {}, {"a": 5, "b": 2}, {"a": 5, "b": 2}),
         (goes_before("a", "b"), {"b": 2}, {"a": 5}, {"b": 2}),
         (goes_before("a", "b"), {"a": 5}, {"b": 2}, {"a": 5}),
     ],
 )
 def test_the_settings_file_gives_way(rule, typed, filed, want):
     assert left([rule], typed, filed) == want
+
+
+@pytest.mark.parametrize(
+    ("rule", "typed", "filed", "told"),
+    [
+        (excludes("a", "b"), {}, {"a": 0, "b": 2}, "your settings have --a and --b: --b is left out\n"),
+        (goes_before("a", "b"), {}, {"a": 0, "b": 2}, ""),
+        (excludes("a", "b"), {"a": 0}, {"b": 2}, ""),
+        (excludes("a", "b"), {"b": 2}, {"a": 0}, ""),
+        (needs("a", "b"), {}, {"b": 2}, ""),
+    ],
+)
+def test_an_option_of_the_file_that_gives_way_to_another_one_there_is_named(capsys, rule, typed, filed, told):
+    left([rule], typed, filed)
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
