@@ -82,7 +82,7 @@ def _caption(document: dict[str, Any]) -> str:
     lines = [f"Too noisy to trust: {reason}." for reason in reasons if reason]
     num_looping = next((row["num_prompts"] for row in rows if row["category"] == LOOPING), 0)
     if num_looping:
-        lines.append(f"{num_looping} prompts with an answer that runs in circles are not counted here; --by-category shows them.")
+        lines.append(f"Not counted: prompts whose answer runs in circles, {num_looping} here; --by-category shows them.")
     if document["peers"]:
         lines.append("speedup, identical: against the engine's own plain decoding; of ours: tokens/s / those of our plain decoding.")
     failed = {_name(row): row["error"] for row in [*rows, *document["peers"]] if row["error"]}

@@ -53,7 +53,7 @@ class Trials:
         """What is run, in words."""
         seeds = f", {self.num_seeds} seeds" if self.num_seeds > 1 and max(self.temperatures) > 0 else ""
         settings = f"temperature {_listed(self.temperatures)}{seeds}, {_listed(self.sizes(num_prompts))} at once"
-        return f"{num_prompts} prompts, at most {self.max_tokens} tokens, {settings}, {', '.join(drafters)}"
+        return f"{num_prompts} {'prompt' if num_prompts == 1 else 'prompts'}, at most {self.max_tokens} tokens, {settings}, {', '.join(drafters)}"
 
     @property
     def points(self) -> list[Point]:
@@ -186,7 +186,8 @@ class _Findings:
 def claim(num_answers: int, num_near_ties: int, rounding: float) -> str:
     """What a run without a fault has shown: how the answers were compared, and nothing beyond."""
     if rounding:
-        ties = f", and {num_near_ties} part from it only at a near tie" if num_near_ties else ""
+        part = "parts" if num_near_ties == 1 else "part"
+        ties = f", and {num_near_ties} {part} from it only at a near tie" if num_near_ties else ""
         found = f"{num_answers - num_near_ties} have the tokens of plain decoding, their log-probabilities within {rounding:g}{ties}"
     else:
         found = "all have the tokens of plain decoding and the same log-probabilities of the two likeliest tokens, bit for bit"

@@ -143,7 +143,7 @@ def test_the_table_says_what_cannot_be_trusted():
     text = " ".join(" ".join(lines).split())
     assert "Too noisy to trust: a storm." in text
     assert "broken failed: it broke" in text
-    assert "2 prompts with an answer that runs in circles are not counted" in text
+    assert "Not counted: prompts whose answer runs in circles, 2 here" in text
     assert not any("looping" in line for line in lines)
     assert any("looping" in line for line in shown({**DOCUMENT, "results": rows}, 80, by_category=True))
     empty = shown({**DOCUMENT, "results": [row("none", num_prompts=0, num_identical=0)]}, 80)

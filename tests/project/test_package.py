@@ -66,7 +66,11 @@ def test_the_source_distribution_has_the_documents(tmp_path):
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"CHANGELOG.md", "LICENSE", "README.md", "Makefile", "docs/learn/install.md", "docs/cli.md", "tests/conftest.py"} <= names
-    assert {"dev/hatch_build.py", "outpace/assets/eagle-smollm2-135m-instruct/model.safetensors"} <= names
+    assert {"dev/hatch_build.py", "outpace/assets/eagle-smollm2-135m-instruct/model.safetensors", "CITATION.cff"} <= names
+    for page in (name for name in names if name.endswith(".md")):
+        for link in relative_links((ROOT / page).read_text("utf-8")):
+            linked = (ROOT / page).parent.joinpath(link.partition("#")[0]).resolve()
+            assert linked.is_dir() or linked.relative_to(ROOT).as_posix() in names, f"{page} links to {link}"
 
 
 def test_links_become_absolute_or_words():

@@ -100,5 +100,5 @@ def _limits(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
         yield "Measured at temperature 0. The higher the temperature, the fewer draft tokens are accepted: see `--temperature 0,0.8`."
     num_looping = next((row.num_prompts for row in rows if row.category == LOOPING), 0)
     if num_looping:
-        yield f"{num_looping} prompts with an answer that runs in circles are not counted: drafting them is easy and says little."
+        yield f"Not counted: prompts whose answer runs in circles, {num_looping} here. Drafting them is easy and says little."
     yield "Other prompts, models, precisions and machines give other figures: `outpace tune` measures yours."
