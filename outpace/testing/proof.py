@@ -53,7 +53,8 @@ class Trials:
         """What is run, in words."""
         seeds = f", {self.num_seeds} seeds" if self.num_seeds > 1 and max(self.temperatures) > 0 else ""
         settings = f"temperature {_listed(self.temperatures)}{seeds}, {_listed(self.sizes(num_prompts))} at once"
-        return f"{num_prompts} {'prompt' if num_prompts == 1 else 'prompts'}, at most {self.max_tokens} tokens, {settings}, {', '.join(drafters)}"
+        prompts = "1 prompt" if num_prompts == 1 else f"{num_prompts} prompts"
+        return f"{prompts}, at most {self.max_tokens} tokens, {settings}, {', '.join(drafters)}"
 
     @property
     def points(self) -> list[Point]:

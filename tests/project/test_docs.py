@@ -92,7 +92,7 @@ def test_the_picture_of_the_ten_minutes_is_that_of_its_example(script):
     assert module.picture() == module.OUT.read_text("utf-8"), "run: python dev/pictures/pictures_ten_minutes.py"
 
 
-@pytest.mark.parametrize("name", ["auto", "draft_model", "demo"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "dev" / "pictures" / "measured").glob("*.json")))
 def test_pictures_of_speeds_have_the_words_of_their_documents(script, monkeypatch, tmp_path, name):
     """They are drawn from what was measured; places and shapes may differ with the version of the library that draws."""
     pytest.importorskip("matplotlib")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
 from outpace.bench.page.advice import advice
@@ -95,7 +97,7 @@ def headline(document: Document) -> tuple[str, str]:
 def result_sections(document: Document) -> list[Section]:
     """All sections that the document has figures for."""
     rows = rows_of(document)
-    steps = {_step_label(row): row for row in document.get("steps", []) if row["num_steps"]}
+    steps = _steps(document)
     source = "Median of passes behind 256 tokens of context, measured at the start of the run."
     cost = pass_section(document["verify_cost"], document.get("pass_floor"), source)
     found = [
@@ -113,10 +115,24 @@ def result_sections(document: Document) -> list[Section]:
     return [section for section in found if section is not None]
 
 
-def _step_label(row: Mapping[str, Any]) -> str:
-    if "temperature" not in row:
-        return str(row["drafter"])
-    return f"{row['drafter']} at {row['temperature']:g}" + (f", seed {row['seed']}" if row["seed"] else "")
+def _steps(document: Document) -> dict[str, Mapping[str, Any]]:
+    """The steps of each drafter, at each temperature over all seeds."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in document.get("steps", []):
+        if row["num_steps"]:
+            label = row["drafter"] + (f" at {row['temperature']:g}" if "temperature" in row else "")
+            found.setdefault(label, []).append(row)
+    return {label: _together(rows) for label, rows in found.items()}
+
+
+def _together(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The means of several runs as those of one: by steps, and shares of drafts by drafts."""
+    num_steps, num_drafts = [row["num_steps"] for row in rows], [row["num_drafts"] for row in rows]
+    shares = zip_longest(*(row["acceptance_by_position"] for row in rows), fillvalue=0.0)
+    return {
+        "milliseconds": {part: fmean([row["milliseconds"][part] for row in rows], num_steps) for part in rows[0]["milliseconds"]},
+        "acceptance_by_position": [fmean(share, num_drafts) for share in shares],
+    }
 
 
 def _speed(rows: Sequence[Row]) -> Section:

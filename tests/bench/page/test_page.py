@@ -118,3 +118,23 @@ def test_documents_of_earlier_runs_can_be_read(name):
 def test_long_specs_may_break_between_their_parts_only():
     assert _spec("auto:a+b:size=<2>") == "auto:<wbr>a+<wbr>b:<wbr>size=&lt;2&gt;"
     assert '<p class="label">auto:<wbr>suffix+<wbr>recycling</p>' in page(document(row("auto:suffix+recycling")))
+
+
+def test_the_steps_of_several_seeds_are_one_row_of_each_temperature():
+    """The mean time by steps, the accepted share of a position by drafts; what no draft of a seed reached is 0."""
+
+    def steps(seed, num_steps, num_drafts, forward, shares):
+        times = {"draft": 1.0, "forward": forward, "verify": 0.0, "rest": 0.0}
+        about = {"drafter": "auto", "temperature": 0.8, "seed": seed, "num_tokens": 30}
+        return {**about, "num_steps": num_steps, "num_drafts": num_drafts, "milliseconds": times, "acceptance_by_position": shares}
+
+    seeds = [steps(0, 10, 6, 20.0, [0.5]), steps(1, 30, 2, 40.0, [0.1, 0.4]), steps(2, 5, 0, 35.0, [])]
+    greedy = {**steps(0, 10, 5, 8.0, [0.2]), "temperature": 0.0}
+    found = document(row(), steps=[greedy, *seeds, {**greedy, "num_steps": 0, "drafter": "unused"}])
+    (zero, more) = section(found, "time").rows
+    assert (zero["label"], zero["text"]) == ("auto at 0", "9.0 ms")
+    assert (more["label"], more["text"]) == ("auto at 0.8", "36.0 ms")
+    assert [[cell.text for cell in cells] for cells in section(found, "positions").rows] == [
+        ["auto at 0", "20%", ""],
+        ["auto at 0.8", "40%", "10%"],
+    ]
