@@ -18,7 +18,6 @@ from outpace import LLM, SamplingParams
 from outpace.cli import explain, side_by_side
 
 OUT = Path(__file__).parents[2] / "docs" / "pictures" / "drafters" / "auto.svg"
-STYLE = {"svg.hashsalt": "outpace", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 NUM_SIZES = 11
 
 
@@ -41,7 +40,9 @@ def measure() -> dict[str, Any]:
 def draw(measured: dict[str, Any]) -> None:
     """Cost on the left, the steps on the right."""
     plt.switch_backend("svg")
-    plt.rcParams.update(STYLE)
+    plt.rcParams.update(
+        {"svg.hashsalt": "outpace", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), width_ratios=(1, 2.2))
     left.plot(measured["sizes"], measured["milliseconds"], marker="o", markersize=3, color="#2b6cb0")
     left.set(xlabel="tokens in the forward pass", ylabel="milliseconds", ylim=(0, None), title="cost of a forward pass here")
