@@ -7,6 +7,7 @@ from collections.abc import Sequence
 MIN_PERIODS = 3
 MIN_TOKENS = 40
 MAX_PERIOD = 128
+LOOPS = "the text loops; its speed is not representative"
 
 
 def is_looping(token_ids: Sequence[int]) -> bool:

@@ -26,7 +26,7 @@ from outpace.llm import LLM, SpeculativeLike
 from outpace.machine import num_cores, processor
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
-from outpace.progress import track
+from outpace.progress import slow, track
 
 BASELINE = "none"
 T = TypeVar("T")
@@ -59,8 +59,9 @@ def run(
     settings = {BASELINE: BASELINE, **drafters}
     for setting in settings.values():
         llm.strategy(setting)  # reports an unknown name before any work
-    cost, floor = measure_verify_cost(llm.target), pass_floor(llm.target, threads)
-    llm.chat(workloads[0].messages, params)  # warm up
+    with slow("measuring what a forward pass costs"):
+        cost, floor = measure_verify_cost(llm.target), pass_floor(llm.target, threads)
+        llm.chat(workloads[0].messages, params)  # warm up
     cells: dict[str, list[Cell]] = {name: [] for name in settings}
     gauges = Gauges(llm.engine)
     batches = [workloads[start : start + concurrency] for start in range(0, len(workloads), concurrency)]

@@ -162,7 +162,14 @@ def _comparison(outputs: Sequence[RequestOutput], plain: Sequence[RequestOutput]
     if plain is None:
         return {}
     facts = {"tokens_per_second": round(_rate(plain), 2), "speedup": round(_speedup(outputs, plain), 3)}
-    return {"compare": {**facts, "identical": _are_same(outputs, plain)}}
+    return {"compare": {**facts, "identical": _are_same(outputs, plain), "loops": _loops(plain)}}
+
+
+def _loops(outputs: Sequence[RequestOutput]) -> bool:
+    """Whether an answer runs in circles, so that the speed says little."""
+    from outpace.bench.looping import is_looping
+
+    return any(is_looping(output.token_ids) for output in outputs)
 
 
 def _rate(outputs: Sequence[RequestOutput]) -> float:
@@ -179,6 +186,7 @@ def _report(outputs: Sequence[RequestOutput], plain: Sequence[RequestOutput] | N
     """Print the speed on stderr, if stderr is a terminal or the comparison was requested."""
     if plain is None and not _is_terminal(sys.stderr):
         return
+    from outpace.bench.looping import LOOPS
     from outpace.progress import note
 
     for output in outputs:
@@ -186,6 +194,8 @@ def _report(outputs: Sequence[RequestOutput], plain: Sequence[RequestOutput] | N
     if plain is not None:
         same = "identical texts" if _are_same(outputs, plain) else "the texts differ"
         note(f"plain: {_rate(plain):.1f} tokens/s; {outputs[0].drafter} is {_speedup(outputs, plain):.2f}x as fast; {same}")
+        if _loops(plain):
+            note(f"Note: {LOOPS}.")
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -12,14 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from outpace.bench.looping import is_looping
+from outpace.bench.looping import LOOPS, is_looping
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
 
 DRAFTED = "green"
 SUMMARY_TOKENS = 200
-LOOPS = "the text loops; its speed is not representative"
 FRAME_LINES = 4  # terminal lines not available for text: panel borders, the line below, the shell prompt
 
 

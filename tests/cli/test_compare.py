@@ -37,6 +37,7 @@ def test_an_answer_compared_with_plain_decoding(toy_llm, sampling):
         "tokens_per_second": float,
         "speedup": float,
         "identical": bool,
+        "loops": bool,
     }
 
 
@@ -46,3 +47,11 @@ def test_a_comparison_that_differs_fails(toy_llm, monkeypatch):
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-2].endswith("; the texts differ")
     assert result.stderr.splitlines()[-1] == "error: the two texts differ; `outpace verify` says more"
+
+
+def test_a_comparison_of_a_text_that_loops_says_so(toy_llm):
+    arguments = ["generate", "hello", "--max-tokens", "60", "--drafter", "prompt_lookup", "--compare"]
+    loop = [*arguments, "--allowed-token-ids", "7"]
+    assert call(*loop).stderr.splitlines()[-1] == "Note: the text loops; its speed is not representative."
+    assert json.loads(call(*loop, "--json").stdout)["compare"]["loops"] is True
+    assert json.loads(call(*arguments, "--temperature", "1", "--seed", "0", "--json").stdout)["compare"]["loops"] is False
