@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +24,8 @@ from outpace.cli import app
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import check_specs, create_drafter
 from outpace.errors import BadInputError
+from outpace.outputs import RequestOutput
+from outpace.request import RequestStats
 from outpace.targets.toy import ToyTarget
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +106,19 @@ def test_pictures_of_speeds_have_the_words_of_their_documents(script, monkeypatc
     words = [re.findall(r"<text[^>]*>([^<]*)<", text) for text in (kept, module.OUT.read_text("utf-8"))]
     assert words[0] == words[1], f"run: python dev/pictures/{Path(module.__file__).name}"
     assert words[0]
+
+
+def test_the_picture_of_the_demo_is_drawn_from_what_was_stored(script, monkeypatch, tmp_path):
+    module = script("pictures/pictures.py")
+    stats = RequestStats(num_steps=2, decode_started_at=1.0, finished_at=2.0)
+    output = RequestOutput("a\nb", [1, 2], [False, True], ["a\n", "b"], "stop", [7], "none", 0, stats)
+    stored = json.loads(json.dumps(asdict(module.short(output))))
+    assert module.output_of(stored) == replace(output, prompt_token_ids=[])
+    monkeypatch.setattr(module, "OUT", tmp_path / "demo.svg")
+    module.draw({"comparisons": [{"title": "Two lines", "plain": stored, "fast": stored}]})
+    picture = module.OUT.read_text("utf-8")
+    assert "Two&#160;lines" in picture
+    assert "2.0&#160;tokens/s" in picture
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "pictures").rglob("*.svg")), ids=lambda path: path.stem)
