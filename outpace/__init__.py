@@ -1,7 +1,7 @@
 """outpace makes a language model answer faster without changing one token of its answer.
 
 >>> from outpace import LLM, SamplingParams
->>> llm = LLM("default", speculative_config="prompt_lookup")  # doctest: +SKIP
+>>> llm = LLM("default", speculative_config="auto")  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class SpeculativeConfig:
     Raises BadInputError for values of a wrong type or out of range.
     """
 
-    method: str = "prompt_lookup"
+    method: str = "auto"
     num_draft_tokens: int | None = None
     verifier: str = "exact"
 
@@ -54,7 +54,7 @@ class SpeculativeConfig:
         if not isinstance(value, Mapping):
             raise BadInputError(f"speculative settings must be a drafter name or an object, not {type(value).__name__}")
         settings = {_VLLM_NAMES.get(key, key): entry for key, entry in value.items()}
-        method = settings.get("method", cls.method)
+        method = settings.get("method", "ngram" if settings.keys() & _NGRAM_KEYS.keys() else cls.method)  # as vLLM understands it
         if not isinstance(method, str):
             raise BadInputError(f"method must be a string, not {method!r:.80}")
         method = _VLLM_METHODS.get(method, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from outpace.background import Background
 from outpace.config import DeviceConfig, EngineConfig
 from outpace.errors import BadInputError
 from outpace.models.find import Source, converted, locate, source_of
@@ -54,9 +55,12 @@ def load(
     options = {**facts, **role, "precision": precision, "threads": threads}
     sizes = {"kv_cache_tokens": config.kv_cache_tokens, "prefix_cache_tokens": config.prefix_cache_tokens}
     with slow(f"loading {found.name} ..."):
-        built = create_target("openvino", found.folder / "model.xml", **sizes, **options)
-        text = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder)
-    return found.name, built, text, frozenset(found.eos_token_ids), precision
+        text = Background(lambda: tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.from_folder(found.folder))
+        try:
+            built = create_target("openvino", found.folder / "model.xml", meanwhile=text.start, **sizes, **options)
+        finally:
+            text.start()
+    return found.name, built, text.result(), frozenset(found.eos_token_ids), precision
 
 
 def kind_of(model: Any, target: str, device: DeviceConfig = ANY_DEVICE) -> str:

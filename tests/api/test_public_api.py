@@ -178,12 +178,13 @@ def test_values_that_cannot_work_are_refused(options):
 @pytest.mark.parametrize(
     ("value", "want"),
     [
-        (None, SpeculativeConfig()),
+        (None, SpeculativeConfig("auto")),
         (True, SpeculativeConfig()),
         (False, SpeculativeConfig("none")),
         ("blind", SpeculativeConfig("blind")),
         (SpeculativeConfig("blind", 3), SpeculativeConfig("blind", 3)),
-        ({}, SpeculativeConfig()),
+        ({}, SpeculativeConfig("auto")),
+        ({"num_speculative_tokens": 3, "prompt_lookup_max": 5}, SpeculativeConfig("prompt_lookup:max_ngram=5", 3)),
         ({"method": "blind", "num_draft_tokens": 0}, SpeculativeConfig("blind", 0)),
         ({"method": "ngram", "num_speculative_tokens": 4}, SpeculativeConfig("prompt_lookup", 4)),
         ({"method": "ngram", "prompt_lookup_max": 5, "prompt_lookup_min": 2}, SpeculativeConfig("prompt_lookup:max_ngram=5:min_ngram=2")),

@@ -81,7 +81,7 @@ def test_generate_json_has_exactly_the_keys_of_the_contract(llm, fresh):
     assert (document["completion_tokens"], document["finish_reason"], document["num_steps"]) == (1, "length", 1)
     assert document["prompt_tokens"] == len(llm.tokenizer.encode_chat([{"role": "user", "content": "Hello"}]))
     assert document["token_ids"] == llm.chat([{"role": "user", "content": "Hello"}], SamplingParams(max_tokens=1))[0].token_ids
-    assert document["drafter"] == "prompt_lookup"
+    assert document["drafter"] == "auto"
 
 
 @pytest.mark.real

@@ -34,7 +34,7 @@ def _adopt(context: typer.Context, path: Path | None) -> Path | None:
 
 Drafter = Annotated[
     str | None,
-    typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: prompt_lookup.", autocompletion=completing(_drafter_names)),
+    typer.Option(help="Drafter to use; `outpace drafters` lists them. Default: auto.", autocompletion=completing(_drafter_names)),
 ]
 Config = Annotated[
     Path | None,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class OpenVINOTarget(TargetModel):
 
     `hidden` also returns the hidden states that the LM head reads; it costs no measurable time and leaves the logits bit-identical.
     `num_frequent`: forward_frequent() returns the logits of the first so many tokens, which needs memory for their rows of the LM head.
+    `meanwhile` is called once, just before a second or more in which only OpenVINO works: what it starts costs little time.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class OpenVINOTarget(TargetModel):
         hidden: bool = True,
         num_frequent: int = 0,
         base: Base | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ):
         check_process()
         self.capabilities = Capabilities(
@@ -75,7 +77,7 @@ class OpenVINOTarget(TargetModel):
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
         self.settings = _settings(kv_type, threads)
         self.fingerprint = f"{path.parent.name}-{kv_type}-{threads or 'all'}-{QUANTIZATION_GROUP}"
-        self.request, vector_size = self._compiled()
+        self.request, vector_size = self._compiled(meanwhile=meanwhile)
         self.vectors = self._create_vectors(vector_size)
         self.cache = self._create_cache(kv_type, kv_cache_tokens, prefix_cache_tokens)
         self.recent_sizes: deque[int] = deque(maxlen=8)
@@ -90,7 +92,7 @@ class OpenVINOTarget(TargetModel):
         self.cache.padding = self.sizes.min_tokens
         self.recent_sizes.clear()
 
-    def _compiled(self, low_rank: LowRank | None = None) -> tuple[Any, int]:
+    def _compiled(self, low_rank: LowRank | None = None, meanwhile: Callable[[], None] = lambda: None) -> tuple[Any, int]:
         """(an infer request of the model, the size H of vectors in place of tokens or 0 if it takes none). Raises OutpaceError if OpenVINO
         cannot load the model."""
         core = ov.Core()
@@ -99,6 +101,7 @@ class OpenVINOTarget(TargetModel):
             if graphs.FREQUENT_ROWS not in {parameter.get_friendly_name() for parameter in model.get_parameters()}:
                 self.capabilities = replace(self.capabilities, num_frequent=0)
             size = add_vectors(model, self.capabilities.vocab_size, low_rank)
+            meanwhile()
             return core.compile_model(model, "CPU", self.settings).create_infer_request(), size
         except RuntimeError as error:
             raise OutpaceError(f"OpenVINO cannot load {self.path}: {reason_of(error)}") from error
