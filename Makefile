@@ -22,7 +22,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(PYTEST)
 
-# outpace beside llama.cpp and the other engines that are installed, three models, then the tables of the README: about half an hour on two
+# outpace beside llama.cpp and the other engines that are installed, three models, then the tables of the README: about 40 minutes on two
 # cores that do nothing else. Drafters on prompts of your own: make bench PROMPTS=questions.jsonl
 bench: $(USE)
 ifdef PROMPTS

@@ -31,7 +31,7 @@ WITH_DRAFT_MODEL = "outpace, `auto` with a draft model"
 RUNS = {  # model -> options of outpace bench; a row of the table each, in this order. INSTALLED: every engine that `make peers` installed
     "coder-0.5b": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers llama.cpp",
     "coder-1.5b": "--prompts builtin:code --limit 24 --max-tokens 64 --drafters auto,auto:suffix+recycling+draft_model:coder-0.5b "
-    "--peers llama.cpp",
+    "--peers llama.cpp:plain,llama.cpp:ngram-simple,llama.cpp:ngram-mod",  # its other drafters lose: docs/results/peers
     "tiny": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers INSTALLED",
 }
 

@@ -1,7 +1,7 @@
 """Every table of the documentation, from the documents in docs/results/.
 
 usage: python dev/measure/tables/write.py             writes the tables of the README, docs/results/ and other pages (`make tables`)
-       python dev/measure/tables/write.py measure     measures the README's tables anew first, about half an hour (`make bench`)
+       python dev/measure/tables/write.py measure     measures the README's tables anew first, about 40 minutes (`make bench`)
 
 Measure on a machine that does nothing else, with llama.cpp installed (`python -m outpace.bench.peers llama.cpp`).
 """
