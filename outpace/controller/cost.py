@@ -23,7 +23,7 @@ from outpace.arrays import Array
 from outpace.files import write_whole
 from outpace.machine import num_cores, processor
 from outpace.params import SamplingParams
-from outpace.progress import stages
+from outpace.progress import slow
 from outpace.targets.base import TargetModel
 from outpace.tree.segment import Drawing, Segment, Slot
 
@@ -117,8 +117,7 @@ def cost_of(target: TargetModel, folder: Path, is_new: bool = False) -> CostTabl
     path = _path_of(target, folder)
     table = CostTable.load(path) if path and not is_new else None
     if table is None:
-        with stages("measuring the cost of a forward pass (once)") as show:
-            show("about ten seconds")
+        with slow("measuring the cost of a forward pass (once): about ten seconds"):
             table = measure_cost(target)
         keep(table, target, folder)
     return table

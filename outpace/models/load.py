@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Generic, TypeVar
 
-from outpace.background import Background
 from outpace.config import DeviceConfig, EngineConfig
 from outpace.errors import BadInputError
 from outpace.models.find import Source, converted, locate, source_of
@@ -15,6 +17,7 @@ from outpace.progress import slow
 from outpace.targets import create_target
 from outpace.targets.base import TargetModel
 
+T = TypeVar("T")
 ANY_DEVICE = DeviceConfig()
 NUM_FREQUENT = 65_536  # tokens that a draft model proposes while the text has no others
 
@@ -104,3 +107,28 @@ def _has_cuda() -> bool:
     except ImportError:
         return False
     return bool(torch.cuda.is_available())
+
+
+class Background(Generic[T]):
+    """A call in a thread of its own. It waits for `start`, to be called just before work that leaves Python's lock free: a call that keeps
+    the lock, such as reading a tokenizer, would hold up whatever comes before that work."""
+
+    def __init__(self, call: Callable[[], T]):
+        self._call, self._may_start, self._result = call, Event(), Future[T]()
+        Thread(target=self._run, name="outpace-background", daemon=True).start()
+
+    def start(self) -> None:
+        """Let the call begin; the first time counts."""
+        self._may_start.set()
+
+    def result(self) -> T:
+        """Wait for the call and return, or raise, what it did."""
+        self.start()
+        return self._result.result()
+
+    def _run(self) -> None:
+        self._may_start.wait()
+        try:
+            self._result.set_result(self._call())
+        except BaseException as error:
+            self._result.set_exception(error)

@@ -1,6 +1,7 @@
 """Where a tokenizer comes from."""
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from outpace.errors import BadInputError
+from outpace.models.load import Background
 from outpace.models.tokenizer import Tokenizer
 
 
@@ -65,3 +67,32 @@ def test_of_several_named_templates_the_default_counts():
     templates = {"default": CHATML, "tool_use": "tools"}
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level().fast, chat_template=templates)
     assert Tokenizer.from_transformers(theirs).chat_template == CHATML
+
+
+# ---- read beside other work
+
+
+def test_a_call_waits_for_its_start():
+    begun = threading.Event()
+    call = Background(lambda: (begun.set(), threading.current_thread().name))
+    assert not begun.wait(0.05)
+    call.start()
+    assert begun.wait(5)
+    assert call.result()[1] != threading.current_thread().name
+
+
+def test_the_result_starts_the_call_and_comes_once():
+    calls = []
+    call = Background(lambda: calls.append(1) or len(calls))
+    assert (call.result(), call.result()) == (1, 1)
+    call.start()
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError("damaged"), KeyboardInterrupt()])
+def test_an_error_comes_back(error):
+    def fails():
+        raise error
+
+    with pytest.raises(type(error)):
+        Background(fails).result()

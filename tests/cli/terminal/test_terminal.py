@@ -13,7 +13,7 @@ from terminal_tools import CTRL_C, CTRL_D, ENVIRONMENT, TOY, Terminal
 
 def test_chat_says_who_answers_and_how_to_leave():
     with Terminal("chat", "--max-tokens", "5") as terminal:
-        terminal.wait_for("toy (f32, drafter prompt_lookup, temperature 0.7)")
+        terminal.wait_for("toy (f32, drafter auto, temperature 0.7)")
         end = terminal.wait_for("/help lists the commands, Ctrl-D quits\n> ")
         terminal.type("/help\n")
         end = terminal.wait_for("/system TEXT", end)
