@@ -1,9 +1,10 @@
 """Memory of a server over many requests, some of which are hung up.
 
-usage: python dev/measure/server_memory.py [requests] [hang-ups] [drafter]
+usage: python dev/measure/server_memory.py [requests] [hang-ups] [drafter] [options of `outpace serve` ...]
 
 Starts `outpace serve` with the default model; 16 clients send prompts of different lengths at temperature 0.8. Prints the resident memory
-after the first minute and at the end, with the metrics of the K/V cache; the last line is one JSON document.
+over time, and how much of it is K/V, which is bounded when the server starts. The last line is one JSON document: memory (MB) before, after
+the first minute and at the end, and the growth since the first minute, in all and beyond K/V.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2 as httpx
@@ -26,13 +28,32 @@ WORDS = ("river", "mountain", "city", "boat", "winter", "bridge", "engine", "let
 NUM_CLIENTS = 16
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Memory in MB after `num_done` requests; `kv` is the K/V in it."""
+
+    seconds: float
+    num_done: int
+    resident: float
+    kv: float
+
+    @property
+    def rest(self) -> float:
+        return self.resident - self.kv
+
+
 def resident(process: int) -> float:
     """Megabytes."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
 
 
-async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> list[tuple[float, int, float]]:
-    """(seconds, requests done, megabytes) over time."""
+def gauges(text: str) -> dict[str, float]:
+    """The metrics of the K/V cache, by name."""
+    return {name: float(value) for name, value in re.findall(r"^outpace:(kv_cache_\w+|num_preemptions_total) (\S+)", text, re.M)}
+
+
+async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> list[Sample]:
+    """Samples every ten requests."""
     dice, started, seen = random.Random(1), time.perf_counter(), []
     plans = [False] * num_requests + [True] * num_hang_ups
     dice.shuffle(plans)
@@ -51,31 +72,36 @@ async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> 
                         break
             done += 1
             if done % 10 == 0:
-                seen.append((time.perf_counter() - started, done, resident(process)))
+                kv = gauges((await http.get(f"{url}/metrics")).text)["kv_cache_bytes"] / 1e6
+                seen.append(Sample(time.perf_counter() - started, done, resident(process), kv))
 
     async with httpx.AsyncClient(timeout=600, trust_env=False) as http:
         await asyncio.gather(*(client(http) for _ in range(NUM_CLIENTS)))
     return seen
 
 
-def main(num_requests: int = 500, num_hang_ups: int = 200, drafter: str = "auto") -> None:
-    """Start a server, put it under load, and print its memory (MB): before, after the first minute, and at the end."""
-    command = [sys.executable, "-m", "outpace", "serve", "--port", "0", "--drafter", drafter]
+def report(before: float, seen: list[Sample]) -> dict[str, float]:
+    """Print the samples; the memory and its growth."""
+    for sample in seen[:: max(1, len(seen) // 24)]:
+        note(f"{sample.seconds:6.0f} s {sample.num_done:5} requests {sample.resident:7.0f} MB, K/V {sample.kv:7.0f} MB")
+    minute, end = next((sample for sample in seen if sample.seconds >= 60), seen[-1]), seen[-1]
+    growth = {"growth": end.resident - minute.resident, "growth_beyond_kv": end.rest - minute.rest}
+    return {"before": before, "first_minute": minute.resident, "end": end.resident, "seconds": end.seconds, **growth}
+
+
+def main(num_requests: int = 500, num_hang_ups: int = 200, drafter: str = "auto", *options: str) -> None:
+    """Start a server, put it under load, and print its memory."""
+    command = [sys.executable, "-m", "outpace", "serve", "--port", "0", "--drafter", drafter, *options]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         url = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line)))  # type: ignore[union-attr]
         before = resident(server.pid)
         seen = asyncio.run(load(url, server.pid, num_requests, num_hang_ups))
-        metrics = httpx.get(f"{url}/metrics", trust_env=False).text
-        kv = {name: float(value) for name, value in re.findall(r"^outpace:(kv_cache_\w+|num_preemptions_total) (\S+)", metrics, re.M)}
-        minute = next((size for seconds, _, size in seen if seconds >= 60), seen[-1][2])
-        for seconds, done, size in seen[:: max(1, len(seen) // 12)]:
-            note(f"{seconds:6.0f} s {done:5} requests {size:7.0f} MB")
-        typer.echo(json.dumps({"before": before, "first_minute": minute, "end": seen[-1][2], "seconds": seen[-1][0], **kv}))
+        typer.echo(json.dumps({**report(before, seen), **gauges(httpx.get(f"{url}/metrics", trust_env=False).text)}))
     finally:
         server.terminate()
         server.wait()
 
 
 if __name__ == "__main__":
-    main(*(int(arg) for arg in sys.argv[1:3]), *sys.argv[3:4])
+    main(*(int(arg) for arg in sys.argv[1:3]), *sys.argv[3:])

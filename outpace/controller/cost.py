@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -173,34 +173,49 @@ def measure_verify_cost(
     return [VerifyCost(num_tokens, times[num_tokens, 1]) for num_tokens in sizes]
 
 
-def draft_costs(draft: TargetModel, target: TargetModel, repeats: int = 9) -> tuple[float, float, float]:
+def draft_costs(
+    draft: TargetModel, target: TargetModel, turn: AbstractContextManager[None] | None = None, repeats: int = 9
+) -> tuple[float, float, float]:
     """(a forward pass of the draft model, a further token in one of the target's, a token of a long text in one of the draft model's), all
     relative to a forward pass of the target with 4 tokens.
 
-    The two models take turns, as in decoding: each finds the caches filled by the other.
+    The two models take turns, as in decoding: each finds the caches filled by the other. `turn` is held for a few forward passes at a
+    time, so that other users of the target go on in between.
     """
+    turn = turn or nullcontext()
     draft.settle()
     target.settle()
     shapes = [(draft, 2), (target, 4), (draft, 2), (target, 8)]
     passes = [draft.forward_frequent if model is draft else partial(target.forward, num_tokens=count) for model, count in shapes]
     context = max(1, min(256, draft.capabilities.max_len - 9, target.capabilities.max_len - 9))
     times: list[list[float]] = [[] for _ in shapes]
-    with ExitStack() as stack:
-        slots = [_filled(stack, model, context, 8) for model, _ in shapes]
+    stack, slots = ExitStack(), []
+    try:
+        for model, _ in shapes:
+            with turn:
+                slots.append(_filled(stack, model, context, 8))
         for _ in range(repeats):
-            for (model, num_tokens), run, slot, found in zip(shapes, passes, slots, times, strict=True):
-                found.append(_milliseconds(run, [Segment(slot, _tokens(model, num_tokens))]))
+            with turn:
+                for (model, num_tokens), run, slot, found in zip(shapes, passes, slots, times, strict=True):
+                    found.append(_milliseconds(run, [Segment(slot, _tokens(model, num_tokens))]))
+    finally:
+        with turn:
+            stack.close()
     first, four, second, eight = (float(np.median(found)) for found in times)
-    return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4, _reading_time(draft) / four
+    return (first + second) / 2 / four, max(0.0, eight / four - 1.0) / 4, _reading_time(draft, turn) / four
 
 
-def _reading_time(target: TargetModel) -> float:
+def _reading_time(target: TargetModel, turn: AbstractContextManager[None]) -> float:
     """Milliseconds per token of a text of which no logits are wanted: the shortest of some, as noise only adds time."""
+    times = []
     num_tokens = max(1, min(READ, target.capabilities.max_len - 1))
     with ExitStack() as stack:
         slot = _slot(stack, target, num_tokens)
         text = [Segment(slot, _tokens(target, num_tokens), wants_output=False)]
-        return min(_milliseconds(target.forward, text) for _ in range(4)) / num_tokens
+        for _ in range(4):
+            with turn:
+                times.append(_milliseconds(target.forward, text))
+    return min(times) / num_tokens
 
 
 def _rising(values: Sequence[float]) -> tuple[float, ...]:

@@ -120,8 +120,7 @@ class StrategyFactory:
         """A draft model, with the cost of its forward pass relative to the target's. Loaded and measured once."""
         if (name, num_layers) not in self.draft_models:
             target, tokenizer = self.load(name, num_layers)
-            with self.turn:
-                costs = draft_costs(target, self.target)
+            costs = draft_costs(target, self.target, self.turn)
             self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *costs)
         return self.draft_models[name, num_layers]
 

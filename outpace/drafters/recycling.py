@@ -145,8 +145,8 @@ class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):
     folder with a table for this model or one with the same tokens; empty for the one that ships with outpace, if there is one; "none" for
     an empty table.
 
-    A table takes 8 * successors + 8 bytes for each token of the vocabulary, each initial pair and each slot for pairs: 10.6 MB for the
-    default model with 65,536 initial pairs, 95 MB for 8 scopes and the initial table. A scope's table is copied when it first learns.
+    A table takes 8 * successors + 8 bytes for each token of the vocabulary, each initial pair and each slot for pairs: with 65,536 initial
+    pairs 10.6 MB for `tiny`, 95 MB for 8 scopes and the initial table. A scope's table is copied when it first learns.
     """
 
     requires = Capabilities(tree=True)

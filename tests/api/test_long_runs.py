@@ -10,7 +10,10 @@ from api_tools import params
 
 from outpace import AsyncLLM
 from outpace.controller import factory
+from outpace.controller.cost import draft_costs
+from outpace.engine.turn import Turn
 from outpace.errors import BadInputError
+from outpace.targets.toy import ToyTarget
 
 
 def test_generate_keeps_no_verdicts(toy_llm, monkeypatch):
@@ -104,6 +107,37 @@ def test_threads_do_not_wait_for_the_drafter_of_another(make_toy, slow_recycling
     slow_recycling.set()
     thread.join(20)
     assert texts == [want]
+
+
+class CountedTurn(Turn):
+    """Counts the forward passes of each turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_passes = []
+
+    def __enter__(self):
+        super().__enter__()
+        self.num_passes.append(0)
+
+
+class Counted(ToyTarget):
+    def __init__(self, turn):
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, batch, num_tokens=0):
+        assert self.turn.is_mine
+        self.turn.num_passes[-1] += 1
+        return super().forward(batch, num_tokens)
+
+
+def test_a_draft_model_is_measured_in_turn_with_running_requests():
+    """Whoever runs the target waits for a few forward passes, not for the whole measurement."""
+    turn = CountedTurn()
+    draft_costs(Counted(turn), Counted(turn), turn)
+    assert sum(turn.num_passes) > 40
+    assert max(turn.num_passes) == 4
 
 
 def test_a_wrong_spec_is_told_at_once(make_toy):

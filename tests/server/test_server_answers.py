@@ -11,6 +11,8 @@ from http_tools import HELLO, ask, chunks, complete, refusal
 from outpace import __version__
 from outpace.params import SamplingParams
 from outpace.server import create_app
+from outpace.targets.base import KVUse
+from outpace.targets.toy import ToyTarget
 
 
 def test_a_chat_is_what_the_library_says(server):
@@ -232,6 +234,14 @@ def test_metrics_have_vllms_names(server):
     names = ("tokens", "max_tokens", "bytes", "max_bytes")
     assert [float(values[f"outpace:kv_cache_{name}"]) for name in names] == [0, 0, 0, 0]  # the toy model has no limit
     assert float(values["outpace:num_preemptions_total"]) == 0
+
+
+def test_metrics_tell_the_memory_of_the_kv_cache(make_toy, monkeypatch):
+    monkeypatch.setattr(ToyTarget, "kv_use", KVUse(96, 384, 3000, 12000))
+    with TestClient(create_app(make_toy())) as client:
+        found = dict(re.findall(r"^outpace:kv_cache_(\w+) (\S+)$", client.get("/metrics").text, re.M))
+    want = {"tokens": 96, "max_tokens": 384, "bytes": 3000, "max_bytes": 12000, "usage_perc": 0.25}
+    assert {name: float(value) for name, value in found.items()} == want
 
 
 @pytest.mark.usefixtures("real_defaults")

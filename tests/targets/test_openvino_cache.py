@@ -73,11 +73,29 @@ def test_memory_does_not_grow_with_the_number_of_requests(tiny):
     assert target.cache.use.num_tokens == 0
 
 
+def resident() -> int:
+    """Memory of this process in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_sizes(tiny):
+    """OpenVINO prepares each new size of a forward pass, and keeps what it prepared for the latest ones only."""
+    target = small(tiny, kv_cache_tokens=1024)
+    text, slots = prompt(240), [target.allocate(240) for _ in range(2)]
+
+    def run_sizes(*sizes: int) -> int:
+        for size in range(*sizes):
+            target.forward([Segment(slots[0], text[: size // 2], wants_output=False), Segment(slots[1], text[: size - size // 2])])
+        return resident()
+
+    run_sizes(479, 480)
+    before = run_sizes(70, 330)
+    assert run_sizes(330, 480) - before < 20e6  # 50 MB if all are kept
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_taken_page_by_page():
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
     rows = untouched((64, 4 << 20), np.uint8)
     before = resident()
     rows[:, ::2097152] = 1
@@ -106,13 +124,12 @@ def test_preempted_requests_go_on_bit_by_bit(tiny, spec):
 
 def test_weights_of_mask_tokens_are_compiled_beside_running_forward_passes(tiny):
     """Another thread adds them: forward passes go on, keep their bits, and their outputs stay readable until the next one."""
-    target, text, rng = small(tiny, kv_cache_tokens=512), prompt(40), np.random.default_rng(0)
+    target, text = small(tiny, kv_cache_tokens=512), prompt(40)
     slot = target.allocate(60)
     target.forward([Segment(slot, text[:-1], wants_output=False)])
     target.accept(slot, text[:-1], range(39))
     want = target.forward([Segment(slot, text[-1:])]).logits.copy()
-    low_rank = LowRank(rng.normal(size=(2, 64, 4)).astype(np.float32), rng.normal(size=(2, 4, 64)).astype(np.float32))
-    adding = threading.Thread(target=target.add_vectors, args=(rng.normal(size=(2, 64)).astype(np.float32), low_rank))
+    adding = threading.Thread(target=target.add_vectors, args=mask_tokens())
     adding.start()
     num_passes = 0
     while adding.is_alive():
@@ -122,3 +139,35 @@ def test_weights_of_mask_tokens_are_compiled_beside_running_forward_passes(tiny)
     assert num_passes > 10
     assert np.array_equal(logits, want)
     assert np.array_equal(target.forward([Segment(slot, text[-1:])]).logits, want)
+
+
+def mask_tokens():
+    """Vectors of two mask tokens, and weights that act on them."""
+    rng = np.random.default_rng(0)
+    low_rank = LowRank(rng.normal(size=(2, 64, 4)).astype(np.float32), rng.normal(size=(2, 4, 64)).astype(np.float32))
+    return rng.normal(size=(2, 64)).astype(np.float32), low_rank
+
+
+def test_nobody_waits_for_the_first_pass_of_a_recompiled_model(tiny, monkeypatch):
+    """It takes seconds with a large model. The model before is released with the next forward pass."""
+    target, text = small(tiny, kv_cache_tokens=512), prompt(20)
+    slot = target.allocate(30)
+    want = target.forward([Segment(slot, text)]).logits.copy()
+    has_begun, goes_on, warm_up, in_time = threading.Event(), threading.Event(), target._warm_up, []
+
+    def slow(*arguments):
+        has_begun.set()
+        in_time.append(goes_on.wait(20))
+        warm_up(*arguments)
+
+    monkeypatch.setattr(target, "_warm_up", slow)
+    adding = threading.Thread(target=target.add_vectors, args=mask_tokens())
+    adding.start()
+    assert has_begun.wait(20)
+    assert np.array_equal(target.forward([Segment(slot, text)]).logits, want)
+    goes_on.set()
+    adding.join()
+    assert in_time == [True]
+    assert target.former is not None
+    assert np.array_equal(target.forward([Segment(slot, text)]).logits, want)
+    assert target.former is None

@@ -40,6 +40,7 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 
 STEADY_TOKENS = 64  # forward passes of up to this many tokens are padded to a steady number
 QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
+PREPARED = "400"  # operations of each kind that OpenVINO keeps prepared for the sizes of the latest forward passes; its 5000 take 0.9 MB a size
 
 
 class OpenVINOTarget(TargetModel):
@@ -71,7 +72,7 @@ class OpenVINOTarget(TargetModel):
         )
         self.path, self.base, self.threads = path, base, threads
         self.lock = threading.RLock()  # of the model; another thread may add vectors
-        self.former: Any = None  # the infer request before that
+        self.former: Any = None  # the infer request before that, until its last outputs are no longer valid
         memory = anonymous_ranges()
         has_bf16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         kv_type = "bf16" if precision == "bf16" and has_bf16 else "f32"  # the type that attention computes in
@@ -85,7 +86,7 @@ class OpenVINOTarget(TargetModel):
         self.sizes = Sizes()
         self.max_cached_tokens = self.cache.num_tokens - max(sizes.EXACT_SIZES)
         self.feed: dict[str, Array] = {}  # the input arrays, shared with the model
-        self._warm_up(memory)
+        self._warm_up(self.request, memory)
         key = f"{processor_mark()}-{self.fingerprint}-{ov.__version__}-{self.max_cached_tokens >= 2 * max(sizes.LARGE)}"
         self.sizes = sizes.kept(path.with_name("sizes.json"), key, lambda: sizes.measured(self))
         self.capabilities = replace(self.capabilities, exact_logits=self.sizes.is_exact)
@@ -115,11 +116,15 @@ class OpenVINOTarget(TargetModel):
         self.request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
         return table
 
-    def _warm_up(self, memory: set[Range]) -> None:
+    def _warm_up(self, request: Any, memory: set[Range]) -> None:
         """Run once, so that the weights reach their final layout, then begin to move them to huge pages."""
-        self.forward([Segment(self.cache.scratch, [0])])
+        inputs = self._inputs([Segment(self.cache.scratch, [0])], [1])
+        for name, value in inputs.items():
+            request.set_tensor(name, ov.Tensor(value, shared_memory=True))
+        request.start_async()
+        request.wait()
         spared = [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.cache.arrays]
-        self.moving = collapse_in_background(memory, spared, self.request)
+        self.moving = collapse_in_background(memory, spared, request)
 
     def settle(self) -> None:
         self.moving.join()
@@ -157,14 +162,9 @@ class OpenVINOTarget(TargetModel):
 
     def _run(self, batch: TreeBatch, num_tokens: int, is_frequent: bool = False) -> TargetOutput:
         """One forward pass of the model; `is_frequent`: for the logits of the frequent tokens instead of all."""
+        self.former = None
         num_rows = sum(len(segment) for segment in batch if segment.wants_output)
-        inputs = _pack(self._padded(batch, num_tokens), [len(segment) for segment in batch])
-        if not self.capabilities.hidden:
-            del inputs["hidden_rows"]
-        if self.capabilities.num_frequent:
-            rows = inputs["logit_rows"]
-            inputs["logit_rows"], inputs[graphs.FREQUENT_ROWS] = (rows[:0], rows) if is_frequent else (rows, rows[:0])
-        for name, value in inputs.items():
+        for name, value in self._inputs(self._padded(batch, num_tokens), [len(segment) for segment in batch], is_frequent).items():
             self._set(name, value)
         self.request.start_async()  # infer() would copy all outputs
         self.request.wait()
@@ -175,6 +175,16 @@ class OpenVINOTarget(TargetModel):
         num_prompt_rows = sum(len(segment) for segment in batch if segment.wants_hidden)
         prompt_hidden = hidden[-num_prompt_rows:] if num_prompt_rows else None
         return TargetOutput(logits, hidden[:num_rows], prompt_hidden=prompt_hidden)
+
+    def _inputs(self, batch: TreeBatch, num_outputs: Sequence[int], is_frequent: bool = False) -> dict[str, Array]:
+        """The inputs of this model for a forward pass (see `_pack`)."""
+        inputs = _pack(batch, num_outputs)
+        if not self.capabilities.hidden:
+            del inputs["hidden_rows"]
+        if self.capabilities.num_frequent:
+            rows = inputs["logit_rows"]
+            inputs["logit_rows"], inputs[graphs.FREQUENT_ROWS] = (rows[:0], rows) if is_frequent else (rows, rows[:0])
+        return inputs
 
     def _output(self, index: int) -> Array:
         """An output [rows, …] in the model's own memory, not to be written."""
@@ -231,16 +241,17 @@ class OpenVINOTarget(TargetModel):
         return self.vectors.add(vectors, low_rank)
 
     def _add_low_rank(self, table: VectorTable, low_rank: LowRank) -> None:
-        """Recompile the model with these weights in it; K/V and all other state stay."""
+        """Recompile the model with these weights in it, and run it once, while other threads use the former one; K/V and all other state
+        stay."""
         memory = anonymous_ranges()
         request, _ = self._compiled(low_rank)
         self.cache.bind(request)
         request.set_tensor(VECTORS, ov.Tensor(table.rows, shared_memory=True))
         request.set_tensor(GATES, ov.Tensor(table.gates, shared_memory=True))
+        self._warm_up(request, memory)
         with self.lock:
-            self.former, self.request = self.request, request  # the outputs of the former one may still be read
+            self.former, self.request = self.request, request
             self.feed.clear()
-            self._warm_up(memory)
 
     def weight_bytes(self) -> int:
         return graphs.weight_bytes(ov.Core().read_model(self.path))
@@ -258,7 +269,7 @@ def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
     """Compile settings: compute in the type of the K/V cache. In f32, activations that meet int8 weights are quantized token by token, so
     the logits of a token do not depend on the others."""
     settings = {"KV_CACHE_PRECISION": kv_type, "INFERENCE_PRECISION_HINT": kv_type, "PERFORMANCE_HINT": "LATENCY"}
-    settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = QUANTIZATION_GROUP
+    settings |= {"DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP, "CPU_RUNTIME_CACHE_CAPACITY": PREPARED}
     return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
