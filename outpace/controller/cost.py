@@ -189,7 +189,8 @@ def draft_costs(
     passes = [draft.forward_frequent if model is draft else partial(target.forward, num_tokens=count) for model, count in shapes]
     context = max(1, min(256, draft.capabilities.max_len - 9, target.capabilities.max_len - 9))
     times: list[list[float]] = [[] for _ in shapes]
-    stack, slots = ExitStack(), []
+    slots: list[Slot] = []
+    stack = ExitStack()
     try:
         for model, _ in shapes:
             with turn:

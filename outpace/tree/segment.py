@@ -74,9 +74,13 @@ class Segment:
 TreeBatch = Sequence[Segment]  # what one forward pass runs; outputs come in this order
 
 
-@lru_cache(maxsize=128)
 def causal_mask(n: int) -> Array:
-    """[n, n] uint8 lower triangle; shared and read-only."""
+    """[n, n] uint8 lower triangle, read-only: a part of a larger one that all share."""
+    return _triangle(max(64, 1 << (n - 1).bit_length()))[:n, :n]
+
+
+@lru_cache(maxsize=8)
+def _triangle(n: int) -> Array:
     mask = np.tril(np.ones((n, n), np.uint8))
     mask.flags.writeable = False
     return mask

@@ -11,6 +11,7 @@ from table_tools import FEW, VOCAB_SIZE, begun
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
 from outpace.drafters.suffix.answer_cache import AnswerMemory
+from outpace.drafters.suffix.drafter import trust
 from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 
@@ -159,3 +160,10 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
 def test_wrong_options_are_refused(spec):
     with pytest.raises(BadInputError):
         create_drafter(spec, DrafterContext(ToyTarget()))
+
+
+def test_what_is_remembered_of_trusts_is_bounded():
+    """Lengths and counts grow without end in a process that serves for weeks."""
+    found = {trust(matched, 3, 2) for matched in range(1, 40_000)}
+    assert len(found) < 20
+    assert trust.cache_info().currsize <= 1 << 14

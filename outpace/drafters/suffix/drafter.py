@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -131,13 +131,13 @@ def _confidences(places: Places) -> dict[int, float]:
     for matched, votes in levels:
         if len(votes) == 1:
             token, count = votes[0]
-            trust = left * _trust(matched, count, 1)
+            trust = left * trust(matched, count, 1)
             confidences[token] = confidences.get(token, 0.0) + trust
         else:
             total = 0
             for _, count in votes:
                 total += count
-            trust = left * _trust(matched, total, len(votes))
+            trust = left * trust(matched, total, len(votes))
             vote = trust / (total + LATEST)
             for token, count in votes:
                 confidences[token] = confidences.get(token, 0.0) + vote * count
@@ -147,8 +147,8 @@ def _confidences(places: Places) -> dict[int, float]:
     return confidences
 
 
-@cache
-def _trust(matched: int, count: int, choice: int) -> float:
+@lru_cache(1 << 14)
+def trust(matched: int, count: int, choice: int) -> float:
     """Confidence that what followed a suffix before follows it again."""
     count_class = min(count.bit_length(), len(BY_COUNT) - 1)
     score = BY_LENGTH[min(matched, len(BY_LENGTH) - 1)] + BY_COUNT[count_class] + BY_CHOICE[min(choice, len(BY_CHOICE) - 1)]

@@ -32,6 +32,7 @@ from outpace.targets.openvino import graphs, sizes
 from outpace.targets.openvino.fork import check_process
 from outpace.targets.openvino.hugepages import Range, anonymous_ranges, collapse_in_background
 from outpace.targets.openvino.kv_cache import BLOCK_SIZE, KVCache
+from outpace.targets.openvino.padding import room, rounded, widened, with_dummies
 from outpace.targets.openvino.sizes import MIN_TOKENS, Sizes
 from outpace.targets.openvino.split_batch import join, split
 from outpace.targets.openvino.vectors import GATES, VECTORS, add_vectors
@@ -40,7 +41,6 @@ from outpace.tree.segment import Segment, Slot, TreeBatch
 
 STEADY_TOKENS = 64  # forward passes of up to this many tokens are padded to a steady number
 QUANTIZATION_GROUP = "64"  # activations that share a scale when weights are int8
-PREPARED = "400"  # operations of each kind that OpenVINO keeps prepared for the sizes of the latest forward passes; its 5000 take 0.9 MB a size
 
 
 class OpenVINOTarget(TargetModel):
@@ -120,7 +120,7 @@ class OpenVINOTarget(TargetModel):
         """Run once, so that the weights reach their final layout, then begin to move them to huge pages."""
         inputs = self._inputs([Segment(self.cache.scratch, [0])], [1])
         for name, value in inputs.items():
-            request.set_tensor(name, ov.Tensor(value, shared_memory=True))
+            request.set_tensor(name, ov.Tensor(value, shared_memory=True))  # until the next pass sets its own
         request.start_async()
         request.wait()
         spared = [(rows.ctypes.data, rows.ctypes.data + rows.nbytes) for rows in self.cache.arrays]
@@ -193,14 +193,15 @@ class OpenVINOTarget(TargetModel):
         return rows
 
     def _padded(self, batch: TreeBatch, num_tokens: int) -> TreeBatch:
-        """Pad the batch with dummy tokens that no real token attends to, up to `num_tokens` or the largest of the last few forward passes.
+        """Pad the batch with dummy tokens that no real token attends to, up to `num_tokens` or the largest of the last few forward passes;
+        a large one up to a rounded size.
 
         A forward pass with another number of tokens than the one before takes longer, because OpenVINO prepares its buffers again (4 to 5
         ms with 135M parameters). Dummy tokens are added only as long as they cost less.
         """
         size = sum(max(len(segment), MIN_TOKENS) for segment in batch)
         if size > STEADY_TOKENS:
-            return batch
+            return widened(batch, min(rounded(size), self.sizes.pass_tokens) - size)
         slots = [segment.slot for segment in batch]
         if slots != self.recent_slots or num_tokens:  # other requests are running: their usual number of tokens is not known yet
             self.recent_slots = slots
@@ -208,15 +209,11 @@ class OpenVINOTarget(TargetModel):
         self.recent_sizes.append(max(size, num_tokens))
         steady = max(self.recent_sizes) if num_tokens or max(self.recent_sizes) - size <= self.sizes.max_padding else size
         first = batch[0]
-        room = len(first.slot.blocks) * BLOCK_SIZE - first.slot.num_cached
         least, usual = (max(len(first), MIN_TOKENS) + max(0, total - size) for total in (self.sizes.min_tokens, steady))
-        length = usual if least <= usual <= room else least
+        length = usual if least <= usual <= room(first) else least
         if length in (len(first), MIN_TOKENS):
             return batch
-        parents = list(range(-1, len(first) - 1)) if first.parents is None else list(first.parents)
-        padding = length - len(first)
-        padded = replace(first, token_ids=[*first.token_ids, *[first.token_ids[0]] * padding], parents=[*parents, *[-1] * padding])
-        return [padded, *batch[1:]]
+        return [with_dummies(first, length), *batch[1:]]
 
     def _set(self, name: str, value: Array) -> None:
         """Set an input of the model, in place while its shape stays the same."""
@@ -269,7 +266,7 @@ def _settings(kv_type: str, threads: int | None) -> dict[str, Any]:
     """Compile settings: compute in the type of the K/V cache. In f32, activations that meet int8 weights are quantized token by token, so
     the logits of a token do not depend on the others."""
     settings = {"KV_CACHE_PRECISION": kv_type, "INFERENCE_PRECISION_HINT": kv_type, "PERFORMANCE_HINT": "LATENCY"}
-    settings |= {"DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP, "CPU_RUNTIME_CACHE_CAPACITY": PREPARED}
+    settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = QUANTIZATION_GROUP
     return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
