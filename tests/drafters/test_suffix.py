@@ -11,7 +11,7 @@ from table_tools import FEW, VOCAB_SIZE, begun
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
 from outpace.drafters.suffix.answer_cache import AnswerMemory
-from outpace.drafters.suffix.drafter import trust
+from outpace.drafters.suffix.drafter import trust_in
 from outpace.errors import BadInputError
 from outpace.targets.toy import ToyTarget
 
@@ -164,6 +164,6 @@ def test_wrong_options_are_refused(spec):
 
 def test_what_is_remembered_of_trusts_is_bounded():
     """Lengths and counts grow without end in a process that serves for weeks."""
-    found = {trust(matched, 3, 2) for matched in range(1, 40_000)}
+    found = {trust_in(matched, 3, 2) for matched in range(1, 40_000)}
     assert len(found) < 20
-    assert trust.cache_info().currsize <= 1 << 14
+    assert trust_in.cache_info().currsize <= 1 << 14

@@ -131,13 +131,13 @@ def _confidences(places: Places) -> dict[int, float]:
     for matched, votes in levels:
         if len(votes) == 1:
             token, count = votes[0]
-            trust = left * trust(matched, count, 1)
+            trust = left * trust_in(matched, count, 1)
             confidences[token] = confidences.get(token, 0.0) + trust
         else:
             total = 0
             for _, count in votes:
                 total += count
-            trust = left * trust(matched, total, len(votes))
+            trust = left * trust_in(matched, total, len(votes))
             vote = trust / (total + LATEST)
             for token, count in votes:
                 confidences[token] = confidences.get(token, 0.0) + vote * count
@@ -148,7 +148,7 @@ def _confidences(places: Places) -> dict[int, float]:
 
 
 @lru_cache(1 << 14)
-def trust(matched: int, count: int, choice: int) -> float:
+def trust_in(matched: int, count: int, choice: int) -> float:
     """Confidence that what followed a suffix before follows it again."""
     count_class = min(count.bit_length(), len(BY_COUNT) - 1)
     score = BY_LENGTH[min(matched, len(BY_LENGTH) - 1)] + BY_COUNT[count_class] + BY_CHOICE[min(choice, len(BY_CHOICE) - 1)]
