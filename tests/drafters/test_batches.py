@@ -49,6 +49,18 @@ def test_a_draft_model_runs_once_per_level_for_all_requests(options, long):
     assert passes[1] <= 1.3 * passes[0]
 
 
+def test_a_draft_model_runs_only_the_requests_that_draft():
+    target, model, sizes = ToyTarget(sharpness=3.0), ToyTarget(sharpness=2.5), []
+    forward = model.forward
+    model.forward = lambda batch, num_tokens=0: sizes.append(len(batch)) or forward(batch, num_tokens)
+    drafter = draft_model_drafter(target, model)
+    counts = (5, 0, 5, 0)
+    requests = [make_request(target, p, PARAMS, drafter, num_draft_tokens=n) for p, n in zip(PROMPTS, counts, strict=True)]
+    run(target, requests, EngineConfig(max_num_seqs=8))
+    assert max(sizes) == 2
+    assert [request.stats.num_drafts > 0 for request in requests] == [True, False, True, False]
+
+
 def test_drafts_of_a_batch_are_those_of_each_request_alone():
     target = ToyTarget(sharpness=3.0)
     together, alone = (draft_model_drafter(target, ToyTarget(sharpness=2.0), ":branches=2") for _ in range(2))

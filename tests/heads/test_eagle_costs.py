@@ -33,6 +33,8 @@ def test_the_head_runs_only_if_asked_and_for_all_requests_at_once(random):
     calls.clear()
     run(target, [make_request(target, [3, 4], SamplingParams(max_tokens=5), drafter, num_draft_tokens=0)])
     assert calls == []
+    run(target, [make_request(target, [i, i], SamplingParams(max_tokens=12), drafter, num_draft_tokens=8 * (i < 3)) for i in range(5)])
+    assert max(num_texts for num_texts, _ in calls) == 3  # those that draft
 
 
 def test_long_prompts_do_not_wait(random, monkeypatch):

@@ -155,7 +155,7 @@ def test_it_runs_the_heads_once_a_step_and_only_if_asked(counters):
     target = counting()
     part = create_drafter(f"medusa:{counters}", DrafterContext(target))
     calls, heads = Counter(), part.heads
-    part.heads = lambda hidden: calls.update(["run"]) or heads(hidden)
+    part.heads = lambda hidden: calls.update(run=1, rows=len(hidden)) or heads(hidden)
     drafter = CombinedDrafter([part], ["medusa"], is_ordered=False)
     (request,) = run(target, [make_request(target, [3, 4], SamplingParams(max_tokens=41), drafter, num_draft_tokens=8)])
     assert calls["run"] == request.stats.num_drafts == 10
@@ -163,6 +163,10 @@ def test_it_runs_the_heads_once_a_step_and_only_if_asked(counters):
     assert calls["run"] == 10
     run(target, [make_request(target, [i, i], SamplingParams(max_tokens=41), drafter, num_draft_tokens=8) for i in range(5)])
     assert calls["run"] == 20  # together
+    assert calls["rows"] == 60
+    run(target, [make_request(target, [i, i], SamplingParams(max_tokens=41), drafter, num_draft_tokens=8 * (i < 3)) for i in range(5)])
+    assert calls["run"] == 30
+    assert calls["rows"] == 90  # of those that draft
 
 
 # ---- the shape of a draft
