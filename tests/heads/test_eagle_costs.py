@@ -52,6 +52,18 @@ def test_long_prompts_do_not_wait(random, monkeypatch):
     assert waiting == [3, 1, 3]
 
 
+def test_long_prompts_are_read_in_few_widths(random):
+    target = ToyTarget(sharpness=3.0)
+    drafter = create_drafter(f"eagle:{random}:max_depth=1", DrafterContext(target))
+    widths, head = set(), drafter.head
+    drafter.head = lambda rows: widths.add(rows.token_ids.shape[1]) or head(rows)
+    for length in range(40, 300, 7):
+        text = [1 + i * length % 9 for i in range(length)]
+        run(target, [make_request(target, text, SamplingParams(max_tokens=4), drafter)], EngineConfig(enable_prefix_caching=False))
+    assert max(widths) > 200
+    assert len(widths) <= 10 + 16  # of prompts, and of drafts
+
+
 @pytest.mark.parametrize("failing", [3, 4, 5])  # in the first call of a step, and at later levels
 def test_a_head_that_fails_once_is_asked_again(random, failing):
     """The trees are those of a head that never failed: the rows that it was to run are not lost."""

@@ -20,6 +20,7 @@ from outpace.tree.builder import Path
 
 Tree = dict[Path, list[tuple[int, float]]]  # path from the root -> next tokens with their confidences, likeliest first
 FILL = 512  # inputs of a sequence that get keys and values in one call
+FILL_STEP = 32  # such calls have a multiple of this width: what OpenVINO prepares for each width takes memory for ever
 MAX_TOGETHER = 16  # waiting inputs of a sequence that the first call of a tree runs; any more are run before it
 
 
@@ -43,11 +44,11 @@ def fill(head: EagleHead, cache: EagleCache, most: int) -> None:
         at, rows = cache.num_rows, cache.take(min(FILL, len(cache.waiting) - most))
         cache.reserve(cache.num_rows)
         past_keys, past_values = cache.keys[None], cache.values[None]
-        call = _Call(1, len(rows), 1, past_keys, len(rows[0].feature))
+        call = _Call(1, -(-len(rows) // FILL_STEP) * FILL_STEP, 1, past_keys, len(rows[0].feature))
         for row in rows:
             call.add(0, row)
         found = call.run(head, past_keys, past_values)
-        cache.write(at, found.keys[0], found.values[0])
+        cache.write(at, found.keys[0, :, : len(rows)], found.values[0, :, : len(rows)])
 
 
 def grow_trees(head: EagleHead, caches: Sequence[EagleCache], shape: TreeShape) -> list[Tree]:
