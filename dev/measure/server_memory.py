@@ -53,7 +53,7 @@ def gauges(text: str) -> dict[str, float]:
 
 
 async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> list[Sample]:
-    """Samples every ten requests."""
+    """Samples every ten requests; every fifth is printed."""
     dice, started, seen = random.Random(1), time.perf_counter(), []
     plans = [False] * num_requests + [True] * num_hang_ups
     dice.shuffle(plans)
@@ -73,7 +73,9 @@ async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> 
             done += 1
             if done % 10 == 0:
                 kv = gauges((await http.get(f"{url}/metrics")).text)["kv_cache_bytes"] / 1e6
-                seen.append(Sample(time.perf_counter() - started, done, resident(process), kv))
+                seen.append(sample := Sample(time.perf_counter() - started, done, resident(process), kv))
+                if len(seen) % 5 == 1:
+                    note(f"{sample.seconds:6.0f} s {sample.num_done:5} requests {sample.resident:7.0f} MB, K/V {sample.kv:5.0f} MB")
 
     async with httpx.AsyncClient(timeout=600, trust_env=False) as http:
         await asyncio.gather(*(client(http) for _ in range(NUM_CLIENTS)))
@@ -81,9 +83,7 @@ async def load(url: str, process: int, num_requests: int, num_hang_ups: int) -> 
 
 
 def report(before: float, seen: list[Sample]) -> dict[str, float]:
-    """Print the samples; the memory and its growth."""
-    for sample in seen[:: max(1, len(seen) // 24)]:
-        note(f"{sample.seconds:6.0f} s {sample.num_done:5} requests {sample.resident:7.0f} MB, K/V {sample.kv:7.0f} MB")
+    """The memory and its growth."""
     minute, end = next((sample for sample in seen if sample.seconds >= 60), seen[-1]), seen[-1]
     growth = {"growth": end.resident - minute.resident, "growth_beyond_kv": end.rest - minute.rest}
     return {"before": before, "first_minute": minute.resident, "end": end.resident, "seconds": end.seconds, **growth}
