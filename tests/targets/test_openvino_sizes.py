@@ -130,3 +130,16 @@ def test_memory_does_not_grow_with_the_number_of_sizes(passes_of_many_sizes):
     before = resident()
     list(passes_of_many_sizes(321, 490))
     assert resident() - before < 20e6  # 50 MB if each size is prepared
+
+
+def test_the_kv_of_a_rounded_prompt_keep_their_bits(tiny):
+    target, text, found = tiny[1], prompt(140), []
+    for chunk in (133, 20):
+        slot = target.allocate(180)
+        for start in range(0, 133, chunk):
+            part = text[start : min(133, start + chunk)]
+            target.forward([Segment(slot, part, wants_output=False)])
+            target.accept(slot, part, range(len(part)))
+        found.append(target.forward([Segment(slot, text[133:])]).logits.copy())
+        target.free(slot)
+    assert np.array_equal(*found)
