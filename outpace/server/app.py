@@ -74,7 +74,7 @@ def create_app(llm: LLM, settings: ServerSettings | None = None) -> FastAPI:
     if llm.target.fingerprint:
         _ = llm.strategies.costs
     llm.strategy(None, has_prediction=True)  # built before the first request waits for it
-    metrics = ServerMetrics(llm.engine)
+    metrics = ServerMetrics(llm.engine, llm.strategies.draft_models)
     worker = Worker(llm, settings, metrics)
 
     @asynccontextmanager

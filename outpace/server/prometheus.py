@@ -5,12 +5,13 @@ Rates are derived by the reader: acceptance rate = accepted / draft tokens, mean
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from outpace.drafters.base import DraftModel
 from outpace.engine.engine import Engine
 
 PREFIX = "outpace:"
@@ -21,8 +22,8 @@ TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.05, 0.075, 0.
 class _EngineCollector:
     """The engine's counters and gauges, read at each scrape."""
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, engine: Engine, draft_models: Mapping[Any, DraftModel]):
+        self.engine, self.draft_models = engine, draft_models
 
     def collect(self) -> Iterator[Any]:
         totals, scheduler = self.engine.metrics, self.engine.scheduler
@@ -42,6 +43,7 @@ class _EngineCollector:
             family.add_metric([str(position)], count)
         yield family
         kv = self.engine.target.kv_use
+        draft_bytes = sum(model.target.kv_use.num_bytes for model in list(self.draft_models.values()))
         for name, text, amount in (
             ("num_requests_running", "Requests in the running batch.", len(scheduler.running)),
             ("num_requests_waiting", "Requests waiting for a slot.", len(scheduler.waiting)),
@@ -50,16 +52,17 @@ class _EngineCollector:
             ("kv_cache_max_tokens", "Tokens that the K/V cache can hold; 0 without a limit.", kv.max_tokens),
             ("kv_cache_bytes", "Memory of the K/V cache, stored prefixes included.", kv.num_bytes),
             ("kv_cache_max_bytes", "Most memory that the K/V cache may take; 0 without a limit.", kv.max_bytes),
+            ("draft_kv_cache_bytes", "Memory of the K/V caches of draft models.", draft_bytes),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, amount)
 
 
 class ServerMetrics:
-    """All metrics; the server's own are times as clients see them."""
+    """All metrics; the server's own are times as clients see them. `draft_models`: those loaded so far."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, draft_models: Mapping[Any, DraftModel] | None = None):
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineCollector(engine))
+        self.registry.register(_EngineCollector(engine, {} if draft_models is None else draft_models))
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens.")
         self.requests = self._counter("request_success", "Ended answers, by reason.", ["finished_reason"])
         self.errors = self._counter("http_errors", "Answers with an error status, refused requests among them.", ["status"])

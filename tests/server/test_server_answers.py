@@ -238,10 +238,11 @@ def test_metrics_have_vllms_names(server):
 
 def test_metrics_tell_the_memory_of_the_kv_cache(make_toy, monkeypatch):
     monkeypatch.setattr(ToyTarget, "kv_use", KVUse(96, 384, 3000, 12000))
-    with TestClient(create_app(make_toy())) as client:
-        found = dict(re.findall(r"^outpace:kv_cache_(\w+) (\S+)$", client.get("/metrics").text, re.M))
-    want = {"tokens": 96, "max_tokens": 384, "bytes": 3000, "max_bytes": 12000, "usage_perc": 0.25}
-    assert {name: float(value) for name, value in found.items()} == want
+    want = {"kv_cache_tokens": 96, "kv_cache_max_tokens": 384, "kv_cache_bytes": 3000, "kv_cache_max_bytes": 12000, "kv_cache_usage_perc": 0.25}
+    for drafter, num_bytes in (("suffix", 0), ("draft_model:x", 3000)):
+        with TestClient(create_app(make_toy(drafter))) as client:
+            found = dict(re.findall(r"^outpace:(\w*kv_cache_\w+) (\S+)$", client.get("/metrics").text, re.M))
+        assert {name: float(value) for name, value in found.items()} == {**want, "draft_kv_cache_bytes": num_bytes}
 
 
 @pytest.mark.usefixtures("real_defaults")
