@@ -107,7 +107,9 @@ def passes_of_many_sizes(tiny):
     def run(*sizes):
         for size in range(*sizes):
             rest = size - 10
-            others = [Segment(slot, text[:count], wants_output=False) for slot, count in zip(slots, (rest // 2, rest - rest // 2), strict=False)]
+            others = [
+                Segment(slot, text[:count], wants_output=False) for slot, count in zip(slots, (rest // 2, rest - rest // 2), strict=False)
+            ]
             yield target.forward([*others, Segment(slots[2], text[:10])]).logits.copy(), len(target.feed["input_ids"])
 
     return run
