@@ -12,8 +12,8 @@ FINE_BITS = 5  # of a rounded size: 16 sizes between a power of two and the next
 
 
 def rounded(size: int) -> int:
-    """The size that a large forward pass is brought to. What is prepared for a size is kept (0.9 MB with 135M parameters), so there are few;
-    this adds 1.6% of dummy tokens on average, without logits."""
+    """The size that a large forward pass is brought to. What is prepared for a size is kept (0.9 MB with 135M parameters), so there are
+    few; this adds 1.6% of dummy tokens on average, without logits."""
     step = 1 << max(0, size.bit_length() - FINE_BITS)
     return -(-size // step) * step
 
