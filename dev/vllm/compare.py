@@ -33,10 +33,11 @@ OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_specula
 HOW = {"speculative": OURS, "options": {"drafter": "suffix+recycling"}}
 SWAPPED = {"num_draft_tokens": NUM_DRAFT_TOKENS}
 FEW = {"at_once": 8, "num_prompts": 8}
+ALONE = {"at_once": 1, "drafters": ("plain", "suffix+recycling", "ngram", "suffix", "vllm-suffix")}
 JOBS: dict[str, dict[str, Any]] = {
     "plain": FEW,  # vLLM without any proposer
     **{f"all together/{i}": {**SWAPPED, "at_once": 8, "first": 8 * i, "num_prompts": 8, "part": i} for i in range(3)},
-    **{f"all alone/{i}": {**SWAPPED, "at_once": 1, "first": 4 * i, "num_prompts": 4, "part": i} for i in range(6)},
+    **{f"all alone/{i}": {**SWAPPED, **ALONE, "first": 4 * i, "num_prompts": 4, "part": i} for i in range(6)},
     "preempted": {**HOW, **FEW, "spare_blocks": 4},
     "schema plain": {**FEW, "schema": SCHEMA},
     "schema": {**HOW, **FEW, "schema": SCHEMA},

@@ -1,8 +1,8 @@
 """All drafters on the same prompts in one vLLM, in vLLM's environment: the proposer is exchanged between runs, so that the model is loaded
 once and each prompt is run once (prefix cache). Reads a job from stdin, writes a line of JSON after each run.
 
-A job: model, prompts, max_tokens, num_draft_tokens, at_once (8, or 1: one prompt after the other), part (its
-number), done (names of runs to leave out). vLLM's own proposers are the classes that its methods use.
+A job: model, prompts, max_tokens, num_draft_tokens, at_once (8, or 1: one prompt after the other), part (its number), drafters (those to
+run; all if not given), done (names of runs to leave out). vLLM's own proposers are the classes that its methods use.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(job: dict[str, Any]) -> None:
     execute, preempt = core.model_executor.execute_model, core.scheduler._preempt_request
     llm.generate(prompts, SamplingParams(temperature=0, max_tokens=1), use_tqdm=False)  # fills the prefix cache
     last = ""
-    for name in NAMES:
+    for name in job.get("drafters", NAMES):
         title = f"{'alone' if job['at_once'] == 1 else 'together'} {name}/{job['part']}"
         if title in job["done"] or (name.endswith(AGAIN) and f"{last}{AGAIN}" != name):
             continue

@@ -13,7 +13,7 @@ from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetModel, TargetOutput
 from outpace.tree.builder import TreeBuilder, grow_best_first
-from outpace.tree.chain import PathWalker, Walker, best_chain
+from outpace.tree.chain import PathWalker, Walker, best_chains
 from outpace.tree.draft import Draft, Verdict, first_chain
 
 
@@ -141,7 +141,7 @@ class SuccessorSource(Drafter):
 
     def propose_chains(self, requests: Sequence[Request], budgets: Sequence[int], threshold: float = 0.0) -> list[list[int]]:
         self.prepare(requests)
-        return [best_chain([self.walker(one)], budget, threshold) for one, budget in zip(requests, budgets, strict=True)]
+        return best_chains([[self.walker(request) for request in requests]], budgets, threshold)
 
     def propose(self, request: Request, budget: int) -> Draft:
         self.prepare([request])

@@ -28,7 +28,7 @@ from outpace.drafters.coupling import grow_coupled
 from outpace.request import Request
 from outpace.targets.base import TargetOutput
 from outpace.tree.builder import Path, Successors, TreeBuilder, grow_best_first
-from outpace.tree.chain import best_chain
+from outpace.tree.chain import best_chains
 from outpace.tree.draft import UNKNOWN_CONFIDENCE, Draft, Verdict, path_products
 
 THRESHOLD = 0.03  # paths less likely than this are not drafted
@@ -128,10 +128,7 @@ class CombinedDrafter(PromptObserver, ResetObserver, StepObserver, SuccessorLear
             return super().propose_chains(requests, budgets, threshold)
         for part in sources:
             part.prepare(requests)
-        return [
-            best_chain([part.walker(request) for part in sources], budget, threshold)
-            for request, budget in zip(requests, budgets, strict=True)
-        ]
+        return best_chains([[part.walker(request) for request in requests] for part in sources], budgets, threshold)
 
     def learn(self, cache_salt: str, before: Array, tokens: Array, successors: Array, confidences: Array) -> None:
         for part in self.parts:

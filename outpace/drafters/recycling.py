@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from outpace.drafters.base import DrafterContext, StepObserver, SuccessorLearner
 from outpace.errors import BadInputError
 from outpace.heads.format import DraftHeads
 from outpace.heads.shipped import has_tokens, shipped, shipped_table
-from outpace.heads.successor_table import Successors, find, pair_key
+from outpace.heads.successor_table import Successors, pair_key
 from outpace.request import Request
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.tree.chain import Walker
@@ -31,6 +32,8 @@ from outpace.tree.draft import Verdict
 
 FOLDS = 64  # tokens per column; the vocabulary is searched column by column
 NUM_OF_CHAINS = 3  # successors of an entry that a chain chooses from: a fourth is never the likeliest
+Entry = tuple[list[int], list[float]]  # tokens, best first, and their confidences
+AT_ONCE = 12  # from so many keys on, looking them up together is faster
 NEW = 0.5  # weight of the newest visit against all earlier ones
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest confidence is c is trusted to a + b * c
 
@@ -44,8 +47,9 @@ class SuccessorTable:
 
     def __init__(self, num_singles: int, num_shared: int, width: int, start: Successors | None = None):
         self.num_singles, self.num_shared = num_singles, num_shared
-        self.pairs = np.empty(0, np.int64) if start is None else start.keys[np.searchsorted(start.keys, num_singles) :]
-        self.num_own = num_singles + len(self.pairs)
+        pairs = np.empty(0, np.int64) if start is None else start.keys[np.searchsorted(start.keys, num_singles) :]
+        self.num_own = num_singles + len(pairs)
+        self.pairs = np.append(pairs, np.iinfo(np.int64).max)  # every search ends at a pair
         self.keys = np.full(self.num_own + num_shared, -1, np.int64)
         self.entries = np.zeros((self.num_own + num_shared, 2, width), np.float32)  # tokens, exact in float32 up to 16 million; confidences
         if start is not None:
@@ -65,39 +69,56 @@ class SuccessorTable:
         """Memory of the table."""
         return self.keys.nbytes + self.entries.nbytes
 
-    def get(self, key: int, most: int | None = None) -> tuple[list[int], list[float]]:
+    def get(self, key: int, most: int | None = None) -> Entry:
         """(tokens, confidences) of the `most` likeliest successors of a key; empty lists if it is not there."""
         slot = key
         if key >= self.num_singles:
             place = int(self.pairs.searchsorted(key))
-            is_own = place < len(self.pairs) and self.pairs[place] == key
-            slot = self.num_singles + place if is_own else self.num_own + key % self.num_shared
+            slot = self.num_singles + place if self.pairs[place] == key else self.num_own + key % self.num_shared
         if self.keys[slot] != key:
             return [], []
         tokens, confidences = self.entries[slot, :, :most].tolist()
-        num_known = len(confidences) - confidences.count(0.0)  # an entry may be narrower than the table
+        num_known = _num_known(confidences)
         return [int(token) for token in tokens[:num_known]], confidences[:num_known]
+
+    def get_all(self, keys: Sequence[int], most: int | None = None) -> list[Entry]:
+        """`get` for each key, -1 for none."""
+        if len(keys) < AT_ONCE:
+            return [self.get(key, most) for key in keys]
+        wanted = np.array(keys)
+        slots = self._slots(wanted)
+        entries = self.entries[slots, :, :most]
+        entries[self.keys[slots] != wanted] = 0
+        found = zip(entries[:, 0].astype(np.int64).tolist(), entries[:, 1].tolist(), strict=True)
+        return [(tokens[:num_known], confidences[:num_known]) for tokens, confidences in found for num_known in [_num_known(confidences)]]
 
     def update(self, keys: Array, tokens: Array, confidences: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
         slots = self._slots(keys)
+        known, width = self.entries[slots], tokens.shape[1]
         is_known = (self.keys[slots] == keys)[:, None]
-        known_tokens, known_confidences = self.entries[slots].swapaxes(0, 1)
-        old = np.where(is_known, (1 - NEW) * known_confidences, 0)
-        tokens = tokens.astype(known_tokens.dtype)
-        same = known_tokens[:, :, None] == tokens[:, None, :]
-        new = np.where(is_known, NEW * confidences, confidences) + (same * old[:, :, None]).sum(axis=1)
-        old[same.any(axis=2)] = 0
-        both = np.stack([np.hstack([tokens, known_tokens]), np.hstack([new, old])], axis=1)
-        best = np.argsort(-both[:, 1], axis=1, kind="stable")[:, : tokens.shape[1]]
+        both = np.hstack([tokens.astype(known.dtype), known[:, 0]])
+        values = np.hstack([np.where(is_known, NEW * confidences, confidences), np.where(is_known, (1 - NEW) * known[:, 1], 0)])
+        row, pair = np.divmod(np.flatnonzero(known[:, 0, :, None] == both[:, None, :width]), width * width)
+        new, old = 2 * width * row + pair % width, 2 * width * row + width + pair // width  # where the same token stands twice
+        flat = values.reshape(-1)
+        np.add.at(flat, new, flat[old])
+        flat[old] = 0
+        best = np.argsort(-values, axis=1, kind="stable")[:, :width] + 2 * width * np.arange(len(keys))[:, None]
         self.keys[slots] = keys
-        self.entries[slots] = both[np.arange(len(keys))[:, None, None], [[0], [1]], best[:, None, :]]
+        self.entries[slots] = np.stack([both.reshape(-1)[best], flat[best]], axis=1)
 
     def _slots(self, keys: Array) -> Array:
         """The slot of each key [rows]."""
-        slots = np.where(keys < self.num_singles, keys, self.num_own + keys % self.num_shared)
-        places, is_own = find(self.pairs, keys)
-        return np.where(is_own, self.num_singles + places, slots)
+        places = self.pairs.searchsorted(keys)
+        is_own = self.pairs[places] == keys
+        slots = np.where(is_own, self.num_singles + places, self.num_own + keys % self.num_shared)
+        return np.where(keys < self.num_singles, keys, slots)
+
+
+def _num_known(confidences: list[float]) -> int:
+    """How many successors an entry has; it may be narrower than the table."""
+    return len(confidences) - confidences.count(0.0)
 
 
 @dataclass(frozen=True)
@@ -116,27 +137,43 @@ class _PairWalker(Walker):
     def __init__(self, table: SuccessorTable, before: int, token: int, vocab_size: int):
         self._table, self._before, self._token, self._vocab_size = table, before, token, vocab_size
 
+    @property
+    def pair(self) -> int:
+        """The key of the two tokens, -1 at the start of a text."""
+        return -1 if self._before < 0 else pair_key(self._before, self._token, self._vocab_size)
+
     def successors(self) -> dict[int, float]:
         return self.found(NUM_OF_CHAINS)
 
     def found(self, most: int) -> dict[int, float]:
         """Successors, of the `most` likeliest entries of the pair and the single token."""
-        get, left, trust_single = self._table.get, 1.0, ALONE
-        found: dict[int, float] = {}
-        if self._before >= 0:
-            tokens, confidences = get(pair_key(self._before, self._token, self._vocab_size), most)
-            if tokens:
-                trust = PAIR[0] + PAIR[1] * confidences[0]
-                found, left, trust_single = {t: trust * c for t, c in zip(tokens, confidences)}, 1.0 - trust, AFTER_PAIR  # noqa: B905
-        tokens, confidences = get(self._token, most)
-        if tokens:
-            trust = left * (trust_single[0] + trust_single[1] * confidences[0])
-            for token, confidence in zip(tokens, confidences):  # noqa: B905
-                found[token] = found.get(token, 0.0) + trust * confidence
-        return found
+        return _mixed(*self._table.get_all([self.pair, self._token], most))
+
+    @classmethod
+    def successors_of(cls, walkers: Sequence[Self]) -> list[dict[int, float]]:
+        found: dict[_PairWalker, dict[int, float]] = {}
+        for table in {id(walker._table): walker._table for walker in walkers}.values():
+            group = [walker for walker in walkers if walker._table is table]
+            entries = table.get_all([*(walker.pair for walker in group), *(walker._token for walker in group)], NUM_OF_CHAINS)
+            found |= zip(group, map(_mixed, entries, entries[len(group) :]), strict=False)
+        return [found[walker] for walker in walkers]
 
     def step(self, token: int) -> None:
         self._before, self._token = self._token, token
+
+
+def _mixed(pair: Entry, single: Entry) -> dict[int, float]:
+    """Successors of a pair, and of its second token with what trust is left."""
+    found: dict[int, float] = {}
+    left, trust_single = 1.0, ALONE
+    if pair[0]:
+        trust = PAIR[0] + PAIR[1] * pair[1][0]
+        found, left, trust_single = {t: trust * c for t, c in zip(*pair)}, 1.0 - trust, AFTER_PAIR  # noqa: B905
+    if single[0]:
+        trust = left * (trust_single[0] + trust_single[1] * single[1][0])
+        for token, confidence in zip(*single):  # noqa: B905
+            found[token] = found.get(token, 0.0) + trust * confidence
+    return found
 
 
 class RecyclingDrafter(SuccessorSource, SuccessorLearner, StepObserver):

@@ -141,25 +141,26 @@ class Proposer:
         found = self.seen.take(sum(1 if text is None else 1 + len(text.draft) for text in rows))
         if found is None:  # too many rows, or vLLM has cut a draft (grammar, end of the budget) and does not say which
             return
-        before: list[int] = []
-        tokens: list[int] = []
-        is_on_path: list[bool] = []
+        lines: list[int] = []  # of each row the token before those of the step, and these
+        lengths, accepted = list[int](), list[int]()
         for text in rows:
             if text is None:
-                before.append(-1)
-                tokens.append(-1)
-                is_on_path.append(False)
+                lines += (-1, -1)
+                lengths.append(1)
+                accepted.append(-1)
                 continue
-            line, num_accepted = text.request.token_ids, text.length - text.num_before - 1
             last = text.num_before - 1
-            before += [line[last - 1] if last else -1, line[last], *text.draft][: 1 + len(text.draft)]
-            tokens += [line[last], *text.draft]
-            is_on_path += [place <= num_accepted for place in range(1 + len(text.draft))]
-        known = np.array(tokens)
+            before, token = text.request.token_ids[last - 1 : last + 1] if last else (-1, text.request.token_ids[0])
+            lines += (before, token, *text.draft)
+            lengths.append(1 + len(text.draft))
+            accepted.append(text.length - text.num_before - 1)
+        row, line = np.repeat(np.arange(len(lengths)), lengths), np.array(lines)
+        places = np.arange(len(row)) + row  # in `lines`, of the tokens before
+        is_on_path = np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row] <= np.array(accepted)[row]
         order = np.argsort(is_on_path, kind="stable")  # those on the path last, because they count most
-        order = order[known[order] >= 0]
+        order = order[line[places[order] + 1] >= 0]
         if len(order):
-            self.drafter.learn("", np.array(before)[order], known[order], found[0][order], found[1][order])
+            self.drafter.learn("", line[places[order]], line[places[order] + 1], found[0][order], found[1][order])
 
     def _warn(self, num_requests: int) -> None:
         if not self._has_warned:

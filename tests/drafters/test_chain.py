@@ -8,7 +8,9 @@ from table_tools import FEW, begun
 
 from outpace.drafters.base import Drafter
 from outpace.drafters.combined import CombinedDrafter
-from outpace.tree.chain import PathWalker, best_chain
+from outpace.params import SamplingParams
+from outpace.request import Request
+from outpace.tree.chain import PathWalker, best_chains
 from outpace.tree.draft import Draft
 
 TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
@@ -17,6 +19,11 @@ TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 def by_table(table):
     """A walker whose successors depend on the last token of the path, -1 at its start."""
     return PathWalker(lambda path: table.get(path[-1] if path else -1, ()))
+
+
+def best_chain(walkers, limit, threshold):
+    [chain] = best_chains([[walker] for walker in walkers], [limit], threshold)
+    return chain
 
 
 def test_the_likeliest_token_is_taken_until_the_path_is_unlikely():
@@ -42,7 +49,7 @@ def test_a_walker_is_not_asked_where_it_cannot_change_the_choice():
     assert best_chain([by_table({-1: [(1, 0.5), (2, 0.5)]}), PathWalker(never)], 1, 0.0) == [1]
 
 
-def taught(drafter, texts):
+def taught(drafter, texts, salt=""):
     """Let a drafter see which tokens followed in these texts."""
     for text in texts:
         if len(text) < 2:
@@ -50,7 +57,7 @@ def taught(drafter, texts):
         tokens = np.array(text[:-1])
         before = np.array([-1, *text[:-2]])
         likely = np.stack([np.array(text[1:]), (np.array(text[1:]) + 1) % 6, (np.array(text[1:]) + 2) % 6], axis=1)
-        drafter.learn("", before, tokens, likely, np.broadcast_to([0.6, 0.2, 0.1], likely.shape))
+        drafter.learn(salt, before, tokens, likely, np.broadcast_to([0.6, 0.2, 0.1], likely.shape))
 
 
 @FEW
@@ -80,6 +87,25 @@ def test_a_combination_drafts_the_same_chain_with_what_its_parts_know(text, seen
         assert chain == alone.propose_chains([same], [6], 0.1)[0]
     assert all(0 <= token < 6 for token in chain)
     assert len(chain) <= 6
+
+
+@FEW
+@given(
+    texts=st.lists(st.tuples(TEXTS, st.sampled_from(["", "", "alice"]), st.integers(0, 6)), min_size=1, max_size=9),
+    seen=st.lists(TEXTS, max_size=3),
+    spec=st.sampled_from(["suffix:memory=50", "recycling:successors=3:table=none", "suffix+recycling:successors=3:table=none"]),
+)
+def test_chains_that_grow_together_are_those_that_grow_alone(texts, seen, spec):
+    drafter, _ = begun(spec, [0])
+    if "recycling" in spec:
+        taught(drafter, seen)
+        taught(drafter, [seen[0][::-1]] if seen else [], "alice")
+    requests, budgets = [], [budget for _, _, budget in texts]
+    for number, (text, salt, _) in enumerate(texts):
+        requests.append(Request(str(number), text, SamplingParams(), None, None, cache_salt=salt))
+        drafter.begin(requests[-1])
+    alone = [drafter.propose_chains([request], [budget], 0.05)[0] for request, budget in zip(requests, budgets, strict=True)]
+    assert drafter.propose_chains(requests, budgets, 0.05) == alone
 
 
 class Branching(Drafter):

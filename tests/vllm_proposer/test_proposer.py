@@ -5,6 +5,7 @@ import pytest
 from fake_vllm import END, VOCAB_SIZE, PairModel, Runner, config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_by_one import OneByOne
 
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.recycling import likeliest
@@ -76,6 +77,17 @@ def test_what_is_learned_is_what_followed(events, seed, chunk):
         known = table.get(int(key))
         assert known[0] == tokens[0].tolist()
         np.testing.assert_allclose(known[1], confidences[0], rtol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(events=EVENTS, seed=st.integers(0, 3), chunk=st.sampled_from([2, 1000]), num_tokens=st.sampled_from([4, 9]))
+def test_batches_draft_what_requests_would_get_alone(events, seed, chunk, num_tokens):
+    options = config(drafter="suffix+recycling:pairs=16", threshold=0.02)  # few slots for pairs: some are lost
+    runners = [Runner(kind(options), PairModel(seed, num_tokens), chunk) for kind in (Proposer, OneByOne)]
+    for together, alone in zip(play(runners[0], events), play(runners[1], events), strict=True):
+        assert together == alone
+    tables = [runner.proposer.drafter.parts[1].scopes.get("") for runner in runners]
+    assert tables[0] is tables[1] is None or all((getattr(tables[0], it) == getattr(tables[1], it)).all() for it in ("keys", "entries"))
 
 
 def test_learning_goes_on_unless_a_draft_was_cut():
