@@ -33,7 +33,7 @@ from outpace.tree.draft import Verdict
 FOLDS = 64  # tokens per column; the vocabulary is searched column by column
 NUM_OF_CHAINS = 3  # successors of an entry that a chain chooses from: a fourth is never the likeliest
 Entry = tuple[list[int], list[float]]  # tokens, best first, and their confidences
-AT_ONCE = 12  # from so many keys on, looking them up together is faster
+AT_ONCE = 6  # from so many texts on, looking up their successors together is faster
 NEW = 0.5  # weight of the newest visit against all earlier ones
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest confidence is c is trusted to a + b * c
 
@@ -74,23 +74,18 @@ class SuccessorTable:
         slot = key
         if key >= self.num_singles:
             place = int(self.pairs.searchsorted(key))
-            slot = self.num_singles + place if self.pairs[place] == key else self.num_own + key % self.num_shared
-        if self.keys[slot] != key:
+            slot = self.num_singles + place if self.pairs.item(place) == key else self.num_own + key % self.num_shared
+        if self.keys.item(slot) != key:
             return [], []
-        tokens, confidences = self.entries[slot, :, :most].tolist()
-        num_known = _num_known(confidences)
-        return [int(token) for token in tokens[:num_known]], confidences[:num_known]
+        return _entry(*self.entries[slot, :, :most].tolist())
 
     def get_all(self, keys: Sequence[int], most: int | None = None) -> list[Entry]:
         """`get` for each key, -1 for none."""
-        if len(keys) < AT_ONCE:
-            return [self.get(key, most) for key in keys]
         wanted = np.array(keys)
         slots = self._slots(wanted)
         entries = self.entries[slots, :, :most]
         entries[self.keys[slots] != wanted] = 0
-        found = zip(entries[:, 0].astype(np.int64).tolist(), entries[:, 1].tolist(), strict=True)
-        return [(tokens[:num_known], confidences[:num_known]) for tokens, confidences in found for num_known in [_num_known(confidences)]]
+        return [_entry(*entry) for entry in entries.tolist()]
 
     def update(self, keys: Array, tokens: Array, confidences: Array) -> None:
         """Average new successors [rows, width] into the entries of `keys` [rows]; of equal keys the last row counts."""
@@ -116,9 +111,12 @@ class SuccessorTable:
         return np.where(keys < self.num_singles, keys, slots)
 
 
-def _num_known(confidences: list[float]) -> int:
-    """How many successors an entry has; it may be narrower than the table."""
-    return len(confidences) - confidences.count(0.0)
+def _entry(tokens: list[float], confidences: list[float]) -> Entry:
+    """As it was learnt: without the zeros behind an entry that is narrower than the table."""
+    if not confidences[-1]:
+        num_known = len(confidences) - confidences.count(0.0)
+        tokens, confidences = tokens[:num_known], confidences[:num_known]
+    return list(map(int, tokens)), confidences
 
 
 @dataclass(frozen=True)
@@ -147,10 +145,12 @@ class _PairWalker(Walker):
 
     def found(self, most: int) -> dict[int, float]:
         """Successors, of the `most` likeliest entries of the pair and the single token."""
-        return _mixed(*self._table.get_all([self.pair, self._token], most))
+        return _mixed(self._table.get(self.pair, most), self._table.get(self._token, most))
 
     @classmethod
     def successors_of(cls, walkers: Sequence[Self]) -> list[dict[int, float]]:
+        if len(walkers) < AT_ONCE:
+            return [walker.successors() for walker in walkers]
         found: dict[_PairWalker, dict[int, float]] = {}
         for table in {id(walker._table): walker._table for walker in walkers}.values():
             group = [walker for walker in walkers if walker._table is table]

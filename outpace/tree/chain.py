@@ -77,6 +77,7 @@ def _best(parts: Sequence[Sequence[Walker]], growing: Sequence[int]) -> list[tup
     asked = growing
     for walkers in parts:
         asking = [walkers[i] for i in asked]
+        unsure: list[int] = []
         for i, new in zip(asked, type(asking[0]).successors_of(asking), strict=True):
             known = found.get(i)
             if known:
@@ -87,7 +88,9 @@ def _best(parts: Sequence[Sequence[Walker]], growing: Sequence[int]) -> list[tup
                 known = found[i] = new
             if known:
                 best[i] = max(known.items(), key=_confidence)
-        asked = [i for i in asked if best[i][1] < SURE]
+            if best[i][1] < SURE:
+                unsure.append(i)
+        asked = unsure
         if not asked:
             break
     return list(best.values())

@@ -10,7 +10,7 @@ from outpace.drafters.base import DrafterContext
 from outpace.drafters.recycling import FOLDS, NEW, SuccessorTable, likeliest
 from outpace.drafters.spec import create_drafter
 from outpace.errors import BadInputError
-from outpace.heads.successor_table import find
+from outpace.heads.successor_table import Successors, find
 from outpace.targets.base import Capabilities, TargetOutput
 from outpace.targets.toy import ToyTarget
 from outpace.tree.draft import EMPTY_DRAFT, Draft, Verdict
@@ -60,6 +60,22 @@ def test_a_slot_keeps_its_newest_key():
     assert table.get(3) == ([], []), "3 and 8 share a slot"
     assert table.get(8)[0] == [20, 21]
     assert table.get(2)[0] == [5, 6], "small keys share none"
+
+
+@FEW
+@given(
+    learnt=st.lists(st.tuples(st.integers(0, 40), st.permutations(range(6))), max_size=20), wanted=st.lists(st.integers(-1, 41), min_size=1)
+)
+def test_many_keys_are_looked_up_as_one(learnt, wanted):
+    own = np.array([1, 7, 9, 30])  # a single token and three pairs, in entries narrower than the table
+    start = Successors(own, np.arange(8).reshape(4, 2), np.full((4, 2), 0.25, np.float32))
+    table = SuccessorTable(6, 5, 4, start)
+    for key, tokens in learnt:
+        table.update(np.array([key]), np.array([tokens[:4]]), np.array([[0.5, 0.25, 0.125, 0.0625]], np.float32))
+    assert table.get_all(wanted, 3) == [table.get(key, 3) for key in wanted]
+    assert table.get(-1) == ([], []) == table.get(41)
+    if not learnt:
+        assert [table.get(key) for key in own.tolist()] == [([2 * i, 2 * i + 1], [0.25, 0.25]) for i in range(4)]
 
 
 def peaked(*tokens):

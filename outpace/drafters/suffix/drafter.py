@@ -124,8 +124,11 @@ class _SuffixWalker(Walker):
 def _confidences(places: Places) -> dict[int, float]:
     """next token -> confidence, from the votes of the longest suffixes that end at these places."""
     most = MAX_LEVELS + len(places)
-    levels = [level for text, match in places for level in text.votes(match, most)]
-    if len(places) > 1:
+    if len(places) == 1:
+        [(text, match)] = places
+        levels = text.votes(match, most)
+    else:
+        levels = [level for text, match in places for level in text.votes(match, most)]
         levels = sorted(levels, key=itemgetter(0), reverse=True)[:most]
     confidences, left = dict[int, float](), 1.0
     for matched, votes in levels:
