@@ -1,6 +1,6 @@
 """Measure what outpace's proposer for vLLM costs vLLM's process: microseconds per request and step, without vLLM.
 
-usage: python dev/measure/vllm_host_cost.py [STEPS]
+usage: python dev/measure/vllm_host_cost.py [STEPS] [--page]     (--page writes the table into docs/vllm.md; needs a quiet machine)
 
 The texts are source files of the standard library, cut into words and signs; the next word is always the file's. A row of logits has the
 truth on top and noise below. Every step is timed on its own and the median counts, so that a busy machine disturbs little. "hook" is what
@@ -25,6 +25,8 @@ from outpace.vllm import Proposer
 VOCAB_SIZE, NUM_DRAFT_TOKENS, PROMPT, MAX_LEN = 49152, 7, 400, 4096
 SPECS = ("suffix", "suffix:memory=100000", "suffix+recycling:table=none")
 BATCHES = (1, 8, 32, 64)
+PAGE = Path(__file__).parents[2] / "docs" / "vllm.md"
+START, END = "<!-- host cost -->\n", "<!-- /host cost -->"
 
 
 class Logits:
@@ -122,7 +124,22 @@ def measure(spec: str, num_requests: int, num_steps: int) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/vllm.md: median and best tenth of the steps."""
+    lines = ["| drafter | " + " | ".join(f"{n} request{'s' * (n > 1)}" for n in BATCHES) + " |", "|---" * (1 + len(BATCHES)) + "|"]
+    for spec in SPECS:
+        cells = [f"{row['microseconds']:.0f}, {row['best']:.0f}" for row in rows if row["drafter"] == spec]
+        lines.append(f"| `{spec.removesuffix(':table=none')}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
+    num_steps = int(next((word for word in sys.argv[1:] if word.isdigit()), "200"))
+    found: list[dict[str, Any]] = []
     for spec in SPECS:
         for num_requests in BATCHES:
-            print(json.dumps(measure(spec, num_requests, int((sys.argv[1:] or ["200"])[0]))), flush=True)  # noqa: T201
+            found.append(measure(spec, num_requests, num_steps))
+            print(json.dumps(found[-1]), flush=True)  # noqa: T201
+    if "--page" in sys.argv:
+        head, rest = PAGE.read_text("utf-8").split(START)
+        PAGE.write_text(head + START + table(found) + END + rest.split(END)[1], "utf-8")

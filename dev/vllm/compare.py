@@ -33,7 +33,7 @@ OURS = {"method": "custom_class", "model": "outpace.vllm.Proposer", "num_specula
 HOW = {"speculative": OURS, "options": {"drafter": "suffix+recycling"}}
 SWAPPED = {"num_draft_tokens": NUM_DRAFT_TOKENS}
 FEW = {"at_once": 8, "num_prompts": 8}
-ALONE = {"at_once": 1, "drafters": ("plain", "suffix+recycling", "ngram", "suffix", "vllm-suffix")}
+ALONE = {"at_once": 1, "drafters": ("suffix+recycling", "ngram", "suffix", "vllm-suffix", "plain")}
 JOBS: dict[str, dict[str, Any]] = {
     "plain": FEW,  # vLLM without any proposer
     **{f"all together/{i}": {**SWAPPED, "at_once": 8, "first": 8 * i, "num_prompts": 8, "part": i} for i in range(3)},

@@ -33,7 +33,7 @@ from outpace.tree.draft import Verdict
 FOLDS = 64  # tokens per column; the vocabulary is searched column by column
 NUM_OF_CHAINS = 3  # successors of an entry that a chain chooses from: a fourth is never the likeliest
 Entry = tuple[list[int], list[float]]  # tokens, best first, and their confidences
-AT_ONCE = 6  # from so many texts on, looking up their successors together is faster
+AT_ONCE = 10  # from so many texts on, looking up their successors together is faster
 NEW = 0.5  # weight of the newest visit against all earlier ones
 PAIR, AFTER_PAIR, ALONE = (0.45, 0.45), (0.4, 0.4), (0.5, 0.35)  # (a, b): an entry whose largest confidence is c is trusted to a + b * c
 

@@ -91,7 +91,7 @@ def test_a_combination_drafts_the_same_chain_with_what_its_parts_know(text, seen
 
 @FEW
 @given(
-    texts=st.lists(st.tuples(TEXTS, st.sampled_from(["", "", "alice"]), st.integers(0, 6)), min_size=1, max_size=9),
+    texts=st.lists(st.tuples(TEXTS, st.sampled_from(["", "", "alice"]), st.integers(0, 6)), min_size=1, max_size=14),
     seen=st.lists(TEXTS, max_size=3),
     spec=st.sampled_from(["suffix:memory=50", "recycling:successors=3:table=none", "suffix+recycling:successors=3:table=none"]),
 )

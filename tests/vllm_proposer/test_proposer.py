@@ -1,5 +1,7 @@
 """The proposer for vLLM, without vLLM: rows that move, join, leave and come back, cut drafts, the limits, and what it learns."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from fake_vllm import END, VOCAB_SIZE, PairModel, Runner, config
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_by_one import OneByOne
 
+from outpace.drafters import recycling
 from outpace.drafters.base import Drafter, DrafterContext
 from outpace.drafters.recycling import likeliest
 from outpace.drafters.spec import create_drafter
@@ -80,12 +83,19 @@ def test_what_is_learned_is_what_followed(events, seed, chunk):
 
 
 @settings(max_examples=60, deadline=None)
-@given(events=EVENTS, seed=st.integers(0, 3), chunk=st.sampled_from([2, 1000]), num_tokens=st.sampled_from([4, 9]))
-def test_batches_draft_what_requests_would_get_alone(events, seed, chunk, num_tokens):
+@given(
+    events=EVENTS,
+    seed=st.integers(0, 3),
+    chunk=st.sampled_from([2, 1000]),
+    num_tokens=st.sampled_from([4, 9]),
+    at_once=st.sampled_from([1, 99]),
+)
+def test_batches_draft_what_requests_would_get_alone(events, seed, chunk, num_tokens, at_once):
     options = config(drafter="suffix+recycling:pairs=16", threshold=0.02)  # few slots for pairs: some are lost
     runners = [Runner(kind(options), PairModel(seed, num_tokens), chunk) for kind in (Proposer, OneByOne)]
-    for together, alone in zip(play(runners[0], events), play(runners[1], events), strict=True):
-        assert together == alone
+    with patch.object(recycling, "AT_ONCE", at_once):
+        for together, alone in zip(play(runners[0], events), play(runners[1], events), strict=True):
+            assert together == alone
     tables = [runner.proposer.drafter.parts[1].scopes.get("") for runner in runners]
     assert tables[0] is tables[1] is None or all((getattr(tables[0], it) == getattr(tables[1], it)).all() for it in ("keys", "entries"))
 
