@@ -2,7 +2,7 @@
 
 A step that gains E tokens in C milliseconds is worth E - rate * C, where rate is the recent speed in tokens per millisecond (Dinkelbach's
 rule for a ratio). The number changes if that pays: for this step alone, there and back, or because another number would have been better
-for some time.
+for some time. That it will be better later is worth no more than the change, which can be made later too.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class NumTokensPolicy:
         best, advantage, change = sizes[0] if is_plain else last, 0.0, rate * self.costs.switch
         for num_tokens in () if is_plain else options:
             lasting = HORIZON * (self.usual.get(num_tokens, now[num_tokens]) - self.usual.get(last, now[last]))
-            gain = now[num_tokens] - now[last] + max(-2 * change, lasting - change)
+            gain = now[num_tokens] - now[last] - change + max(-change, min(change, lasting))
             if num_tokens != last and gain > advantage:
                 best, advantage = num_tokens, gain
         for num_tokens, value in now.items():

@@ -182,6 +182,14 @@ def test_a_change_that_costs_is_made_for_a_lasting_gain_only():
     assert sizes[-1] == 2
 
 
+def test_no_step_is_padded_where_a_change_costs_nothing():
+    """However often a wide step pays: the next one can be wide again."""
+    policy = NumTokensPolicy(table(0.4))
+    for _ in range(30):
+        assert steady(policy, [0.9] * 6, 1)[0] >= 7
+        assert steady(policy, [], 3) == [2, 2, 2]
+
+
 def test_a_pass_is_never_narrower_than_its_rows():
     policy = NumTokensPolicy(table(1.0, 5.0))
     assert policy.choose([9], [1.0], 1, 0) >= 9  # pending tokens have to run
