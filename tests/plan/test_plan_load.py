@@ -15,7 +15,7 @@ from outpace.bench import server_load
 from outpace.bench.workloads import Workload
 from outpace.controller.cost import CostTable
 from outpace.params import SamplingParams
-from outpace.plan.load_check import GOOD, compare
+from outpace.plan.load_check import compare
 from outpace.plan.profile import measure
 from outpace.plan.throughput import Load
 from outpace.server import ServerSettings, create_app
@@ -44,7 +44,7 @@ def costs_of(llm) -> CostTable:
 
 @pytest.mark.real
 def test_a_plan_is_within_a_fifth_of_the_load_test(make_toy):
-    llm = make_toy(DRAFTER, toy={"sharpness": 6.0, "seed": 5}, engine={"max_num_seqs": 8})
+    llm = make_toy("none", toy={"sharpness": 6.0, "seed": 5}, engine={"max_num_seqs": 8})  # `auto` is built when its costs are known
     llm.strategies.__dict__["costs"] = costs_of(llm)
     texts = [letter * 3 + "bcd, efg. " * (3 + place) for place, letter in enumerate("abcdefgh")]
     conversations = [[{"role": "user", "content": text}] for text in texts]
@@ -56,5 +56,4 @@ def test_a_plan_is_within_a_fifth_of_the_load_test(make_toy):
     checks = compare(own, Load(max_num_seqs=8), document)
     shown = "; ".join(f"{check.drafter} {check.num_clients}: {check.planned:.0f} for {check.measured:.0f}" for check in checks)
     assert len(checks) == 6
-    assert all(check.is_good for check in checks if check.drafter == "none"), shown
-    assert all(check.error > -GOOD for check in checks), shown  # the plan takes as many drafts as pay: `auto` may fall short of it
+    assert all(check.is_good for check in checks), shown
