@@ -37,7 +37,8 @@ ALONE = {"at_once": 1, "drafters": ("suffix+recycling", "ngram", "suffix", "vllm
 JOBS: dict[str, dict[str, Any]] = {
     "plain": FEW,  # vLLM without any proposer
     **{f"all together/{i}": {**SWAPPED, "at_once": 8, "first": 8 * i, "num_prompts": 8, "part": i} for i in range(3)},
-    **{f"all alone/{i}": {**SWAPPED, **ALONE, "first": 4 * i, "num_prompts": 4, "part": i} for i in range(6)},
+    **{f"all alone/{i}": {**SWAPPED, **ALONE, "first": 4 * i, "num_prompts": 4, "part": i} for i in range(2)},
+    "all alone/2": {**SWAPPED, **ALONE, "first": 8, "num_prompts": 16, "part": 2, "max_tokens": 32},  # the rest, shorter
     "preempted": {**HOW, **FEW, "spare_blocks": 4},
     "schema plain": {**FEW, "schema": SCHEMA},
     "schema": {**HOW, **FEW, "schema": SCHEMA},
