@@ -1,7 +1,8 @@
 """Chains: the likeliest continuation of a text, for engines that cannot run trees.
 
 A walker stands at the end of a text, names what comes next there, and steps on with the token that was chosen, so that a chain costs one
-look-up a token instead of one for every path. The chains of several texts grow together, so that a drafter can look up a place of each at once.
+look-up a token instead of one for every path. The chains of several texts grow together, so that a drafter can look up a place of each at
+once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PathWalker(Walker):
 
 
 def best_chains(parts: Sequence[Sequence[Walker]], limits: Sequence[int], threshold: float) -> list[list[int]]:
-    """For each text the likeliest tokens one after the other, at most `limits[i]`, ending before the path becomes less likely than `threshold`.
+    """For each text the likeliest tokens one after the other, at most `limits[i]`, ending before the path is less likely than `threshold`.
 
     `parts[p][i]` is drafter p's walker in text i. A later drafter shares the confidence that the earlier ones leave, and is asked only
     where it could change the choice.
