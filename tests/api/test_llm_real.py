@@ -260,14 +260,14 @@ def test_hooks_see_the_path_of_every_draft_token(idle):
     ("speculative", "name"),
     [
         (None, "prompt_lookup"),
-        (True, "prompt_lookup"),
+        (True, "auto"),
         (False, "none"),
         ("blind:tokens=frequent", "blind:tokens=frequent"),
         ({"method": "blind", "num_draft_tokens": 2}, "blind"),
-        ({"num_draft_tokens": 0}, "prompt_lookup"),
+        ({"num_draft_tokens": 0}, "auto"),
         ({"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 2}, None),
         (SpeculativeConfig("api_tools:Repeat:window=3"), "api_tools:Repeat:window=3"),
-        ({"verifier": "typical"}, "prompt_lookup"),
+        ({"verifier": "typical"}, "auto"),
     ],
 )
 def test_every_call_may_speculate_in_its_own_way(idle, speculative, name):
