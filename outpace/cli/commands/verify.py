@@ -88,7 +88,8 @@ def _size(
     num_prompts, num_tokens = size_of_run(lambda prompts, tokens: pace.seconds(count(prompts), tokens), limit, max_tokens)
     minutes = pace.seconds(count(num_prompts), num_tokens) / 60
     if minutes > 1:
-        note(f"{count(num_prompts)} answers of at most {num_tokens} tokens take about {minutes:.0f} minutes")
+        time = "a minute" if minutes < 1.5 else f"{minutes:.0f} minutes"
+        note(f"{count(num_prompts)} answers of at most {num_tokens} tokens take about {time}")
     return num_prompts, num_tokens
 
 
