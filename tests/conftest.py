@@ -72,14 +72,14 @@ def make_toy(monkeypatch) -> Callable[..., LLM]:
     """Builds an LLM over a toy target: a token is a character, and loading it costs nothing.
 
     While this fixture lives every LLM is such a one, those of the command line too. `make_toy(speculative_config, **options)` takes the
-    options of LLM, and those of ToyTarget in a dict `toy`.
+    options of LLM, and those of ToyTarget in a dict `toy`. It guesses with prompt_lookup unless told: `auto` depends on the clock.
     """
     options: dict[str, Any] = {}
 
     def load(*_: Any, is_draft: bool = False) -> tuple[Any, ...]:
         return toy_parts(**options)
 
-    def build(speculative_config: Any = None, toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
+    def build(speculative_config: Any = "prompt_lookup", toy: dict[str, Any] | None = None, **settings: Any) -> LLM:
         options.update(toy or {})
         return LLM("toy", speculative_config, **settings)
 
@@ -89,5 +89,5 @@ def make_toy(monkeypatch) -> Callable[..., LLM]:
 
 @pytest.fixture
 def toy_llm(make_toy) -> LLM:
-    """An LLM over a toy target with the default drafter."""
+    """An LLM over a toy target."""
     return make_toy()

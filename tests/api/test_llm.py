@@ -142,7 +142,7 @@ def test_a_stream_that_is_never_begun_holds_nothing(toy_llm):
 
 def test_parts_are_built_once(toy_llm):
     assert toy_llm.strategy("blind") is toy_llm.strategy({"method": "blind"}) is toy_llm.strategy(SpeculativeConfig("blind"))
-    assert toy_llm.strategy(None) is toy_llm.strategy("auto")
+    assert toy_llm.strategy(None) is toy_llm.strategy("prompt_lookup")
     assert toy_llm.strategy("blind") is not toy_llm.strategy({"method": "blind", "num_draft_tokens": 1})
 
 

@@ -267,7 +267,7 @@ def test_hooks_see_the_path_of_every_draft_token(idle):
         ({"num_draft_tokens": 0}, "auto"),
         ({"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 2}, None),
         (SpeculativeConfig("api_tools:Repeat:window=3"), "api_tools:Repeat:window=3"),
-        ({"verifier": "typical"}, "auto"),
+        ({"method": "prompt_lookup", "verifier": "typical"}, "prompt_lookup"),
     ],
 )
 def test_every_call_may_speculate_in_its_own_way(idle, speculative, name):

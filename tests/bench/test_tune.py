@@ -224,10 +224,9 @@ def test_ctrl_c_on_the_real_model(llm, prompts):
     command = [sys.executable, "-m", "outpace", "tune", "--prompts", "p.jsonl", "--drafters", "suffix,blind", "--out", "c.json"]
     hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear) as process:
-        first = process.stderr.readline()
+        assert any(b"round 1" in line for line in process.stderr)  # after "loading ...", on a slow machine
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert b"round 1" in first
     assert process.returncode == 130
     assert errors.endswith(b"interrupted\n")
     assert not (prompts / "c.json").exists()
