@@ -143,7 +143,7 @@ def drafting(options: Mapping[str, Any]) -> SpeculativeConfig:
         if options["max_matching_ngram_size"] is not None:
             method += f":max_ngram={_integer(options, 'max_matching_ngram_size', 1)}"
         return SpeculativeConfig(method, min(_integer(options, "prompt_lookup_num_tokens", 1), EngineConfig.max_draft_tokens))
-    return SpeculativeConfig()
+    return SpeculativeConfig("prompt_lookup")  # measuring the costs for `auto` takes minutes with torch on a CPU
 
 
 def _integer(options: Mapping[str, Any], name: str, least: int) -> int:
