@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training_prompts import kept, prompts
+from training_prompts import joined, kept, lines, prompts
 
 from outpace import LLM
 from outpace.training.data.answers import write_answers
@@ -54,8 +54,10 @@ def others(data: Path) -> Iterator[list[dict[str, str]]]:
     random.Random(SEED).shuffle(rows)
     fitting = [row for row in rows if len(row["response"]) in LENGTHS]
     for row in fitting[:OTHERS]:
-        question = "\n\n".join(filter(None, (row["instruction"], row.get("input", ""))))
-        yield [{"role": "user", "content": question}, {"role": "assistant", "content": row["response"]}]
+        yield [
+            {"role": "user", "content": joined(row["instruction"], row.get("input", ""))},
+            {"role": "assistant", "content": row["response"]},
+        ]
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def main() -> None:
     llm = LLM(MODEL, "none", engine={"max_num_seqs": 32})
     answers = out.with_suffix(".answers.jsonl")
     write_answers(llm, own_prompts(data, llm), answers, MAX_TOKENS)
-    texts = [row["prompt_ids"] + row["token_ids"] for row in map(json.loads, answers.read_text("utf-8").splitlines())]
+    texts = [row["prompt_ids"] + row["token_ids"] for row in lines(answers)]
     for question, answer in others(data):
         texts.append(llm.tokenizer.encode_chat([question]) + llm.tokenizer.encode(answer["content"], add_special_tokens=False))
     random.Random(SEED).shuffle(texts)

@@ -44,7 +44,7 @@ def demo(
     console = Console(stderr=as_json, highlight=False)
 
     def opened(name: str) -> LLM:
-        return replace(loading, model=name).llm(chosen_drafter(drafter, config, "auto"))
+        return replace(loading, model=name).llm(chosen_drafter(drafter, config))
 
     try:
         llm = opened(loading.model)

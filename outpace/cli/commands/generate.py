@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -80,8 +79,7 @@ def generate(
         return
     params = sampling.params(n=n, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
     question = Question(_read_prompt(_one(prompt), file), system, raw)
-    load = partial(drafting.llm, "auto" if explain else None)
-    answer(question, load, params, Look(show_drafts, explain, compare, as_json), tracing)
+    answer(question, drafting.llm, params, Look(show_drafts, explain, compare, as_json), tracing)
 
 
 def _one(prompt: list[str] | None) -> str | None:
