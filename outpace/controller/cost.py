@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ SIZES = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 SHORT, LONG, BATCH = 128, 1024, 8  # tokens of context, sequences in the batched table
 QUARTILE = 0.25
 RUN, WARM_UP = 5, 2  # forward passes of one size in a row, and how many of them are not counted
+RUN_SECONDS, SECONDS = 0.5, 4.0  # where passes are slow, a run and a measurement end when they have taken this long
 FORMAT = 4
 READ = 128  # tokens of a text whose reading is timed
 GREEDY = Drawing(SamplingParams(), 0)  # as in decoding: logits stay on the device of a target that draws
@@ -117,7 +118,7 @@ def cost_of(target: TargetModel, folder: Path, is_new: bool = False) -> CostTabl
     path = _path_of(target, folder)
     table = CostTable.load(path) if path and not is_new else None
     if table is None:
-        with slow("measuring the cost of a forward pass (once): about ten seconds"):
+        with slow("measuring the cost of a forward pass (once): ten seconds, up to a minute for a slow model"):
             table = measure_cost(target)
         keep(table, target, folder)
     return table
@@ -144,7 +145,7 @@ def _now() -> str:
 
 
 def measure_cost(target: TargetModel, repeats: int = 16) -> CostTable:
-    """Measure a whole CostTable; about 600 forward passes."""
+    """Measure a whole CostTable: about 600 forward passes, a quarter of that where they are slow."""
     room = target.capabilities.max_len - max(SIZES) - 1
     alone = _times(target, [(num_tokens, 1) for num_tokens in SIZES], min(SHORT, room), repeats)
     wide = [num_tokens for num_tokens in SIZES if num_tokens >= 2 * BATCH]
@@ -235,6 +236,16 @@ def _milliseconds(run: Callable[..., object], *arguments: object) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
+def _rounds(most: int, least: int = 2, seconds: float = SECONDS) -> Iterator[int]:
+    """Count to `most`, but end after `seconds` once there are `least` rounds, and after five times `seconds` anyway: so a slow model is
+    measured less often, not for minutes."""
+    started = time.perf_counter()
+    for count in range(most):
+        if count and time.perf_counter() - started > (seconds if count >= least else 5 * seconds):
+            return
+        yield count
+
+
 def _slot(stack: ExitStack, target: TargetModel, num_tokens: int, prefix: Sequence[int] = ()) -> Slot:
     """A slot that is freed with the stack."""
     slot = target.allocate(num_tokens, prefix)
@@ -261,13 +272,13 @@ def _times(target: TargetModel, shapes: Sequence[tuple[int, int]], context: int,
     turns: list[list[float]] = []
     with ExitStack() as stack:
         slots = [_filled(stack, target, context, most) for _ in range(num_slots)]
-        for _ in range(-(-repeats // (RUN - WARM_UP))):
+        for _ in _rounds(-(-repeats // (RUN - WARM_UP))):
             turn = []
             for num_tokens, num_seqs in shapes:
                 sizes = [num_tokens // num_seqs + (i < num_tokens % num_seqs) for i in range(num_seqs)]
                 batch = [Segment(slot, tokens[:size], drawing=GREEDY) for slot, size in zip(slots, sizes, strict=False)]
-                found = [_milliseconds(target.forward, batch, num_tokens) for _ in range(RUN)]
-                turn.append(float(np.median(found[WARM_UP:])))  # the first runs of a new size prepare it
+                found = [_milliseconds(target.forward, batch, num_tokens) for _ in _rounds(RUN, WARM_UP + 1, RUN_SECONDS)]
+                turn.append(float(np.median(found[WARM_UP:] or found[-1:])))  # the first runs of a new size prepare it
             turns.append(turn)
     return dict(zip(shapes, without_drift(np.array(turns).T), strict=True))
 
@@ -287,6 +298,6 @@ def _switch_cost(target: TargetModel, context: int, repeats: int) -> float:
     with ExitStack() as stack:
         slot = _filled(stack, target, context, 8)
         batches = {size: [Segment(slot, tokens[:size], drawing=GREEDY)] for size in (8, 4)}
-        times = [[_milliseconds(target.forward, batches[size], size) for size in (8, 8, 4, 4)] for _ in range(repeats + 1)]
-    changed, same, changed_back, same_again = np.array(times[1:]).T
+        times = [[_milliseconds(target.forward, batches[size], size) for size in (8, 8, 4, 4)] for _ in _rounds(repeats + 1, 5)]
+    changed, same, changed_back, same_again = np.array(times[1:] or times).T
     return max(0.0, float(np.median(changed - same + changed_back - same_again)) / 2)

@@ -103,6 +103,24 @@ def test_measuring_leaves_no_slot_behind_and_happens_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize(("pass_seconds", "seconds_at_most"), [(0.01, 30), (0.2, 60), (2.0, 200)])
+def test_a_slow_model_is_measured_with_fewer_passes(pass_seconds, seconds_at_most, monkeypatch):
+    """A 7B model with torch on a CPU takes seconds per pass: 600 passes of it would take half an hour."""
+    now = [0.0]
+    target = ToyTarget(vocab_size=16, max_len=300)
+    forward = target.forward
+
+    def slow_forward(*arguments, **options):
+        now[0] += pass_seconds
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(target, "forward", slow_forward)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    found = measure_cost(target)
+    assert now[0] < seconds_at_most
+    assert found.alone == pytest.approx([1e3 * pass_seconds] * len(found.sizes))
+
+
 # ---- calibration
 
 
