@@ -87,13 +87,13 @@ def test_wrong_texts_are_one_clear_line(tmp_path, row, message):
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(4, 12))
 def test_loops_are_seen(loop, times):
     text = (loop * times)[: max(48, 4 * len(loop))]
-    assert data.is_looping(text) == (len(text) >= data.LOOP_MIN_TOKENS and len(text) >= 3 * len(loop))
+    assert data.is_repetitive(text) == (len(text) >= data.LOOP_MIN_TOKENS and len(text) >= 3 * len(loop))
 
 
 def test_ordinary_answers_are_no_loops():
     text = "the quick brown fox jumps over the lazy dog and then it goes home to sleep until the next day comes"
-    assert not data.is_looping(TOKENIZER.encode(text))
-    assert not data.is_looping([1] * (data.LOOP_MIN_TOKENS - 1))
+    assert not data.is_repetitive(TOKENIZER.encode(text))
+    assert not data.is_repetitive([1] * (data.LOOP_MIN_TOKENS - 1))
 
 
 def test_what_is_dropped_is_counted_and_the_order_is_that_of_the_ids():

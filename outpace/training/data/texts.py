@@ -100,7 +100,7 @@ def choose(texts: Sequence[Text], max_len: int) -> tuple[list[Text], Counts]:
     """
     long = {text.id for text in texts if len(text.prompt_ids) + len(text.token_ids) > max_len}
     short = {text.id for text in texts if len(text.token_ids) < 2}
-    looping = {text.id for text in texts if is_looping(text.token_ids)} - long
+    looping = {text.id for text in texts if is_repetitive(text.token_ids)} - long
     kept = sorted((text for text in texts if text.id not in long | short | looping), key=lambda text: (_hash(text.id), text.id))
     counts = Counts(len(kept), len(looping), len(short - long), len(long))
     if len(kept) < 2:
@@ -108,7 +108,7 @@ def choose(texts: Sequence[Text], max_len: int) -> tuple[list[Text], Counts]:
     return kept, counts
 
 
-def is_looping(token_ids: Sequence[int]) -> bool:
+def is_repetitive(token_ids: Sequence[int]) -> bool:
     """Whether this answer repeats itself: less than LOOP_SHARE of its 4-grams are distinct."""
     num_ngrams = len(token_ids) - LOOP_NGRAM + 1
     if len(token_ids) < LOOP_MIN_TOKENS:
