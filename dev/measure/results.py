@@ -95,7 +95,7 @@ def measure(prompts: str) -> None:
             print(command(name), flush=True)  # noqa: T201
             subprocess.run([sys.executable, "-m", "outpace", "bench", "--prompts", source, *options, "--json", out], check=True)
     if not (STORE / "drafting.json").exists():
-        subprocess.run([sys.executable, Path(__file__).parent / "drafting_cost.py", STORE / "drafting.json"], check=True)
+        subprocess.run([sys.executable, Path(__file__).parent / "drafters" / "drafting_cost.py", STORE / "drafting.json"], check=True)
 
 
 def path_of(name: str) -> Path:

@@ -70,7 +70,7 @@ def drafting() -> list[str]:
     for cost in document["costs"]:
         cells.setdefault(cost["drafter"], {})[cost["context"]] = f"{cost['propose_us_per_guess']:.0f} ({cost['propose_us']:.0f})"
     return [
-        "## Cost of drafting\n\n```\npython dev/measure/drafting_cost.py drafting.json\n```\n\n"
+        "## Cost of drafting\n\n```\npython dev/measure/drafters/drafting_cost.py drafting.json\n```\n\n"
         f"Microseconds per draft token and, in parentheses, per draft of up to {document['num_nodes']} tokens, by tokens of context. "
         "No model runs.",
         table(["context", *(f"{length:,}" for length in lengths)], [[f"`{name}`", *row.values()] for name, row in cells.items()]),

@@ -42,14 +42,18 @@ def peer_module(name: str) -> ModuleType:
 
 
 def python_of(name: str) -> Path | None:
-    """The Python of a peer's environment; None if it is not installed."""
+    """The Python of a peer's environment; None if it is not installed. A peer without packages runs in ours."""
+    if not _packages(peer_module(name)):
+        return Path(sys.executable)
     folder = home() / _entry_name(name)
     return _python(folder) if is_whole(folder) else None
 
 
 def install(name: str) -> Path:
-    """Create the environment of a peer, unless it is there. Raises OutpaceError with pip's last line."""
+    """Create the environment of a peer, unless it is there or not needed. Raises OutpaceError with pip's last line."""
     module = peer_module(name)
+    if not _packages(module):
+        return Path(sys.executable)
 
     def build(folder: Path) -> None:
         with stages(f"installing {name} (once)") as show:

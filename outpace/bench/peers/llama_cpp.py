@@ -36,7 +36,8 @@ def load(
         # its clock starts at the first token, which it counts
         return {"text": text, "num_decoded": timings["predicted_n"] - 1, "decode_seconds": timings["predicted_ms"] / 1e3}
 
-    return {"version": f"xllamacpp {xllamacpp.__version__}", "settings": settings}, ask
+    about = {"version": f"xllamacpp {xllamacpp.__version__}", "settings": {**settings, "system": xllamacpp.get_system_info()}}
+    return about, ask
 
 
 def _speculate(speculative: Any, types: Any, draft_model: str | None, way: str, options: dict[str, str], threads: int) -> dict[str, Any]:

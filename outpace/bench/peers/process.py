@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ class PeerProcess:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
+            start_new_session=True,  # so that all it has started can be ended
             env={**os.environ, "OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"},
         )
         try:
@@ -46,8 +49,7 @@ class PeerProcess:
 
     def close(self) -> None:
         """End the process; a second call does nothing."""
-        if self.process.poll() is None:
-            self.process.kill()
+        self._kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
@@ -57,7 +59,7 @@ class PeerProcess:
     def _call(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        timer = threading.Timer(seconds, self.process.kill)
+        timer = threading.Timer(seconds, self._kill)
         timer.start()
         try:
             self.process.stdin.write(json.dumps(dict(message)) + "\n")
@@ -73,6 +75,16 @@ class PeerProcess:
         if "error" in answer:
             raise OutpaceError(answer["error"])
         return answer
+
+    def _kill(self) -> None:
+        """End it at once, with the processes that it has started."""
+        if self.process.poll() is not None:
+            return
+        if os.name == "posix":
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
 
     def _last_words(self) -> str:
         self.log.seek(0)

@@ -1,6 +1,6 @@
 """Count what coupled drafting gains: tokens per step with and without it, of answers that are the same.
 
-usage: python dev/measure/coupling.py PROMPTS.jsonl [MODEL [LIMIT]]
+usage: python dev/measure/drafters/coupling.py PROMPTS.jsonl [MODEL [LIMIT]]
 
 Nothing is timed, so other programs may run beside it."""
 

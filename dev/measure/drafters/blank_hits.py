@@ -1,6 +1,6 @@
 """Measure the predictions of the model at untrained mask tokens.
 
-usage: python dev/measure/blank_hits.py PROMPTS.jsonl [--limit 12] [--count 3] [BLANK …]
+usage: python dev/measure/drafters/blank_hits.py PROMPTS.jsonl [--limit 12] [--count 3] [BLANK …]
 
 Decodes plainly, with chains of mask tokens of every kind as lookahead tokens. Reports for the i-th mask token how often the right token
 (the one after its position) is among the top 1, 10 and 200 predictions, and how often the top prediction is the token of its own position

@@ -1,6 +1,6 @@
 """Measure the cost of a draft token in microseconds, for drafters that look tokens up, by length of the context.
 
-usage: python dev/measure/drafting_cost.py [OUT.json]
+usage: python dev/measure/drafters/drafting_cost.py [OUT.json]
 
 The context is a random text of 300 words that is repeated with changes, as real texts are; every step yields one token. Reports medians.
 """
