@@ -17,7 +17,7 @@ from outpace.drafters import coupling
 from outpace.outputs import RequestOutput
 
 DRAFTERS = ("recycling", "suffix+recycling", "medusa", "eagle")
-TEMPERATURES, SEEDS, MAX_TOKENS, AT_ONCE = (0.8, 1.0), (0, 1, 2), 64, 8
+TEMPERATURES, SEEDS, MAX_TOKENS = (0.8, 1.0), (0, 1, 2), 64
 
 
 def answers(
@@ -25,14 +25,15 @@ def answers(
 ) -> dict[tuple[float, int], list[RequestOutput]]:
     """The answers by (temperature, seed). The model is loaded anew, so that no table knows an answer of another way."""
     as_they_are = patch.object(coupling, "coupled", lambda request, successors: successors)
-    with LLM(model, speculative_config=drafter, engine=EngineConfig(max_num_seqs=AT_ONCE)) as llm:
-        found = {}
-        for temperature in TEMPERATURES:
-            for seed in SEEDS:
-                params = SamplingParams(temperature=temperature, seed=seed, max_tokens=MAX_TOKENS)
-                with nullcontext() if is_coupled else as_they_are:
-                    found[temperature, seed] = llm.chat(messages, params)
-        return found
+    keys = [(temperature, seed) for temperature in TEMPERATURES for seed in SEEDS]
+    params = [SamplingParams(temperature=temperature, seed=seed, max_tokens=MAX_TOKENS) for temperature, seed in keys]
+    found: dict[tuple[float, int], list[RequestOutput]] = {key: [] for key in keys}
+    engine = EngineConfig(max_num_seqs=len(keys))
+    with LLM(model, speculative_config=drafter, engine=engine) as llm, nullcontext() if is_coupled else as_they_are:
+        for conversation in messages:
+            for key, output in zip(keys, llm.chat([conversation] * len(keys), params), strict=True):
+                found[key].append(output)
+    return found
 
 
 def tokens_per_step(outputs: list[RequestOutput]) -> float:
