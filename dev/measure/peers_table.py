@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outpace.bench.peers import PEERS
-from outpace.bench.peers.environment import python_of
+from outpace.bench.peers.environment import is_installed
 from outpace.bench.peers.side import parse_peers
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ def page() -> str:
 
 def measure(models: list[str]) -> None:
     """Run `outpace bench` for each of these models; without a name for those that have no document."""
-    installed = ",".join(name for name in PEERS if python_of(name) is not None)
+    installed = ",".join(name for name in PEERS if is_installed(name))
     for model in [*RUNS] if models == ["all"] else models or [model for model in RUNS if model not in measured()]:
         options = f"--model {model} {RUNS[model].replace('INSTALLED', installed)}"
         print(f"outpace bench {options}", flush=True)  # noqa: T201

@@ -1,7 +1,8 @@
 """The environment of a peer: a folder in the cache with a Python of its own, so that its packages never meet ours.
 
 A peer's file names its packages: PACKAGES; BARE, installed without their requirements and then with those that LEFT_OUT does not name; and
-OPTIONAL, without which it works.
+OPTIONAL, without which it works. A peer without packages has `program()`, which finds the user's program or raises RuntimeError; it runs in
+our Python.
 """
 
 from __future__ import annotations
@@ -41,19 +42,36 @@ def peer_module(name: str) -> ModuleType:
     return import_module(f"outpace.bench.peers.{PEERS[name]}")
 
 
-def python_of(name: str) -> Path | None:
-    """The Python of a peer's environment; None if it is not installed. A peer without packages runs in ours."""
-    if not _packages(peer_module(name)):
+def python_of(name: str) -> Path:
+    """The Python of a peer. Raises OutpaceError with what to do if the peer is not installed."""
+    module = peer_module(name)
+    if not _packages(module):
+        try:
+            module.program()
+        except RuntimeError as error:
+            raise OutpaceError(str(error)) from error
         return Path(sys.executable)
     folder = home() / _entry_name(name)
-    return _python(folder) if is_whole(folder) else None
+    if not is_whole(folder):
+        raise OutpaceError(f"not installed; run: python -m outpace.bench.peers {name}")
+    return _python(folder)
+
+
+def is_installed(name: str) -> bool:
+    """Whether a peer can run."""
+    try:
+        python_of(name)
+    except OutpaceError:
+        return False
+    return True
 
 
 def install(name: str) -> Path:
-    """Create the environment of a peer, unless it is there or not needed. Raises OutpaceError with pip's last line."""
+    """Create the environment of a peer, unless it is there or not needed. Raises OutpaceError with pip's last line, or
+    without a program that is needed."""
     module = peer_module(name)
     if not _packages(module):
-        return Path(sys.executable)
+        return python_of(name)
 
     def build(folder: Path) -> None:
         with stages(f"installing {name} (once)") as show:

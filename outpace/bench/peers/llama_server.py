@@ -30,11 +30,8 @@ def load(
     model: str, draft_model: str | None, way: str, options: dict[str, str], threads: int
 ) -> tuple[dict[str, Any], Callable[[list[int], int], dict[str, Any]]]:
     """Starts the server; it ends with this process. `options` belong to the way: `size_n=3` is `--spec-ngram-simple-size-n 3`."""
-    program = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-    if program is None:
-        raise RuntimeError("no program llama-server; install llama.cpp, or name the program in LLAMA_SERVER")
     port, log = _free_port(), tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - as long as the process
-    command = [program, "--model", model, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", str(CONTEXT), "--parallel", "1"]
+    command = [program(), "--model", model, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", str(CONTEXT), "--parallel", "1"]
     command += ["--threads", str(threads), "--threads-batch", str(threads), "--n-gpu-layers", "0"]
     command += ["--spec-type", TYPES.get(way, way), *(["--spec-draft-model", draft_model] if draft_model else [])]
     for key, value in options.items():
@@ -53,6 +50,17 @@ def load(
         return {"text": answer["content"], "num_decoded": timings["predicted_n"] - 1, "decode_seconds": timings["predicted_ms"] / 1e3}
 
     return {"version": f"llama.cpp {_get(f'{url}/props').get('build_info', '')}", "settings": {**options, "system": _system(log)}}, ask
+
+
+def program() -> str:
+    """The program to run. Raises RuntimeError if there is none."""
+    named = os.environ.get("LLAMA_SERVER")
+    found = shutil.which(named or "llama-server")
+    if found is None:
+        raise RuntimeError(
+            f"LLAMA_SERVER={named} is no program" if named else "no program llama-server; install it, or name it in LLAMA_SERVER"
+        )
+    return found
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: TextIO) -> None:

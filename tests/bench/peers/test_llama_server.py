@@ -98,12 +98,17 @@ def test_a_program_that_cannot_load_says_why(program):
         PeerProcess(Path(sys.executable), FILE, {**ARGUMENTS, "model": "bad.gguf"})
 
 
-def test_without_a_program_the_peer_says_what_to_do(monkeypatch):
-    monkeypatch.delenv("LLAMA_SERVER", raising=False)
+@pytest.mark.parametrize(
+    ("named", "message"), [("", "name it in LLAMA_SERVER"), ("/nowhere/server", "LLAMA_SERVER=/nowhere/server is no program")]
+)
+def test_without_a_program_the_peer_says_what_to_do(monkeypatch, named, message):
+    monkeypatch.setenv("LLAMA_SERVER", named)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(OutpaceError, match="name the program in LLAMA_SERVER"):
-        PeerProcess(Path(sys.executable), FILE, ARGUMENTS)
+    for call in (environment.python_of, environment.install):
+        with pytest.raises(OutpaceError, match=message):
+            call("llama-server")
+    assert not environment.is_installed("llama-server")
 
 
-def test_it_needs_no_environment():
+def test_with_a_program_it_needs_no_environment(program):
     assert environment.install("llama-server") == environment.python_of("llama-server") == Path(sys.executable)

@@ -149,7 +149,7 @@ def test_a_peer_that_fails_keeps_the_prompts_before_it(peer):
 
 
 def test_a_peer_that_is_not_installed_is_a_failed_side(peer, monkeypatch, capsys):
-    monkeypatch.setattr(side, "python_of", lambda name: None)
+    monkeypatch.setattr(side, "python_of", environment.python_of)
     sides = [PeerSide(spec) for spec in parse_peers("toy:plain")]
     start_all(sides, "model", "int8", 2, [1])
     assert sides[0].error == "not installed; run: python -m outpace.bench.peers toy"
@@ -186,13 +186,13 @@ def test_installing_reports_what_pip_says(peer, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_run", lambda *command: pip_fails(command))
     with pytest.raises(OutpaceError, match="no such package"):
         environment.install("toy")
-    assert environment.python_of("toy") is None
+    assert not environment.is_installed("toy")
     assert list(tmp_path.rglob("pip-was-here")) == []
     monkeypatch.setattr(environment, "_run", lambda *command: None)
     python = environment.install("toy")
     assert environment.python_of("toy") == python
     monkeypatch.setattr(peer_file, "PACKAGES", ("other==1",))
-    assert environment.python_of("toy") is None  # another version needs another environment
+    assert not environment.is_installed("toy")  # another version needs another environment
 
 
 def pip_fails(command):
@@ -214,7 +214,7 @@ def test_a_bare_package_gets_its_requirements_without_those_left_out(peer, tmp_p
         return "first>=1\nsecond[x]" if "-c" in command else ""
 
     monkeypatch.setattr(environment, "_run", run)
-    assert environment.python_of("toy") is None
+    assert not environment.is_installed("toy")
     python = environment.install("toy")
     assert environment.python_of("toy") == python
     installs = [command[5:] for command in commands if "pip" in command]
