@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from outpace.errors import OutpaceError
 
@@ -26,6 +28,17 @@ CLEARER = (  # what a library says, and the same in our words
 )
 
 
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Wrap another library's work: its exceptions raise OutpaceError, "WHAT: REASON"."""
+    try:
+        yield
+    except OutpaceError:
+        raise
+    except Exception as error:
+        raise OutpaceError(f"{what}: {reason_of(error)}") from error
+
+
 def reason_of(error: BaseException) -> str:
     """The reason of a failure in one line: of the error that the others were raised from, without the frame that libraries put around
     it."""
@@ -39,5 +52,6 @@ def reason_of(error: BaseException) -> str:
     text = next((line for line in lines if not NOISE.match(line)), "")
     for pattern, ours in CLEARER:
         text = pattern.sub(ours, text)
-    kind = "" if isinstance(root, SPEAKING) and text else type(root).__name__
+    is_speaking = isinstance(root, SPEAKING) or type(root) is Exception
+    kind = "" if is_speaking and text else type(root).__name__
     return ": ".join(part for part in (kind, text) if part)[:LONGEST]

@@ -4,8 +4,8 @@ usage: python dev/robust/ray_serve.py [--model tiny] [--clients 6] [--seconds 30
 
 Clients send chats without pause. After a third of the time one replica is killed with SIGKILL. A stream that had begun there must end
 with an error event, and no other request may fail. When a new replica has taken its place, the drafter of all replicas changes; no stream
-may notice. At the end all texts with the same prompt must be equal, and a request whose client left must not run on. Prints one JSON
-document; the exit code is 1 if something was lost.
+may notice. Before all this, follow-ups with `previous_response_id` must find their conversation. At the end all texts with the same
+prompt must be equal, and a request whose client left must not run on. Prints one JSON document; the exit code is 1 if something was lost.
 """
 
 from __future__ import annotations
@@ -102,6 +102,18 @@ def replicas_of_one_prompt(port: int) -> int:
     return len(counts() - before)
 
 
+def num_wrong_follow_ups(port: int, num_conversations: int = 4) -> int:
+    """Conversations that the server keeps, of two turns and a look at the last one: the number of requests that did not find them."""
+    num_wrong = 0
+    with httpx.Client(base_url=URL.format(port=port) + "/v1/responses", timeout=120, trust_env=False) as client:
+        for number in range(num_conversations):
+            found = client.post("", json={"input": PROMPTS[number], "max_output_tokens": 8}).json()
+            fields = {"input": "And the longest one?", "max_output_tokens": 8, "previous_response_id": found["id"]}
+            second = client.post("", json=fields)
+            num_wrong += second.status_code != 200 or client.get("/" + second.json()["id"]).status_code != 200
+    return num_wrong
+
+
 async def load(port: int, num_clients: int, seconds: float, events: dict[str, float]) -> list[dict[str, Any]]:
     """Run the clients; `events` gets the times of the kill and of the change of drafter."""
     answers, is_over = list[dict[str, Any]](), asyncio.Event()
@@ -153,6 +165,7 @@ def main() -> None:
         deploy(FIRST)
         num_replicas = len(processes_named(REPLICA, os.getpid()))
         num_of_one = replicas_of_one_prompt(args.port)
+        num_wrong = num_wrong_follow_ups(args.port)
         started = time.monotonic()
         answers = asyncio.run(load(args.port, args.clients, args.seconds, events))
         last = asyncio.run(ask_once(args.port))
@@ -165,7 +178,8 @@ def main() -> None:
     document["drafter_at_the_end"] = last["drafter"]
     document["num_running_after_a_client_left"] = num_running
     document["num_replicas_of_one_prompt"] = num_of_one
-    document["is_good"] &= num_of_one == 1
+    document["num_wrong_follow_ups"] = num_wrong
+    document["is_good"] &= num_of_one == 1 and not num_wrong
     document["is_good"] &= last["drafter"] == SECOND and num_running == 0
     document["events"] = {name: round(at - started, 1) for name, at in events.items()}
     document["num_replicas"] = num_replicas

@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from outpace.arrays import Array
 from outpace.batch.local import answers as local_answers
 from outpace.batch.requests import BatchAnswer, BatchRequest
+from outpace.reason import explained
 
 TASK_SIZE = 32  # requests in a task: what is lost with a worker, and how often answers are kept
 AHEAD = 2  # tasks that a worker is given at once
@@ -46,7 +47,8 @@ def answers(arguments: Mapping[str, Any], requests: Iterator[BatchRequest], num_
     `arguments` are those of LLM; each of the `num_workers` workers (by default as many as there are CPUs for) takes `threads` CPUs. All
     requests are held in memory.
     """
-    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
+    with explained("Ray did not start"):
+        ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     DataContext.get_current().enable_progress_bars = False
     size = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
     rows = [{"request": pickle.dumps(request)} for request in requests]

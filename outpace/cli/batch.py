@@ -49,13 +49,16 @@ def run_batch(
 
 
 def _identity(arguments: Mapping[str, Any]) -> str:
-    """The model and how it computes, without loading it."""
+    """The model and how it computes, without loading it. With the default verifier no answer depends on the drafter."""
+    from outpace.config import SpeculativeConfig
     from outpace.models.catalog import DEFAULT_MODEL, default_name
 
     model = default_name() if arguments["model"] == DEFAULT_MODEL else arguments["model"]
     place = str(Path(model).resolve()) if Path(model).exists() else model
     width = f" exact width {arguments['exact_width']}" if arguments["exact_width"] else ""
-    return f"{place} {arguments['target']} {arguments['precision']}{width}"
+    config = SpeculativeConfig.of(arguments["speculative_config"])
+    verifier = "" if config.verifier == SpeculativeConfig.verifier else f" {config} {arguments['num_draft_tokens']}"
+    return f"{place} {arguments['target']} {arguments['precision']}{width}{verifier}"
 
 
 def _here(arguments: dict[str, Any], requests: Iterator[BatchRequest]) -> Iterator[BatchAnswer]:

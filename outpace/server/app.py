@@ -114,12 +114,7 @@ def _policy(llm: LLM, settings: ServerSettings) -> Policy:
 def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetrics) -> None:
     """From the inside out."""
     app.add_middleware(FaultMiddleware)
-    app.add_middleware(
-        BodyMiddleware,
-        max_bytes=settings.max_body_bytes,
-        stall_timeout=settings.stall_timeout,
-        body_timeout=max(settings.stall_timeout, settings.request_timeout),
-    )
+    app.add_middleware(BodyMiddleware, **settings.body_limits)
     if settings.api_keys:
         app.add_middleware(AuthMiddleware, keys=Keys(settings.api_keys))
     if settings.allowed_hosts is not None:

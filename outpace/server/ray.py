@@ -1,7 +1,8 @@
 """The server as a Ray Serve application: `serve run outpace.server.ray:build_app model=tiny replicas=2`, or `outpace serve --ray`.
 
 Two deployments. `Replica` holds a model and the whole server. `Gateway` takes the HTTP requests and passes each on to a replica: the one
-that has run the beginning of the same conversation or prompt, or the one with the fewest requests. A replica that dies takes the streams
+that keeps the response which it continues, the one that has run the beginning of the same conversation or prompt, or the one with the
+fewest requests. A replica that dies takes the streams
 that it has begun with it; they end with an error event. All other requests go to another replica.
 """
 
@@ -26,8 +27,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.drafters.spec import check_specs
+from outpace.reason import explained
 from outpace.server.api_errors import ApiError
-from outpace.server.replicas.affinity import SLACK, affinity_key, by_load
+from outpace.server.limits import BodyMiddleware
+from outpace.server.replicas.affinity import SLACK, affinity_key, by_load, keeper_of
 from outpace.server.replicas.merged_metrics import merged
 from outpace.server.replicas.relay import messages_of, plain_scope, read_body, refuse, relay
 from outpace.server.settings import ServerSettings
@@ -65,10 +68,14 @@ class RayOptions(BaseModel):
 
 
 class AffinityRouter(ConsistentHashRouter):  # type: ignore[misc]
-    """Serve's router by consistent hash, which skips a replica that has many more requests than another one."""
+    """Serve's router by consistent hash, which skips a replica that has many more requests than another one; a request that one replica
+    alone can answer waits for it."""
 
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         ranks = await super().choose_replicas(candidate_replicas, pending_request)
+        keeper = keeper_of(self._routing_key(pending_request) or "")
+        if keepers := [replica for replica in candidate_replicas if replica.replica_id.unique_id == keeper]:
+            return [keepers]
         replicas = [replica for rank in ranks for replica in rank]
         lengths = [self.replica_queue_len_cache.get(replica.replica_id) or 0 for replica in replicas]
         return [[replica] for replica in by_load(replicas, lengths, SLACK)]
@@ -79,13 +86,15 @@ class Replica:
 
     def __init__(self, options: Mapping[str, Any]):
         from outpace.llm import LLM
+        from outpace.server.api.responses.response_store import ResponseStore
         from outpace.server.app import create_app
 
         own = RayOptions.model_validate(options)
         place: dict[str, Any] = {"target": own.target, "precision": own.precision, "device": own.device, "exact_width": own.exact_width}
         llm = LLM(own.model, "none", **place, threads=own.threads, engine=own.engine)
-        self.app = create_app(llm, own.settings)
         self.name = serve.get_replica_context().replica_id.unique_id
+        self.app = create_app(llm, own.settings)
+        self.app.state.responses = ResponseStore(replica=self.name)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serve's `user_config`, a SpeculativeConfig: how requests draft that come from now on; those that run go on as before."""
@@ -111,24 +120,24 @@ class Replica:
 class Gateway:
     """Passes HTTP requests on to replicas."""
 
-    def __init__(self, replicas: Any, max_body_bytes: int, request_timeout: float):
-        self.replicas, self.max_body_bytes, self.request_timeout = replicas, max_body_bytes, request_timeout
+    def __init__(self, replicas: Any, body_limits: Mapping[str, Any], request_timeout: float):
+        self.replicas, self.request_timeout = replicas, request_timeout
+        self.app = BodyMiddleware(self._answer, **body_limits)
 
     async def __call__(self, request: Request) -> Response:
         """An answer that is sent while the replica gives it."""
         return _Relayed(self)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await read_body(receive, self.max_body_bytes)
+            body = await read_body(receive)
         except ApiError as error:
             await refuse(error, send)
             return
         if scope["path"].rstrip("/") == "/metrics":
             await self._metrics(scope, send)
             return
-        key = affinity_key(Request(scope).headers, body)
+        key = affinity_key(scope["path"], Request(scope).headers, body)
         try:
             await relay(partial(self._open, plain_scope(scope), body, key), send, (RayActorError,), self.request_timeout)
         except BackPressureError:
@@ -156,7 +165,7 @@ class _Relayed(Response):
         self.gateway, self.background = gateway, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.gateway.serve(scope, receive, send)
+        await self.gateway.app(scope, receive, send)
 
 
 async def _never() -> Message:
@@ -195,15 +204,19 @@ def build_app(args: RayOptions | Mapping[str, Any]) -> Any:
     fixed = args.model_dump(
         exclude={"drafter", "num_draft_tokens", "replicas", "gateways", "shutdown_timeout"}
     )  # a change of these starts new replicas
-    return gateway.bind(replicas.bind(fixed), server.max_body_bytes, server.request_timeout)
+    return gateway.bind(replicas.bind(fixed), server.body_limits, server.request_timeout)
 
 
 def run(options: RayOptions, host: str, port: int) -> None:
-    """Serve until Ctrl-C: on the cluster that RAY_ADDRESS names, else on this machine alone."""
-    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"host": host, "port": port})
+    """Serve until Ctrl-C: on the cluster that RAY_ADDRESS names, else on this machine alone. Raises OutpaceError if Ray or a replica does
+    not start."""
+    app = build_app(options)
+    with explained("Ray did not start"):
+        ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     try:
-        serve.run(build_app(options), blocking=True)
+        with explained("the replicas did not start"):
+            serve.start(http_options={"host": host, "port": port})
+            serve.run(app, blocking=True)
     finally:
         serve.shutdown()
         ray.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from outpace.errors import BadInputError
 
@@ -37,6 +38,12 @@ class ServerSettings:
     default_max_tokens: int = 1024
     max_body_bytes: int = 4 << 20
     log_prompts: bool = False
+
+    @property
+    def body_limits(self) -> dict[str, Any]:
+        """The arguments of BodyMiddleware."""
+        body_timeout = max(self.stall_timeout, self.request_timeout)
+        return {"max_bytes": self.max_body_bytes, "stall_timeout": self.stall_timeout, "body_timeout": body_timeout}
 
     def __post_init__(self) -> None:
         for name, least in (("max_queue", 0), ("default_max_tokens", 1), ("max_body_bytes", 1)):

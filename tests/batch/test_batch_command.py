@@ -59,6 +59,35 @@ def test_answers_of_another_default_model_are_not_reused(folder, monkeypatch):
     assert [num_new(), num_new()] == [2, 0]
 
 
+def test_answers_of_another_verifier_are_not_reused(folder):
+    def num_new(settings):
+        (folder / "settings.json").write_text(json.dumps(settings))
+        result = generate("--input", "data", "--output", "out", "--max-tokens", 5, "--json", "--config", "settings.json")
+        return json.loads(result.stdout)["num_new"]
+
+    assert [num_new({"method": "suffix"}), num_new({"method": "none"})] == [2, 0]  # the text is the same with any drafter
+    typical = {"method": "suffix", "verifier": "typical"}
+    assert [num_new(typical), num_new(typical), num_new(typical | {"num_draft_tokens": 2})] == [2, 0, 2]
+
+
+def test_an_empty_input_has_an_empty_answer_file(folder):
+    (folder / "data" / "b.jsonl").write_text("\n\n")
+    result = generate("--input", "data/b.jsonl", "--output", "out")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "0 of 0 lines have an answer" in " ".join(result.stderr.split())
+    assert (folder / "out" / "b.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", [".lock", ".answers.jsonl", "a.jsonl"])
+def test_an_output_that_cannot_be_written_is_named(folder, name):
+    (folder / "out" / name).mkdir(parents=True)
+    (folder / "out" / name / "kept").touch()
+    result = generate("--input", "data/a.jsonl", "--output", "out", "--max-tokens", 5)
+    assert result.exit_code in (1, 2)
+    assert name in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

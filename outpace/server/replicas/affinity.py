@@ -7,23 +7,41 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from outpace.server.api.responses.response_store import replica_of
+
 T = TypeVar("T")
 PROMPT_START = 512  # characters of a prompt without messages that decide
+KEEPER = "kept by "  # begins the key of a request that one replica alone can answer
 SLACK = 4  # requests that the preferred replica may have more than the idlest one
 
 
-def affinity_key(headers: Mapping[str, str], body: bytes) -> str:
-    """Requests with equal keys share a beginning: the client's `prompt_cache_key`, else all up to the first message of the user, else the
-    start of the prompt. Empty for requests without a prompt. API keys share no K/V, so they are a part of it."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    start = _start(fields) if isinstance(fields, dict) else None
+def affinity_key(path: str, headers: Mapping[str, str], body: bytes) -> str:
+    """Requests with equal keys go to one replica. The key of a request that names a kept response, in its path or as
+    `previous_response_id`, names the replica that has it. Others share a beginning: the client's `prompt_cache_key`, else all up to the
+    first message of the user, else the start of the prompt. Empty for requests without a prompt. API keys share no K/V, so they are a
+    part of it."""
+    fields = _fields(body)
+    named = fields.get("previous_response_id")
+    if replica := replica_of(named if isinstance(named, str) else path.rstrip("/").rpartition("/")[2]):
+        return KEEPER + replica
+    start = _start(fields)
     if not start:
         return ""
     caller = headers.get("authorization", "") or headers.get("x-api-key", "")
     return hashlib.sha256(json.dumps([caller, start]).encode()).hexdigest()[:32]
+
+
+def keeper_of(key: str) -> str:
+    """The replica that an affinity key names; empty for other keys."""
+    return key.removeprefix(KEEPER) if key.startswith(KEEPER) else ""
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _start(fields: Mapping[str, Any]) -> Any:

@@ -112,15 +112,13 @@ async def _end(start: Message, send: Send) -> None:
     await send({"type": "http.response.body", "body": data.encode(), "more_body": False})
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole body of a request. Raises ApiError (413) above `max_bytes`, and ConnectionError when the client has gone."""
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request. Raises ConnectionError when the client has gone."""
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionError("the client has gone")
         body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise ApiError(413, f"the body is too large; at most {max_bytes} bytes are accepted", code="body_too_large")
         if not message.get("more_body", False):
             return bytes(body)

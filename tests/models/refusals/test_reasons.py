@@ -8,7 +8,7 @@ import pytest
 
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models import channel
-from outpace.reason import reason_of
+from outpace.reason import explained, reason_of
 
 TRACING = "Couldn't get TorchScript module by tracing.\nException:\n{}\nPlease check correctness of provided 'example_input'."
 FRONTEND = "Check 'false' failed at src/frontends/common/src/frontend.cpp:57:\nFrontEnd API failed with OpConversionFailure:\n"
@@ -117,3 +117,16 @@ def test_messages_that_stand_behind_other_output(before):
 
 def test_lines_that_are_no_messages():
     assert channel.listen(["noise\n", "{\n", "[1]\n", '{"error": 5, "stage": null}\n', "\n"], print) is None
+
+
+@pytest.mark.parametrize("error", [Exception("the node timed out"), RuntimeError("the node timed out\nmore")])
+def test_another_librarys_work_that_fails_is_explained(error):
+    with pytest.raises(OutpaceError, match=r"^Ray did not start: the node timed out$"), explained("Ray did not start"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [BadInputError("wrong drafter"), KeyboardInterrupt()])
+def test_what_needs_no_explanation_stays_as_it_is(error):
+    with pytest.raises(type(error)) as caught, explained("Ray did not start"):
+        raise error
+    assert caught.value is error

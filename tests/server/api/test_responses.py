@@ -14,6 +14,7 @@ from server_tools import asking
 
 from outpace.server import ServerSettings, create_app
 from outpace.server.api.responses.response_store import ResponseStore
+from outpace.server.replicas.affinity import affinity_key, keeper_of
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 WEATHER = {"type": "function", "name": "weather", "description": "The weather.", "parameters": CITY, "strict": True}
@@ -127,6 +128,24 @@ def test_responses_belong_to_their_key_and_are_kept_on_request(monkeypatch):
         kept, unkept = ask("one")[1]["id"], ask("one", store=False)[1]["id"]
         assert ask("one", previous_response_id=kept)[1]["output"][0]["content"][0]["text"] == "answer 2"
         assert ask("two", previous_response_id=kept)[0] == ask("one", previous_response_id=unkept)[0] == 400
+
+
+def test_two_servers_with_one_address(monkeypatch):
+    """What the ids say leads every follow-up to the server that has the conversation; the other one does not know it."""
+    apps = {name: create_app(scripted_llm(monkeypatch, script)) for name in ("one", "two")}
+    for name, app in apps.items():
+        app.state.responses = ResponseStore(replica=name)
+    with TestClient(apps["one"]) as one, TestClient(apps["two"]) as two:
+        servers = {"one": one, "two": two}
+        response = two.post("/v1/responses", json={"input": "hello"}).json()
+        for number in (2, 3):
+            fields = {"input": "and then?", "previous_response_id": response["id"]}
+            keeper = keeper_of(affinity_key("/v1/responses", {}, json.dumps(fields).encode()))
+            assert one.post("/v1/responses", json=fields).json()["error"]["code"] == "previous_response_not_found"
+            response = servers[keeper].post("/v1/responses", json=fields).json()
+            assert response["output"][0]["content"][0]["text"] == f"answer {number}"
+        path = f"/v1/responses/{response['id']}"
+        assert servers[keeper_of(affinity_key(path, {}, b""))].delete(path).json()["deleted"]
 
 
 def test_the_store_forgets_the_oldest():

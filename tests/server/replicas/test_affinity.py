@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
 
-from outpace.server.replicas.affinity import SLACK, affinity_key, by_load
+from outpace.server.api.responses.response_store import ResponseStore
+from outpace.server.replicas.affinity import SLACK, affinity_key, by_load, keeper_of
 from outpace.server.replicas.merged_metrics import merged
 
 
 def key(fields, **headers):
-    return affinity_key(headers, json.dumps(fields).encode())
+    return affinity_key("/v1/chat/completions", headers, json.dumps(fields).encode())
 
 
 SYSTEM = {"role": "system", "content": "You are brief."}
@@ -44,9 +45,40 @@ def test_a_client_may_say_what_belongs_together():
     assert key({"prompt_cache_key": "job", "prompt": "a"}) == key({"prompt_cache_key": "job", "messages": [FIRST]})
 
 
+NAME = "v3k2ab1c"
+ID = ResponseStore(replica=NAME).new_id()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/responses", {"input": "And a lake?", "previous_response_id": ID}),
+        ("/v1/responses", {"input": "And a lake?", "previous_response_id": ID, "prompt_cache_key": "job"}),
+        (f"/v1/responses/{ID}", None),
+        (f"/responses/{ID}/", None),
+    ],
+)
+def test_a_kept_response_is_asked_of_the_replica_that_has_it(path, fields):
+    body = b"" if fields is None else json.dumps(fields).encode()
+    assert keeper_of(affinity_key(path, {}, body)) == NAME
+
+
+@pytest.mark.parametrize("name", [ResponseStore().new_id(), "resp_none", "", "resp_" + "0" * 32 + "_a b", "x" + ID, None, 3])
+def test_other_responses_name_no_replica(name):
+    found = affinity_key("/v1/responses", {}, json.dumps({"input": "hello", "previous_response_id": name}).encode())
+    assert keeper_of(found) == ""
+    assert found == affinity_key("/v1/responses", {}, b'{"input": "hello"}')
+
+
+@given(st.text(max_size=40))
+def test_no_client_can_name_a_replica_by_a_prompt(text):
+    for fields in ({"prompt": text}, {"prompt": "a", "prompt_cache_key": text}):
+        assert keeper_of(key(fields)) == ""
+
+
 @pytest.mark.parametrize("body", [b"", b"nope", b"[1]", b"{}", b'{"prompt": 3}', b"\xff", b"[" * 100_000])
 def test_without_a_prompt_there_is_no_key(body):
-    assert affinity_key({}, body) == ""
+    assert affinity_key("/v1/completions", {}, body) == ""
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(0, 8))

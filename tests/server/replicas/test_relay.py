@@ -11,8 +11,7 @@ pytest.importorskip("fastapi")
 
 from server_tools import is_empty, wait_for
 
-from outpace.server import create_app
-from outpace.server.api_errors import ApiError
+from outpace.server import ServerSettings, create_app
 from outpace.server.replicas import relay as module
 from outpace.server.replicas.relay import ATTEMPTS, messages_of, plain_scope, read_body, relay
 
@@ -202,7 +201,7 @@ def test_an_application_that_fails_raises():
         asyncio.run(read())
 
 
-def test_bodies_arrive_in_parts_and_have_a_limit():
+def test_bodies_arrive_in_parts():
     def receive_of(*messages):
         left = list(messages)
 
@@ -212,11 +211,31 @@ def test_bodies_arrive_in_parts_and_have_a_limit():
         return receive
 
     chunks = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request", "body": b"c", "more_body": False}]
-    assert asyncio.run(read_body(receive_of(*chunks), 3)) == b"abc"
-    with pytest.raises(ApiError):
-        asyncio.run(read_body(receive_of(*chunks), 2))
+    assert asyncio.run(read_body(receive_of(*chunks))) == b"abc"
     with pytest.raises(ConnectionError):
-        asyncio.run(read_body(receive_of(chunks[0], {"type": "http.disconnect"}), 9))
+        asyncio.run(read_body(receive_of(chunks[0], {"type": "http.disconnect"})))
+
+
+def test_a_packed_body_is_unpacked_before_its_way_is_chosen():
+    """As the gateway does it: the application behind BodyMiddleware gets the plain body and headers."""
+    import gzip
+
+    from outpace.server.limits import BodyMiddleware
+
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((await read_body(receive), dict(scope["headers"])))
+
+    async def receive():
+        return {"type": "http.request", "body": gzip.compress(body_of(False)), "more_body": False}
+
+    scope = scope_of("/v1/chat/completions")
+    scope["headers"] = [*scope["headers"], (b"content-encoding", b"gzip")]
+    asyncio.run(BodyMiddleware(app, **ServerSettings().body_limits)(scope, receive, None))
+    body, headers = seen[0]
+    assert body == body_of(False)
+    assert b"content-encoding" not in headers
 
 
 def test_another_drafter_for_new_requests(make_toy):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +115,7 @@ async def create_response(body: ResponseRequest, request: Request) -> Response:
     prepared: PreparedChat = await prepare_chat(server, chat)
     started = await start(server, request, chat, [(prepared.token_ids, prepared.params)], None)
     writer = OutputWriter(None if prepared.calls is None else prepared.calls.reader())
-    answer = _Answering(server, store, owner, body, history, started, writer, f"resp_{uuid.uuid4().hex}", int(time.time()))
+    answer = _Answering(server, store, owner, body, history, started, writer, store.new_id(), int(time.time()))
     if body.stream:
         return EventStream(answer.lines(), started.handle.close)
     outputs = await collect(started.handle, request)

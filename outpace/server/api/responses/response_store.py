@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 MAX_RESPONSES = 1000
 MAX_CHARACTERS = 32 << 20
+_ID = re.compile(r"resp_[0-9a-f]{32}_([0-9A-Za-z]{1,64})")
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,17 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """At most `max_responses` responses, of `max_characters` in all. Used by the event loop only."""
+    """At most `max_responses` responses, of `max_characters` in all. `replica`: letters and digits that every id ends with, where several
+    servers have one address. Used by the event loop only."""
 
-    def __init__(self, max_responses: int = MAX_RESPONSES, max_characters: int = MAX_CHARACTERS):
-        self.max_responses, self.max_characters = max_responses, max_characters
+    def __init__(self, max_responses: int = MAX_RESPONSES, max_characters: int = MAX_CHARACTERS, replica: str = ""):
+        self.max_responses, self.max_characters, self.replica = max_responses, max_characters, replica
         self.found: OrderedDict[str, StoredResponse] = OrderedDict()
         self.size = 0
+
+    def new_id(self) -> str:
+        """An id for a response that will be kept here."""
+        return f"resp_{uuid.uuid4().hex}" + (f"_{self.replica}" if self.replica else "")
 
     def add(self, owner: str, body: dict[str, Any], messages: list[dict[str, Any]]) -> None:
         """Keep a response; forget the oldest ones that have no room beside it."""
@@ -48,3 +56,9 @@ class ResponseStore:
             return False
         self.size -= self.found.pop(response_id).size
         return True
+
+
+def replica_of(response_id: str) -> str:
+    """The replica that keeps a response; empty if the id names none."""
+    found = _ID.fullmatch(response_id)
+    return found[1] if found else ""
