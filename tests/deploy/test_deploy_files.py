@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,19 @@ def test_compose():
         if "build" in service:
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "vllm.Dockerfile"])
+def test_what_an_image_copies_is_enough_to_install(name, tmp_path):
+    """The package's metadata can be made from the copied files alone."""
+    pytest.importorskip("hatchling")
+    for sources, target in re.findall(r"^COPY (?!--)(.+) /src/(\S*)$", (DEPLOY / name).read_text("utf-8"), re.MULTILINE):
+        for source in sources.split():
+            place = tmp_path / target if target and not target.endswith("/") else tmp_path / target / Path(source).name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(DEPLOY.parent / source)
+    done = subprocess.run([sys.executable, "-m", "hatchling", "metadata", "name"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "outpace"), done.stderr
 
 
 def containers(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
