@@ -17,12 +17,17 @@ from outpace.files import temporary
 from outpace.heads.format import CONFIG, stored
 
 
+def check_unused(out: Path) -> None:
+    """Raise BadInputError if something is there already; an empty folder is fine."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInputError(f"{out} already exists; choose a new folder")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder next to `out` to write to, which is renamed to `out` on success. Raises BadInputError if `out` is in use."""
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInputError(f"{out} already exists; choose a new folder")
+    check_unused(out)
     try:
         with temporary(out) as written:
             written.mkdir(parents=True)

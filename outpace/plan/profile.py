@@ -54,8 +54,15 @@ class Profile:
             curve: dict[str, Any] = {name: tuple(value) for name, value in facts.pop("curve").items()}
             first, many = facts.pop("overhead_ms")
             return cls(**facts, overhead_ms=(first, many), costs=CostTable(**costs), curve=DraftCurve(**curve))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInputError(f"{path} has no profile of `outpace plan`: {error}") from error
+        except BadInputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInputError(f"{path} was not written by `outpace plan --json`{missing(error)}") from error
+
+
+def missing(error: Exception) -> str:
+    """What a document lacks, as the end of a sentence; empty if it has a wrong value instead."""
+    return f": it has no {error}" if isinstance(error, KeyError) else ""
 
 
 @dataclass

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from typer.testing import CliRunner
 
+from outpace.cli import app
 from outpace.errors import BadInputError
 from outpace.export import base as export_base
 from outpace.export import exporter
@@ -198,6 +200,15 @@ def test_a_folder_in_use_stays_as_it_is(tmp_path, model, place):
     with pytest.raises(BadInputError, match="already exists"):
         exporter("tgi")(tmp_path / "heads", tmp_path / "out", place)
     assert (tmp_path / "out" / "config.json").read_bytes() == before
+
+
+def test_a_folder_in_use_is_told_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    for out in (tmp_path / "out", tmp_path / "out" / "notes.txt"):
+        result = CliRunner().invoke(app, ["export", "vllm", str(tmp_path / "heads"), str(out), "--model", "no/such/model"])
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [f"error: {out} already exists; choose a new folder"]
 
 
 # ---- EAGLE heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.plan.draft_curve import PRIOR, DraftCurve, nodes_of
 from outpace.plan.load_check import compare
-from outpace.plan.profile import TOGETHER, Profile, _not_above, measure
+from outpace.plan.profile import FORMAT, TOGETHER, Profile, _not_above, measure
 from outpace.plan.throughput import Load, pays_up_to, plan, speeds, step_ms
 from outpace.request import StepOutput
 from outpace.tree.draft import Draft, Verdict
@@ -213,14 +214,24 @@ def test_a_plan_beside_a_load_test(saved):
         (["--clients", "0"], "--clients takes"),
         (["--replicas", "x"], "--replicas takes"),
         (["--measured", "nope.json"], "cannot read nope.json"),
-        (["--measured", "load.json"], "has no profile"),
-        (["--measured", "plan.json", "--check", "plan.json"], "no document of `outpace bench --server`"),
+        (["--measured", "load.json"], "load.json was not written by `outpace plan --json`: it has no 'profile'"),
+        (["--measured", "list.json"], "list.json was not written by `outpace plan --json`"),
+        (["--measured", "wrong.json"], "wrong.json was not written by `outpace plan --json`"),
+        (["--measured", "old.json"], "error: old.json is of another version of outpace; measure again"),
+        (["--check", "plan.json"], "the file of --check was not written by `outpace bench --server --json`: it has no 'load'"),
+        (["--check", "list.json"], "the file of --check was not written by `outpace bench --server --json`"),
+        (["--check", "row.json"], "the file of --check was not written by `outpace bench --server --json`: it has no 'num_requests'"),
     ],
 )
 def test_what_a_plan_cannot_use(saved, arguments, message):
-    result = run_plan(*arguments)
+    """Told at once: the model is not loaded for it."""
+    wrong = {"list": [1], "wrong": {"profile": {"format": FORMAT, "costs": [1]}}, "old": {"profile": {"format": 0}}, "row": {"load": [{}]}}
+    for name, document in wrong.items():
+        Path(f"{name}.json").write_text(json.dumps(document))
+    result = run_plan(*arguments, "--model", "no/such/model")
     assert result.exit_code == 2
     assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_load_test_of_another_model():

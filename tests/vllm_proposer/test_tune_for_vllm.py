@@ -104,7 +104,15 @@ def test_the_command_line(toy_llm, tmp_path):
     assert "vllm serve org/name" in printed
 
 
-@pytest.mark.parametrize(("extra", "word"), [(["--for", "sglang"], "vllm only"), (["--for", "vllm", "--drafters", "suffix"], "--drafters")])
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        (["--for", "sglang"], "vllm only"),
+        (["--for", "vllm", "--drafters", "suffix"], "--drafters"),
+        (["--draft-model", "tiny"], "--draft-model is for --for"),
+        (["--token-cost", "0.1"], "--token-cost is for --for"),
+    ],
+)
 def test_wrong_options_are_refused(extra, word, toy_llm):
     result = CliRunner().invoke(cli.app, ["tune", *extra])
     assert result.exit_code == 2

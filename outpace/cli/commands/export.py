@@ -22,6 +22,9 @@ def export(
     """
     with needing("convert", "exporting"):
         from outpace.export import exporter
+        from outpace.export.folder import check_unused
 
-        command = exporter(engine)(folder, out, model)
+        run = exporter(engine)
+    check_unused(out.absolute())  # before the model is loaded
+    command = run(folder, out, model)
     typer.echo(command)

@@ -58,7 +58,7 @@ def plan(
     Runs a few prompts, in one to three minutes; run it while the machine is idle. Example: `outpace plan --price 0.40 --replicas 1,4`
     """
     from outpace.cli.bench_server import levels_of
-    from outpace.plan.load_check import compare
+    from outpace.plan.load_check import compare, rows_of
     from outpace.plan.plan_table import check_table, document_of, plan_table, verdict
     from outpace.plan.profile import Profile
     from outpace.plan.throughput import Load, pays_up_to
@@ -66,7 +66,9 @@ def plan(
 
     levels, machines = levels_of(clients), levels_of(replicas, "--replicas")
     check_writable(json_out)
-    load_test = read_json(check) if check is not None else None
+    load_test = None if check is None else read_json(check)
+    if load_test is not None:
+        rows_of(load_test)  # a wrong file is told before the model runs
     size = Load(prompt_tokens, answer_tokens, cached_share, max_num_seqs)
     if measured is not None:
         profile = Profile.load(measured)

@@ -11,14 +11,17 @@ import typer
 
 from outpace.cli.options.loading import Loading
 from outpace.cli.options.option_types import AsJson, Limit, MaxTokens, Prompts, Seed
-from outpace.cli.options.rules import excludes, with_rules
+from outpace.cli.options.rules import excludes, needs, with_rules
 from outpace.cli.options.spread import spread
 from outpace.files import check_writable, read_json
 
 OWN_SETTINGS = "--drafters, --config and --out are about outpace's own settings and do not go with --for"
 
 
-@with_rules(excludes("engine", "drafters", "config", "out", message=OWN_SETTINGS))
+@with_rules(
+    excludes("engine", "drafters", "config", "out", message=OWN_SETTINGS),
+    needs("engine", "draft_model", "token_cost", message="{other} is for --for, which was not given"),
+)
 @spread(Loading)
 def tune(
     prompts: Prompts = "builtin",

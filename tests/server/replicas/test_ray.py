@@ -89,3 +89,33 @@ def test_settings_of_the_application():
         build_app(RayOptions(drafter="no_such_drafter"))
     with pytest.raises(BadInputError):
         build_app(RayOptions(server={"max_queue": -1}))
+
+
+@pytest.mark.skipif(not has_ray, reason="ray is not installed")
+@pytest.mark.parametrize(
+    ("key", "lengths", "order"),
+    [
+        ("a conversation", [0, 0, 0], ["[a]", "[b]", "[c]"]),
+        ("a conversation", [9, 1, 3], ["[b]", "[c]", "[a]"]),
+        ("kept by c", [0, 0, 9], ["[c]"]),
+        ("kept by gone", [0, 0, 0], ["[a]", "[b]", "[c]"]),
+        ("", [0, 0, 0], ["[a]", "[b]", "[c]"]),
+    ],
+)
+def test_the_replicas_that_a_request_is_offered_to(monkeypatch, key, lengths, order):
+    import asyncio
+
+    from outpace.server.ray import AffinityRouter, ConsistentHashRouter
+
+    replicas = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in "abc"]
+
+    async def ring(self, candidates, pending):
+        return [[replica] for replica in candidates]
+
+    monkeypatch.setattr(ConsistentHashRouter, "choose_replicas", ring)
+    known = {id(replica.replica_id): length for replica, length in zip(replicas, lengths, strict=True)}
+    cache = SimpleNamespace(get=lambda replica_id: known[id(replica_id)])
+    monkeypatch.setattr(AffinityRouter, "replica_queue_len_cache", cache, raising=False)
+    pending = SimpleNamespace(metadata=SimpleNamespace(session_id=key, internal_request_id="one"))
+    found = asyncio.run(AffinityRouter.__new__(AffinityRouter).choose_replicas(replicas, pending))
+    assert [f"[{','.join(replica.replica_id.unique_id for replica in rank)}]" for rank in found] == order
