@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from gpu import sections
 from gpu.machine import about
 from gpu.page import write_page
@@ -61,6 +62,18 @@ def run(setting: Setting, names: list[str], out: Path | None) -> dict[str, Any]:
     return document
 
 
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with one line and exit code 2 for what would fail after minutes on a lent machine."""
+    if unknown := [name for name in options.only.split(",") if name not in SECTIONS]:
+        parser.error(f"--only knows {', '.join(SECTIONS)}, not {unknown[0]!r}")
+    if options.model and not options.model.exists():
+        parser.error(f"there is no {options.model}")
+    if options.out and not options.out.absolute().parent.is_dir():
+        parser.error(f"there is no folder for {options.out}")
+    if not options.cpu and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device; --cpu runs small sizes on the CPU")
+
+
 def main() -> int:
     """Returns the exit code: 1 if a section failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,6 +91,7 @@ def main() -> int:
     if options.page:
         write_page(ROOT / "docs" / "gpu.md", json.loads(options.page.read_text("utf-8")))
         return 0
+    check(parser, options)
     os.environ.setdefault("OUTPACE_HOME", tempfile.mkdtemp())  # costs are measured anew
     model = joined(options.model) if options.model else None
     setting = Setting("cpu" if options.cpu else "cuda", model, time.monotonic() + options.seconds)

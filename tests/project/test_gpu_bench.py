@@ -77,6 +77,27 @@ def test_the_shortest_form_on_the_cpu(tmp_path):
     assert "figures of a GPU only" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cpu", "--only", "pass_cost,trainings"], "--only knows pass_cost, decoding, tests, simulation, training, not 'trainings'"),
+        (["--cpu", "--model", "no/such.gguf"], "there is no no/such.gguf"),
+        (["--cpu", "--out", "no/such/gpu.json"], "there is no folder for no/such/gpu.json"),
+        ([], "torch finds no CUDA device; --cpu runs small sizes on the CPU"),
+    ],
+)
+def test_what_would_fail_after_minutes_is_told_at_once(arguments, message, monkeypatch, capsys):
+    import gpu_bench
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_bench.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        gpu_bench.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"gpu_bench.py: error: {message}"
+
+
 def test_the_tables():
     text = page.tables(DOCUMENT)
     assert "GPU X, 1234.5 GB/s by a copy, torch 2.13, transformers 5.24." in text
