@@ -24,7 +24,8 @@ from outpace.bench.peers.side import parse_peers
 ROOT = Path(__file__).parents[2]
 STORE = ROOT / "docs" / "results" / "peers"
 PLACE = re.compile(r"(<!-- peers -->\n).*?(<!-- end of peers -->)", re.DOTALL)
-PLAIN, OURS, AUTO = "llama.cpp:plain", "none", "auto"
+LLAMA = ("llama.cpp", "llama-server")  # a package for any processor, and the program built on the machine itself: the faster one counts
+OURS, AUTO = "none", "auto"
 DRAFT_MODEL = re.compile(r"^auto:.*?\bdraft_model:([^:+]+)")
 HEAD = ["model, prompts", "llama.cpp, plain", "llama.cpp, its best drafter", "outpace, plain", "outpace, `auto`"]
 WITH_DRAFT_MODEL = "outpace, `auto` with a draft model"
@@ -98,23 +99,30 @@ def draft_model_side(document: dict[str, Any]) -> str | None:
 
 
 def cells(model: str, document: dict[str, Any], has_draft_models: bool) -> list[str]:
-    """A row of the table: tokens/s of each side, and in brackets that number divided by plain llama.cpp's."""
+    """A row of the table: tokens/s of each side, in brackets that number divided by plain llama.cpp's, and the seconds of an answer."""
     rows = rows_of(document)
     first = f"`{model}`, {rows[OURS]['num_prompts']} of `{document['settings']['prompts']}`"
-    best = max((name for name in rows if name.startswith("llama.cpp:")), key=lambda name: rows[name]["tokens_per_second"] or 0.0)
-    found = [_cell(rows[name], rows[PLAIN]) for name in (PLAIN, best, OURS, AUTO)]
-    found[1] += "" if best == PLAIN else f" `{best.partition(':')[2]}`"
+    plain, best = fastest_llama(rows, ":plain"), fastest_llama(rows)
+    found = [_cell(rows[name], rows[plain]) for name in (plain, best, OURS, AUTO)]
+    found[1] += "" if best == plain else f" `{best.partition(':')[2]}`"
     if has_draft_models:
         side = draft_model_side(document)
-        found.append("–" if side is None else f"{_cell(rows[side], rows[PLAIN])} `{draft_model_of(side)}`")
+        found.append("–" if side is None else f"{_cell(rows[side], rows[plain])} `{draft_model_of(side)}`")
     return [first, *found]
+
+
+def fastest_llama(rows: dict[str, dict[str, Any]], way: str = "") -> str:
+    """The side of llama.cpp with the most tokens/s, of all or of one way; empty if there is none."""
+    sides = [name for name in rows if name.startswith(tuple(f"{peer}:" for peer in LLAMA)) and name.endswith(way)]
+    return max(sides, key=lambda name: rows[name]["tokens_per_second"] or 0.0, default="")
 
 
 def _cell(row: dict[str, Any], plain: dict[str, Any]) -> str:
     if row.get("error"):
         return "failed"
     ratio = "" if plain.get("error") else f" ({row['tokens_per_second'] / plain['tokens_per_second']:.2f})"
-    return f"{row['tokens_per_second']:.0f}{ratio}{', too noisy to trust' if row.get('noise') else ''}"
+    whole = f"{row['total_seconds'] / row['num_prompts']:.1f} s"
+    return f"{row['tokens_per_second']:.0f}{ratio}, {whole}{', too noisy to trust' if row.get('noise') else ''}"
 
 
 def by_kind(model: str, document: dict[str, Any]) -> list[str]:
@@ -176,7 +184,7 @@ def pages() -> dict[Path, str]:
 
 def page() -> str:
     """The README with the table of today's documents that have plain llama.cpp."""
-    documents = {model: document for model, document in measured().items() if PLAIN in rows_of(document)}
+    documents = {model: document for model, document in measured().items() if fastest_llama(rows_of(document), ":plain")}
     has_draft_models = any(draft_model_side(document) for document in documents.values())
     head = [*HEAD, WITH_DRAFT_MODEL] if has_draft_models else HEAD
     table = as_table([head, ["---"] * len(head), *(cells(model, document, has_draft_models) for model, document in documents.items())])

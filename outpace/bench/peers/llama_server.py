@@ -49,7 +49,7 @@ def load(
         # its clock starts at the first token, which it counts
         return {"text": answer["content"], "num_decoded": timings["predicted_n"] - 1, "decode_seconds": timings["predicted_ms"] / 1e3}
 
-    return {"version": f"llama.cpp {_get(f'{url}/props').get('build_info', '')}", "settings": {**options, "system": _system(log)}}, ask
+    return {"version": f"llama.cpp {_get(f'{url}/props').get('build_info', '')}", "settings": {**options, "system": _system()}}, ask
 
 
 def program() -> str:
@@ -84,9 +84,12 @@ def _get(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return found
 
 
-def _system(log: TextIO) -> str:
-    """What the server says of the processor's features that it uses."""
-    return next((line.partition("system_info:")[2].strip() for line in _lines(log) if "system_info:" in line), "")
+def _system() -> str:
+    """The processor's features that the program uses: it logs them even if the model cannot be read."""
+    command = [program(), "--verbosity", "4", "--model", os.devnull, "--port", str(_free_port())]
+    log = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=60)
+    lines = (log.stdout + log.stderr).splitlines()
+    return next((line.partition("system_info:")[2].strip() for line in lines if "system_info:" in line), "")
 
 
 def _lines(log: TextIO) -> list[str]:

@@ -16,9 +16,10 @@ import json, os, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-if options["--model"] == "bad.gguf":
-    sys.exit("error: bad.gguf is no model")
-print("system_info: n_threads = 2 | CPU : AVX512 = 1 |", flush=True)
+if options.get("--verbosity") == "4":
+    print("0.01 I common_param: system_info: n_threads = 2 | CPU : AVX512 = 1 |", flush=True)
+if options["--model"] != "m.gguf":
+    sys.exit(f"error: {{options['--model']}} is no model")
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
