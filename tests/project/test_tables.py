@@ -14,9 +14,9 @@ SIDES = {"none": 20.0, "auto": 26.0, "llama.cpp:plain": 25.0, "llama.cpp:ngram-m
 
 
 def row(side: str, category: str, speed: float) -> dict[str, object]:
-    name = "peer" if side.startswith("llama.cpp") else "drafter"
+    name = "peer" if side.startswith("llama") else "drafter"
     common = {"category": category, "num_prompts": 2, "num_identical": 2, "noise": None, "error": None}
-    return {name: side, **common, "tokens_per_second": speed, "speedup": speed / 20.0}
+    return {name: side, **common, "tokens_per_second": speed, "speedup": speed / 20.0, "total_seconds": 60 / (speed or 1.0)}
 
 
 def document(sides: dict[str, float], **settings: object) -> dict[str, object]:
@@ -58,11 +58,22 @@ def test_a_document_with_a_draft_model_adds_a_column(tables, tmp_path):
     (head,) = [line for line in lines if line.startswith("| model, prompts |")]
     assert head.endswith("| outpace, plain | outpace, `auto` | outpace, `auto` with a draft model |")
     (big,) = [line for line in lines if line.startswith("| `coder-1.5b`")]
-    assert big == "| `coder-1.5b`, 2 of `builtin` | 25 (1.00) | 28 (1.10) `ngram-mod` | 20 (0.80) | 26 (1.04) | 30 (1.20) `coder-0.5b` |"
+    assert (
+        big
+        == "| `coder-1.5b`, 2 of `builtin` | 25 (1.00), 1.2 s | 28 (1.10), 1.1 s `ngram-mod` | 20 (0.80), 1.5 s | 26 (1.04), 1.2 s | 30 (1.20), 1.0 s `coder-0.5b` |"
+    )
     (small,) = [line for line in lines if line.startswith("| `tiny`")]
-    assert small.endswith("| 26 (1.04) | – |")
+    assert small.endswith("| 26 (1.04), 1.2 s | – |")
     assert "- `coder-1.5b` with the draft model `coder-0.5b`: chat 1.50, edit 1.50. Identical answers: 2 of 2." in "\n".join(lines)
     assert "Measured on 2 cores of a CPU, OpenVINO 1:" in lines
+
+
+def test_the_faster_llama_cpp_counts(tables, tmp_path):
+    (tmp_path / "tiny.json").write_text(
+        json.dumps(document({**SIDES, "llama-server:plain": 40.0, "llama-server:ngram-mod": 30.0})), "utf-8"
+    )
+    (line,) = [line for line in tables.page().splitlines() if line.startswith("| `tiny`")]
+    assert line == "| `tiny`, 2 of `builtin` | 40 (1.00), 0.8 s | 40 (1.00), 0.8 s | 20 (0.50), 1.5 s | 26 (0.65), 1.2 s |"
 
 
 def test_sides_have_plain_names(tables, tmp_path):
@@ -97,14 +108,14 @@ def test_failed_sides_and_noise_are_named(tables, tmp_path):
     for each in failed["results"]:
         each["noise"] = "busy"
     (tmp_path / "tiny.json").write_text(json.dumps(failed), "utf-8")
-    assert "| 26 (1.04), too noisy to trust |" in tables.page()
+    assert "| 26 (1.04), 1.2 s, too noisy to trust |" in tables.page()
     text = tables.pages()[tmp_path / "README.md"]
     assert "| llama.cpp, `ngram-cache` | 0.0 | 0.0 | 0.0 | failed |" in text
     assert "llama.cpp, `ngram-cache` failed: no such way" in text
     for each in failed["peers"]:
         each.update(error="not installed", tokens_per_second=0.0)
     (tmp_path / "tiny.json").write_text(json.dumps(failed), "utf-8")
-    assert "| `tiny`, 2 of `builtin` | failed | failed | 20, too noisy to trust | 26, too noisy to trust |" in tables.page()
+    assert "| `tiny`, 2 of `builtin` | failed | failed | 20, 1.5 s, too noisy to trust | 26, 1.2 s, too noisy to trust |" in tables.page()
 
 
 def test_one_command_writes_all_tables(monkeypatch):
