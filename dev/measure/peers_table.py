@@ -29,11 +29,17 @@ OURS, AUTO = "none", "auto"
 DRAFT_MODEL = re.compile(r"^auto:.*?\bdraft_model:([^:+]+)")
 HEAD = ["model, prompts", "llama.cpp, plain", "llama.cpp, its best drafter", "outpace, plain", "outpace, `auto`"]
 WITH_DRAFT_MODEL = "outpace, `auto` with a draft model"
-RUNS = {  # model -> options of outpace bench; a row of the table each, in this order. INSTALLED: every engine that `make peers` installed
-    "coder-0.5b": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers llama.cpp",
-    "coder-1.5b": "--prompts builtin:code --limit 24 --max-tokens 64 --drafters auto,auto:suffix+recycling+draft_model:coder-0.5b "
-    "--peers llama.cpp:plain,llama.cpp:ngram-simple,llama.cpp:ngram-mod",  # its other drafters lose: docs/results/peers
+RUNS = {  # model -> options of outpace bench; a row of the table each, in this order; `with_peers` says what the names in capitals mean
+    "coder-0.5b": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers LLAMA",
+    "coder-1.5b": "--prompts builtin:code --limit 24 --max-tokens 64 --drafters auto --peers BEST",
     "tiny": "--prompts builtin --limit 12 --max-tokens 64 --drafters auto --peers INSTALLED",
+}
+SIDES = {  # name in RUNS -> peers, with the program llama-server and without it
+    "LLAMA": ("llama.cpp:plain,llama-server", "llama.cpp"),
+    "BEST": (  # its other drafters lose: docs/results/peers
+        "llama.cpp:plain,llama-server:ngram-simple,llama-server:ngram-mod",
+        "llama.cpp:plain,llama.cpp:ngram-simple,llama.cpp:ngram-mod",
+    ),
 }
 
 
@@ -197,12 +203,21 @@ def page() -> str:
 
 def measure(models: list[str]) -> None:
     """Run `outpace bench` for each of these models; without a name for those that have no document."""
-    installed = ",".join(name for name in PEERS if is_installed(name))
     for model in [*RUNS] if models == ["all"] else models or [model for model in RUNS if model not in measured()]:
-        options = f"--model {model} {RUNS[model].replace('INSTALLED', installed)}"
+        options = f"--model {model} {with_peers(RUNS[model])}"
         print(f"outpace bench {options}", flush=True)  # noqa: T201
         out = str(STORE / f"{model}.json")
         subprocess.run([sys.executable, "-m", "outpace", "bench", *shlex.split(options), "--json", out], check=True)
+
+
+def with_peers(options: str) -> str:
+    """Options of RUNS with the peers that are there. INSTALLED: all of them, and of two llama.cpp the program's drafters only."""
+    installed = [name for name in PEERS if is_installed(name)]
+    has_program = "llama-server" in installed
+    every = [f"{name}:plain" if has_program and name == "llama.cpp" else name for name in installed]
+    for name, (with_program, without) in SIDES.items():
+        options = options.replace(name, with_program if has_program else without)
+    return options.replace("INSTALLED", ",".join(every))
 
 
 def main() -> None:
