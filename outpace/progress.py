@@ -6,7 +6,9 @@ rich is imported when something is shown: a start that shows nothing must not wa
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +34,10 @@ def stderr() -> Console:
 
 
 def note(text: str) -> None:
-    """Print one line on stderr."""
+    """Print one line on stderr, broken between words where a terminal is too narrow for it."""
     dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    if sys.stderr.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
     sys.stderr.write(f"\x1b[2m{text}\x1b[0m\n" if dim else f"{text}\n")
     sys.stderr.flush()
 

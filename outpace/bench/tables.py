@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from outpace.bench.spec_text import SpecText
 from outpace.bench.summary import ALL, LOOPING
 from outpace.bench.trust import interval_text
 
@@ -40,8 +41,8 @@ def tables(document: dict[str, Any], width: int = 120, by_category: bool = False
 def _results(document: dict[str, Any], width: int, by_category: bool) -> Table:
     settings = document["settings"]
     title = f"{document['model']} {settings['precision']}, {settings['num_prompts']} prompts, temperature {settings['temperature']:g}"
-    table = Table(title=title, caption=_caption(document))
     columns = [name for name, least in COLUMNS.items() if width >= least and (name != OF_OURS or document["peers"])]
+    table = Table(title=title, caption=_caption(document, OF_OURS in columns))
     for heading in ["drafter", *(["category"] if by_category else []), *columns]:
         is_text = heading in ("drafter", "category")
         table.add_column(heading, justify="left" if is_text else "right", overflow="fold" if is_text else "ellipsis")
@@ -49,7 +50,9 @@ def _results(document: dict[str, Any], width: int, by_category: bool) -> Table:
     for row, following in zip(rows, [*rows[1:], {}], strict=True):
         cells, name = _cells(row), _name(row)
         is_last = bool(following) and (name != _name(following) if by_category else ("peer" in row) != ("peer" in following))
-        table.add_row(name, *([row["category"]] if by_category else []), *(cells[column] for column in columns), end_section=is_last)
+        table.add_row(
+            SpecText(name), *([row["category"]] if by_category else []), *(cells[column] for column in columns), end_section=is_last
+        )
     return table
 
 
@@ -75,7 +78,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {**cells, "speedup": "failed"} if is_failed else cells
 
 
-def _caption(document: dict[str, Any]) -> str:
+def _caption(document: dict[str, Any], compares_engines: bool) -> str:
     """What a reader has to know about the figures."""
     rows = document["results"]
     reasons = dict.fromkeys(row.get("noise") for row in rows if row["category"] == ALL)
@@ -84,7 +87,8 @@ def _caption(document: dict[str, Any]) -> str:
     if num_looping:
         lines.append(f"Not counted: prompts whose answer runs in circles, {num_looping} here; --by-category shows them.")
     if document["peers"]:
-        lines.append("speedup, identical: against the engine's own plain decoding; of ours: tokens/s / those of our plain decoding.")
+        of_ours = "; of ours: tokens/s / those of our plain decoding" if compares_engines else ""
+        lines.append(f"speedup, identical: against the engine's own plain decoding{of_ours}.")
     failed = {_name(row): row["error"] for row in [*rows, *document["peers"]] if row["error"]}
     return "\n".join([*lines, *(f"{name} failed: {error}" for name, error in failed.items())])
 

@@ -191,6 +191,8 @@ def _report(outputs: Sequence[RequestOutput], plain: Sequence[RequestOutput] | N
 
     for output in outputs:
         note(_figures(output))
+        if output.finish_reason == "length":
+            note(f"stopped after {len(output.token_ids)} tokens; --max-tokens allows more")
     if plain is not None:
         same = "identical texts" if _are_same(outputs, plain) else "the texts differ"
         note(f"plain: {_rate(plain):.1f} tokens/s; {outputs[0].drafter} is {_speedup(outputs, plain):.2f}x as fast; {same}")

@@ -16,7 +16,8 @@ from outpace.params import SamplingParams
 QUOTES = '"""'  # around a question of several lines
 HELP = f"""\
 /help           show this list
-/system TEXT    set the system prompt and start a new conversation; /system - removes it, /system shows it
+/system TEXT    set the system prompt and start a new conversation
+/system         show the system prompt; /system - removes it
 /reset          start a new conversation
 /exit           quit; Ctrl-D does too
 {QUOTES}             begin and end a question of several lines

@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from outpace.files import write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def table_width() -> int:
@@ -18,6 +21,13 @@ def table_width() -> int:
     from rich.console import Console
 
     return Console().width if sys.stdout.isatty() else 120
+
+
+def prose() -> Console:
+    """A console for lines of text: broken between words at a terminal, whole where the output goes elsewhere."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def show_document(document: dict[str, Any], tables: Sequence[Any], json_out: Path | None, page_out: Path | None = None) -> None:

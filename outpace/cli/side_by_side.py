@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outpace.bench.looping import LOOPS, is_looping
+from outpace.bench.spec_text import SpecText
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams
@@ -145,7 +146,7 @@ def _figures(compared: Comparison) -> Table:
     for output in (compared.plain, compared.fast):
         is_plain = output is compared.plain
         table.add_row(
-            "plain" if is_plain else output.drafter,
+            "plain" if is_plain else SpecText(output.drafter),
             str(len(output.token_ids)),
             f"{output.tokens_per_second:.1f}",
             f"{output.tokens_per_step:.2f}",

@@ -36,6 +36,9 @@ class DistributionResult:
     def passed(self) -> bool:
         return self.statistic <= self.threshold
 
+    def __str__(self) -> str:
+        return f"{self.num_requests} answers, chi-square {self.statistic:.1f}, {'at most' if self.passed else 'above'} {self.threshold:.1f}"
+
 
 def distribution_test(
     verifier: Verifier | str,

@@ -51,8 +51,14 @@ def sizes_at_once(at_once: Sequence[int], num_prompts: int) -> list[int]:
     return list(dict.fromkeys(min(size, num_prompts) for size in at_once))
 
 
+def num_references(num_points: int, num_prompts: int) -> int:
+    """Those answers of a run that are not checked: for each temperature and seed, every prompt by plain decoding and by the cheating
+    verifier."""
+    return 2 * num_points * num_prompts
+
+
 def num_answers(num_points: int, at_once: Sequence[int], num_prompts: int, num_drafters: int) -> int:
-    """Answers of a run: for each temperature and seed, every prompt by plain decoding and by the cheating verifier, and at each number of
-    prompts at once by every drafter, in batches by plain decoding, too."""
+    """Answers of a run: the references, and for each temperature and seed, every prompt at each number of prompts at once by every drafter,
+    in batches by plain decoding, too."""
     sides = sum(num_drafters + (size > 1) for size in sizes_at_once(at_once, num_prompts))
-    return num_points * num_prompts * (2 + sides)
+    return num_references(num_points, num_prompts) + num_points * num_prompts * sides

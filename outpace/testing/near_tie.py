@@ -36,7 +36,8 @@ class Parting:
     def __str__(self) -> str:
         if self.is_near_tie:
             return f"first difference at token {self.index}, a near tie: a change of two logits by {self.gap:.1g} gives either text"
-        return f"first difference at token {self.index}, which no change of the logits by {self.limit:g} explains"
+        found = f"first difference at token {self.index}"
+        return f"{found}, which no change of the logits by {self.limit:g} explains" if self.limit else found
 
 
 def rounding_of(llm: LLM) -> float:

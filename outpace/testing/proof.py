@@ -28,6 +28,7 @@ from outpace.verifiers import VERIFIERS, create_verifier
 SEED = 20_26
 CHEAT = "cheating verifier"
 PLAIN = "plain decoding"
+NOT_RUN = "Other prompts, lengths and settings were not run."
 Point = tuple[float, int]  # temperature, seed
 
 
@@ -189,10 +190,10 @@ def claim(num_answers: int, num_near_ties: int, rounding: float) -> str:
     if rounding:
         part = "parts" if num_near_ties == 1 else "part"
         ties = f", and {num_near_ties} {part} from it only at a near tie" if num_near_ties else ""
-        found = f"{num_answers - num_near_ties} have the tokens of plain decoding, their log-probabilities within {rounding:g}{ties}"
-    else:
-        found = "all have the tokens of plain decoding and the same log-probabilities of the two likeliest tokens, bit for bit"
-    return f"of {num_answers} answers {found}. Other prompts, lengths and settings were not run."
+        same = f"of {num_answers} answers {num_answers - num_near_ties} have the tokens of plain decoding"
+        return f"{same}, their log-probabilities within {rounding:g}{ties}. {NOT_RUN}"
+    same = f"all {num_answers} answers have the tokens of plain decoding and the same log-probabilities of the two likeliest tokens"
+    return f"{same}, bit for bit. {NOT_RUN}"
 
 
 def _listed(values: Iterable[float]) -> str:

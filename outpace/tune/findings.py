@@ -11,6 +11,7 @@ from rich.table import Table
 import outpace
 from outpace.bench.intervals import Estimate, Sample, speedup
 from outpace.bench.runner import machine
+from outpace.bench.spec_text import SpecText
 from outpace.bench.trust import interval_text
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.engine.metrics import tokens_per_step
@@ -20,6 +21,9 @@ from outpace.tune.candidates import label
 from outpace.tune.jobs import common
 from outpace.tune.search import Outcome
 from outpace.tune.verdict import Tried, Verdict, by_category
+
+WIDE, USUAL = 121, 80  # characters of a line: with room for every column; of most terminals
+LEAST = {"method": 14, "95%": 12, "remark": 8}  # characters of a column at USUAL, else as many as its heading has
 
 
 def document(
@@ -92,20 +96,27 @@ def _config(found: dict[str, Any], advice: Verdict, loading: Mapping[str, Any]) 
     return {"version": FILE_VERSION, **_settings(advice.config), **load, "measured": measured}
 
 
-def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Table]:
-    """All candidates, fastest first; then the categories of the chosen one (or of the closest)."""
+def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict, width: int = WIDE) -> list[Table]:
+    """All candidates, fastest first; then the categories of the chosen one (or of the closest).
+
+    `width`: of the terminal, in characters; a narrow one gets fewer columns.
+    """
     settings = found["settings"]
     temperature = settings["temperature"]
     at = " and ".join(f"{value:g}" for value in (temperature if isinstance(temperature, list) else [temperature]))
     title = f"{found['model']} {settings['precision']}, temperature {at}, {outcome.seconds:.0f} s of tuning"
     overall = Table(title=title, caption="speedup over plain decoding, from total decoding times; 95% confidence interval over prompts")
-    for heading in ("method", "drafted", "prompts", "tokens/step", "speedup", "95%", "identical", "remark"):
+    figures = ("tokens/step", "speedup", "95%", "identical")
+    for heading in ("method", *(("drafted", "prompts") if width >= WIDE else ()), *figures, "remark"):
         overall.add_column(heading, justify="left" if heading in ("method", "remark") else "right", overflow="fold")
+    if USUAL <= width < WIDE:
+        for column in overall.columns:
+            column.min_width = LEAST.get(str(column.header), len(str(column.header)))
+            column.max_width = column.min_width + (width - USUAL if column.header in LEAST else 0)
     for entry in sorted(outcome.tried, key=_order):
         chosen = entry is advice.closest and entry.config == advice.config
         reason = "chosen" if chosen else entry.failure or entry.dropped or ("" if entry.samples else "no time left")
-        count = "default" if entry.config.num_draft_tokens is None else str(entry.config.num_draft_tokens)
-        overall.add_row(entry.config.method, count, *_cells(_figures(entry.samples)), reason, style="bold green" if chosen else None)
+        overall.add_row(*_first_cells(entry, width), reason, style="bold green" if chosen else None)
     if advice.closest is None or len(by_category(advice.closest.samples)) < 2:
         return [overall]
     categories = Table(title=label(advice.closest.config))
@@ -114,6 +125,15 @@ def tables(found: dict[str, Any], outcome: Outcome, advice: Verdict) -> list[Tab
     for row in _rows(advice.closest):
         categories.add_row(row["category"], *_cells(row))
     return [overall, categories]
+
+
+def _first_cells(entry: Tried, width: int) -> list[str | SpecText]:
+    """All cells but the remark. A narrow table has the number of draft tokens beside the method, and that of prompts in "identical"."""
+    config, figures = entry.config, _cells(_figures(entry.samples))
+    count = "default" if config.num_draft_tokens is None else str(config.num_draft_tokens)
+    if width >= WIDE:
+        return [SpecText(config.method), count, *figures]
+    return [SpecText(config.method if count == "default" else f"{config.method}, {count} drafted"), *figures[1:]]
 
 
 def _order(entry: Tried) -> tuple[bool, float]:

@@ -61,9 +61,9 @@ def run(
     if as_json:
         sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
     else:
-        for table in report.tables(document, outcome, advice):
+        for table in report.tables(document, outcome, advice, console.width):
             console.print(table)
-        console.print(advice.text, markup=False, soft_wrap=True)
+        console.print(advice.text, markup=False, soft_wrap=not console.is_terminal)
     if outcome.is_interrupted:
         note("interrupted: these are the results so far; no settings were written")
         raise KeyboardInterrupt

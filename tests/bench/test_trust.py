@@ -131,6 +131,9 @@ def test_the_table_fits_the_terminal():
     assert line_of(wide, "auto") == ["auto", "40.0", "2.00", "1.70", "1.60 to 1.80", "1.70", "4/4", "50%", "80"]
     assert line_of(wide, "plain") == ["llama.cpp:plain", "40.0", "–", "1.70", "1.60 to 1.80", "0.80", "4/4", "–", "80"]
     assert sum("├" in line for line in narrow) == 1  # between ours and theirs
+    assert sum("llama.cpp:" in line for line in narrow) == sum("ngram-simple" in line for line in narrow) + 1 == 2
+    assert "of ours" not in "".join(narrow)
+    assert "of ours: tokens/s / those of our plain decoding." in " ".join(" ".join(wide).split())
 
 
 def test_the_table_says_what_cannot_be_trusted():

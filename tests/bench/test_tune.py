@@ -195,6 +195,21 @@ def test_tables_show_why():
     assert "qa 1 4.00 1.50 1/1" in lines
 
 
+@pytest.mark.parametrize("width", [80, 100, 121])
+def test_tables_fit_the_terminal_and_cut_no_name(width):
+    eight = SpeculativeConfig(method="prompt_lookup+recycling", num_draft_tokens=8)
+    tried = [Tried(eight, samples(STEADY)), Tried(SUFFIX, samples([0.8] * 3), dropped="slower than plain decoding"), Tried(BOTH)]
+    out = io.StringIO()
+    found = {"model": "m", "settings": {"precision": "int8", "temperature": 0}}
+    for table in report.tables(found, Outcome(tried, {}, False, 12.0, 1.0), verdict(tried), width):
+        Console(file=out, width=width).print(table)
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    for name in ("prompt_lookup+", "recycling", "suffix", "decoding", "tokens/step", "identical"):
+        assert name in text
+    assert ("drafted ┃ prompts" in text) == (width > 120)
+
+
 def test_the_search_needs_something_to_try(toy_llm):
     with pytest.raises(BadInputError, match="nothing to try"):
         session.tune(toy_llm, [], [], None, 1)

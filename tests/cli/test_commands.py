@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from cli_tools import call, checks_of, words
 
+from outpace.cli import explain
+from outpace.controller.adaptive import Step
 from outpace.controller.cost import CostTable
 from outpace.drafters import DRAFTERS
 from outpace.params import SamplingParams
@@ -150,6 +153,17 @@ def test_explain_is_a_summary_and_the_last_ten_steps(make_toy, monkeypatch):
     assert rows.keys() == {"suffix", "recycling"}
     assert sum(ran for ran, _ in rows.values()) >= num_ran
     assert sum(kept for _, kept in rows.values()) >= num_accepted
+
+
+def test_explain_for_people():
+    """A day and a minute, and special tokens by their names."""
+    costs = CostTable((2.0, 64.0), (10.0, 10.0), (10.0, 10.0), (0.0, 0.0), measured_at="2026-11-30T14:17:20+01:00")
+    assert explain.cost_table(costs).title == "cost of a forward pass, ms (measured 2026-11-30 13:17 UTC)"
+    assert explain.cost_table(replace(costs, measured_at="")).title == "cost of a forward pass, ms"
+    names = {1: " to", 2: "<|im_end|>"}
+    step = Step(4, 10.0, 0.2, [(1, "suffix", 0.5), (2, "suffix+recycling", 0.25)], (2, "recycling", 0.1))
+    shown = explain.draft_tokens(step, lambda token: names[token]).plain
+    assert shown == "' to' suffix 0.50  '<|im_end|>' suffix+recycling 0.25  | next best '<|im_end|>' 0.10 is not worth verifying"
 
 
 def test_explain_is_for_auto(toy_llm):

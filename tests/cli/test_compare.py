@@ -18,8 +18,9 @@ def test_the_figures_of_an_answer_go_to_a_terminal_only(toy_llm, monkeypatch):
     monkeypatch.setattr("outpace.cli.answer._is_terminal", lambda stream: stream is sys.stderr)
     result = call(*arguments)
     share = r"\d+% of draft tokens accepted"
-    assert re.fullmatch(rf"20 tokens, \d+\.\d tokens/s, \d\.\d\d tokens per step, {share}\n", result.stderr)
-    assert call(*arguments[:-1], "none").stderr.endswith("1.00 tokens per step, no drafts\n")
+    cut = "stopped after 20 tokens; --max-tokens allows more\n"
+    assert re.fullmatch(rf"20 tokens, \d+\.\d tokens/s, \d\.\d\d tokens per step, {share}\n{cut}", result.stderr)
+    assert call(*arguments[:-1], "none").stderr.endswith(f"1.00 tokens per step, no drafts\n{cut}")
     assert call(*arguments, "--json").stderr == ""
 
 
@@ -28,7 +29,7 @@ def test_an_answer_compared_with_plain_decoding(toy_llm, sampling):
     arguments = ["generate", "hello", "--max-tokens", "20", "--drafter", "blind", "--compare", *sampling]
     result = call(*arguments)
     assert result.exit_code == 0
-    figures, verdict = result.stderr.splitlines()
+    figures, _, verdict = result.stderr.splitlines()
     assert re.match(r"\d+ tokens, ", figures)
     assert re.fullmatch(r"plain: \d+\.\d tokens/s; blind is \d+\.\d\dx as fast; identical texts", verdict)
     document = json.loads(call(*arguments, "--json").stdout)

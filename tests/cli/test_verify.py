@@ -132,11 +132,12 @@ def test_what_was_run_is_what_is_claimed(files, toy_llm, short_proof):
     assert document["num_answers"] == 3 * num_points * (2 * 2 + 1)  # two drafters, alone and in batches, and plain decoding in batches
     assert document["near_ties"] == []
     assert document["claim"] == (
-        "3 prompts, at most 8 tokens, temperature 0, 0.5 and 1, 2 seeds, 3 and 1 at once, blind, suffix: of 75 answers all have the "
+        "3 prompts, at most 8 tokens, temperature 0, 0.5 and 1, 2 seeds, 3 and 1 at once, blind, suffix: all 75 answers have the "
         "tokens of plain decoding and the same log-probabilities of the two likeliest tokens, bit for bit. Other prompts, lengths and "
         "settings were not run."
     )
     assert "none can fail by chance" in document["false_alarms"]
+    assert "explains" not in str(document["checks"])  # bits are promised, so there is no rounding to explain a difference
     assert "1e-06" in document["false_alarms"]
     details = {check["name"]: check["detail"] for check in document["checks"]}
     assert details["suffix, temperature 0.5, 3 at once"] == "6 of 6 answers identical to plain decoding"

@@ -9,7 +9,7 @@ import pytest
 from cli_tools import call
 
 from outpace.bench.workloads import Workload
-from outpace.testing.effort import NUM_TIMED, SECONDS, Pace, num_answers, pace_of, size_of_run
+from outpace.testing.effort import NUM_TIMED, SECONDS, Pace, num_answers, num_references, pace_of, size_of_run
 
 
 def sizes(pace: float, limit: int | None = None, max_tokens: int | None = None) -> tuple[int, int]:
@@ -54,8 +54,12 @@ def test_a_slow_model_says_how_long_it_takes(files, toy_llm, monkeypatch):
     monkeypatch.setattr("outpace.testing.effort.pace_of", lambda *_: Pace(0.0, 60.0))
     result = call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json")
     count = num_answers(2, [1], 2, 1)
-    assert result.stderr.splitlines()[0] == f"{count} answers of at most 16 tokens take about {count * 16} minutes"
-    assert json.loads(result.stdout)["claim"].startswith("2 prompts, at most 16 tokens, ")
+    checked, references = count - num_references(2, 2), num_references(2, 2)
+    told = f"{checked} answers of at most 16 tokens, and {references} to compare with, take about {count * 16} minutes"
+    assert result.stderr.splitlines()[0] == told
+    document = json.loads(result.stdout)
+    assert document["claim"].startswith("2 prompts, at most 16 tokens, ")
+    assert document["num_answers"] == checked
     monkeypatch.setattr("outpace.testing.effort.pace_of", lambda *_: Pace(0.0, 0.001))
     assert call("verify", "--prompts", "good.jsonl", "--drafters", "blind", "--concurrency", "1", "--json").stderr == ""
 

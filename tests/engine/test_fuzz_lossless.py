@@ -45,7 +45,8 @@ def test_a_cheating_verifier_is_found_and_its_round_can_be_run_again(script, mak
     seed = int(report.differences[0].split()[1].rstrip(","))
     again = script.fuzz(llm, seed, 1, 60.0)
     assert again.differences[0] == report.differences[0]
-    assert "which no change of the logits by 0 explains" in again.differences[0]
+    assert "first difference at token " in again.differences[0]
+    assert "explains" not in again.differences[0]  # bits are promised, so there is nothing to explain
 
 
 def test_rounding_gives_near_ties_where_no_bits_are_promised(script, make_toy, monkeypatch):

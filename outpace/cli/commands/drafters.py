@@ -14,8 +14,7 @@ def drafters(as_json: AsJson = False) -> None:
 
     Example: `outpace drafters`
     """
-    from rich.console import Console
-
+    from outpace.cli.show import prose
     from outpace.drafters.spec import catalogue, usage
 
     entries = catalogue()
@@ -23,7 +22,7 @@ def drafters(as_json: AsJson = False) -> None:
         facts = [{"name": name, "usage": usage(name), "description": text, "options": options} for name, text, options in entries]
         typer.echo(json.dumps(facts))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = prose()
     for name, text, options in entries:
         console.print(f"[bold]{usage(name)}[/]  {text}")
         if options:

@@ -42,11 +42,10 @@ def verify(
 
     Example: `outpace verify --prompts questions.jsonl --limit 12 --temperature 0,0.5,1 --seeds 3`
     """
-    from rich.console import Console
-
     from outpace.bench.builtin import load_prompts
     from outpace.bench.temperatures import parse_temperatures
     from outpace.bench.workloads import spread as spread_evenly
+    from outpace.cli.show import prose
     from outpace.config import SpeculativeConfig
     from outpace.drafters.spec import check_specs
     from outpace.testing import proof
@@ -62,7 +61,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        console = Console(highlight=False, soft_wrap=True)
+        console = prose()
         for check in document["checks"]:
             mark = "[green]ok  [/]" if check["passed"] else "[bold red]FAIL[/]"
             console.print(f"{mark} {check['name']}: {check['detail']}")
@@ -78,7 +77,7 @@ def _size(
     llm: LLM, workloads: Sequence[Workload], trials: Trials, num_drafters: int, limit: int | None, max_tokens: int | None
 ) -> tuple[int, int]:
     """Prompts, and tokens of an answer, to run; a note says how long a run of more than a minute takes."""
-    from outpace.testing.effort import num_answers, pace_of, size_of_run
+    from outpace.testing.effort import num_answers, num_references, pace_of, size_of_run
 
     def count(num_prompts: int) -> int:
         return num_answers(len(trials.points), trials.at_once, min(num_prompts, len(workloads)), num_drafters)
@@ -89,7 +88,9 @@ def _size(
     minutes = pace.seconds(count(num_prompts), num_tokens) / 60
     if minutes > 1:
         time = "a minute" if minutes < 1.5 else f"{minutes:.0f} minutes"
-        note(f"{count(num_prompts)} answers of at most {num_tokens} tokens take about {time}")
+        references = num_references(len(trials.points), min(num_prompts, len(workloads)))
+        checked = count(num_prompts) - references
+        note(f"{checked} answers of at most {num_tokens} tokens, and {references} to compare with, take about {time}")
     return num_prompts, num_tokens
 
 

@@ -90,3 +90,22 @@ def test_a_bar_of_bytes(monkeypatch, capsys):
     with byte_meter("fetching x", 2_000_000) as show:
         show(1_000_000)
     assert capsys.readouterr().err == "fetching x: 50% of 2 MB\nfetching x: 100% in 0 s\n"
+
+
+def test_a_note_is_broken_between_words_at_a_terminal(monkeypatch):
+    text = "a note that is longer than the terminal is wide, with /a/path/that-is-never-broken-though-it-has-hyphens"
+
+    def noted(is_terminal: bool) -> str:
+        out = io.StringIO()
+        monkeypatch.setattr(out, "isatty", lambda: is_terminal)
+        monkeypatch.setattr(progress.sys, "stderr", out)
+        progress.note(text)
+        return out.getvalue()
+
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    *lines, last = noted(True).splitlines()
+    assert " ".join([*lines, last]) == text
+    assert max(map(len, lines)) <= 30
+    assert last == "/a/path/that-is-never-broken-though-it-has-hyphens"
+    assert noted(False) == f"{text}\n"
