@@ -225,7 +225,7 @@ class Engine:
         error = judged.error if committed.finish_reason is None and committed.error is None else committed.error
         sources = [] if judged.verdict is None else sources_of(request, judged.verdict)[: len(committed.token_ids)]
         request.unconfirmed = judged.unconfirmed.first(request.num_tokens_left - 1)
-        self._count(request, draft, len(committed.token_ids), sum(map(bool, sources)))
+        self._count(request, draft, len(committed.token_ids))
         request.sources.extend(sources)
         reason = "error" if error is not None else committed.finish_reason
         if error is not None:
@@ -236,9 +236,9 @@ class Engine:
         verdict = judged.verdict if error is None else None
         return StepOutput(request, committed.token_ids, sources, reason, verdict, draft.num_drafted)
 
-    def _count(self, request: Request, draft: StepDraft, num_tokens: int, num_accepted: int) -> None:
-        """One step of a request: `num_tokens` were delivered, of which `num_accepted` were draft tokens."""
-        num_drafted, stats = draft.num_drafted, request.stats
+    def _count(self, request: Request, draft: StepDraft, num_tokens: int) -> None:
+        """One step of a request: `num_tokens` were delivered, of which all but one were accepted draft tokens."""
+        num_drafted, num_accepted, stats = draft.num_drafted, max(0, num_tokens - 1), request.stats
         stats.num_steps += 1
         stats.num_drafts += num_drafted > 0
         stats.num_draft_tokens += num_drafted

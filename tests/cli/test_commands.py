@@ -138,6 +138,7 @@ def test_explain_is_a_summary_and_the_last_ten_steps(make_toy, monkeypatch):
     costs = CostTable((2.0, 64.0), (10.0, 10.0), (10.0, 10.0), (0.0, 0.0))
     monkeypatch.setattr("outpace.controller.factory.cost_of", lambda *_, **__: costs)
     arguments = ["generate", "abcabcabc", "--raw", "--max-tokens", "60"]
+    monkeypatch.setattr("outpace.cli.answer._is_terminal", lambda stream: True)
     result = call(*arguments, "--explain")
     assert result.exit_code == 0
     assert result.stdout == call(*arguments).stdout
@@ -146,6 +147,7 @@ def test_explain_is_a_summary_and_the_last_ten_steps(make_toy, monkeypatch):
     assert 10 < num_steps < 60 <= num_steps + num_accepted
     assert 0 < num_drafted <= num_steps
     assert 0 < num_accepted <= num_ran
+    assert f", {num_accepted / num_ran:.0%} of draft tokens accepted\n" in result.stderr
     before, title, last = result.stderr.partition(f"the last 10 of {num_steps} steps")
     assert title
     assert re.findall(r"^ *(\d+) +\d+ +\d+\.\d ", last, re.MULTILINE) == [str(number) for number in range(num_steps - 9, num_steps + 1)]

@@ -29,7 +29,7 @@ def test_an_answer_compared_with_plain_decoding(toy_llm, sampling):
     arguments = ["generate", "hello", "--max-tokens", "20", "--drafter", "blind", "--compare", *sampling]
     result = call(*arguments)
     assert result.exit_code == 0
-    figures, _, verdict = result.stderr.splitlines()
+    figures, *_, verdict = result.stderr.splitlines()
     assert re.match(r"\d+ tokens, ", figures)
     assert re.fullmatch(r"plain: \d+\.\d tokens/s; blind is \d+\.\d\dx as fast; identical texts", verdict)
     document = json.loads(call(*arguments, "--json").stdout)
