@@ -51,8 +51,7 @@ class RequestOutput:
 
     @property
     def acceptance_rate(self) -> float:
-        """Draft tokens in the text / draft tokens that ran."""
-        return acceptance_rate(sum(self.from_draft), self.stats.num_draft_tokens)
+        return acceptance_rate(self.stats.num_accepted_tokens, self.stats.num_draft_tokens)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from outpace.bench.spec_text import SpecText
 from outpace.bench.summary import ALL, LOOPING
 from outpace.bench.trust import interval_text
 
@@ -21,6 +25,32 @@ COLUMNS = {  # heading -> least width of the terminal that shows it
     "accepted": 100,
     "tokens": 110,
 }
+
+
+JOINTS = re.compile(r"[^+: ]*[+: ]|[^+: ]+")
+
+
+@dataclass(frozen=True)
+class SpecText:
+    """`suffix+recycling`, `llama.cpp:ngram-mod` and the like, for a cell of a table: a line too long for it ends at a joint, never within a
+    name."""
+
+    spec: str
+
+    def lines(self, width: int) -> list[str]:
+        """The spec in as few lines of at most `width` characters as its joints allow; a longer part has a line of its own."""
+        lines = [""]
+        for part in JOINTS.findall(self.spec):
+            if len(lines[-1]) + len(part.rstrip()) > width and lines[-1]:
+                lines.append("")
+            lines[-1] += part
+        return [line.rstrip() for line in lines]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("\n".join(self.lines(options.max_width)), overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(len, self.lines(1))), len(self.spec)).with_maximum(options.max_width)
 
 
 def tables(document: dict[str, Any], width: int = 120, by_category: bool = False) -> list[Table]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
+from outpace.bench.looping import LOOPS, is_looping
 from outpace.errors import BadInputError, OutpaceError
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
@@ -110,6 +111,8 @@ class Conversation:
             self.console.print(f"[{output.tokens_per_second:.0f} tokens/s, {output.tokens_per_step:.2f} tokens per step]", style="dim")
             if output.finish_reason == "length":
                 self.console.print(f"[stopped at --max-tokens {self.params.max_tokens}]", style="dim")
+            if is_looping(output.token_ids):
+                self.console.print(f"[{LOOPS}; /reset, or start with --repetition-penalty 1.1]", style="dim")
 
     def _answer(self, asked: list[dict[str, str]]) -> tuple[str, RequestOutput | None, KeyboardInterrupt | OutpaceError | None]:
         """Stream one answer: its text, the output, and what cut it short, if anything did."""

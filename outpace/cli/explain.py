@@ -52,10 +52,10 @@ def _summary(steps: Sequence[Step], outputs: Sequence[RequestOutput]) -> Text:
     """How many steps there were, how many drafted, and what became of the draft tokens."""
     num_tokens = sum(len(output.token_ids) for output in outputs)
     taken = sum(len(step.taken) for step in steps)
-    accepted = sum(sum(output.from_draft) for output in outputs)
+    accepted = sum(output.stats.num_accepted_tokens for output in outputs)
     drafted = sum(bool(step.taken) for step in steps)
     text = f"{num_tokens} tokens in {len(steps)} steps, "
-    what = f"{drafted} of them with drafts: {taken} draft tokens ran, {accepted} are in the text" if taken else "no drafts"
+    what = f"{drafted} of them with drafts: {taken} draft tokens ran, {accepted} were accepted" if taken else "no drafts"
     return Text(text + what)
 
 

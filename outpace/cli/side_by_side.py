@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outpace.bench.looping import LOOPS, is_looping
-from outpace.bench.spec_text import SpecText
+from outpace.bench.tables import SpecText
 from outpace.llm import LLM
 from outpace.outputs import RequestOutput
 from outpace.params import SamplingParams

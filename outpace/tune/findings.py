@@ -11,7 +11,7 @@ from rich.table import Table
 import outpace
 from outpace.bench.intervals import Estimate, Sample, speedup
 from outpace.bench.runner import machine
-from outpace.bench.spec_text import SpecText
+from outpace.bench.tables import SpecText
 from outpace.bench.trust import interval_text
 from outpace.config import FILE_VERSION, SpeculativeConfig
 from outpace.engine.metrics import tokens_per_step

@@ -284,7 +284,7 @@ def test_every_call_may_speculate_in_its_own_way(idle, speculative, name):
 def test_numbers_of_an_answer(idle):
     (output,) = idle.chat(CHAT, params(40, logprobs=2))
     assert output.tokens_per_step == len(output.token_ids) / output.stats.num_steps > 1
-    assert output.acceptance_rate == sum(output.from_draft) / output.stats.num_draft_tokens
+    assert output.acceptance_rate == output.stats.num_accepted_tokens / output.stats.num_draft_tokens
     assert output.tokens_per_second == pytest.approx(len(output.token_ids) / output.stats.decode_seconds)
     assert output.stats.prefill_seconds >= 0
     assert len(output.logprobs) == len(output.token_ids)

@@ -142,7 +142,7 @@ def test_explain_is_a_summary_and_the_last_ten_steps(make_toy, monkeypatch):
     result = call(*arguments, "--explain")
     assert result.exit_code == 0
     assert result.stdout == call(*arguments).stdout
-    pattern = r"60 tokens in (\d+) steps, (\d+) of them with drafts: (\d+) draft tokens ran, (\d+) are in the text"
+    pattern = r"60 tokens in (\d+) steps, (\d+) of them with drafts: (\d+) draft tokens ran, (\d+) were accepted"
     num_steps, num_drafted, num_ran, num_accepted = map(int, re.search(pattern, words(result.stderr)).groups())
     assert 10 < num_steps < 60 <= num_steps + num_accepted
     assert 0 < num_drafted <= num_steps

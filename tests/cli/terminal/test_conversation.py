@@ -52,6 +52,16 @@ class Saying:
         yield SimpleNamespace(text="", output=self)
 
 
+class Spoken(Saying):
+    """An answer of these tokens, with its figures."""
+
+    name, precision, finish_reason, tokens_per_second, tokens_per_step = "toy", "f32", "length", 40.0, 2.0
+
+    def __init__(self, token_ids: list[int]):
+        super().__init__("text")
+        self.token_ids = token_ids
+
+
 def converse(monkeypatch, capsys, llm: Any, *lines: str) -> str:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     conversation.Conversation(llm, SamplingParams()).run()
@@ -64,6 +74,17 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(monkeypatch, capsys):
 
     stopped = "half\n[stopped; this turn is not part of the conversation]\n"
     assert converse(monkeypatch, capsys, Saying("half", interrupt), "one", "two") == f"{stopped}{stopped}\n"
+
+
+@pytest.mark.parametrize(("token_ids", "loops"), [([7, 8, 9] * 30, True), (list(range(90)), False)])
+def test_an_answer_that_runs_in_circles_is_told(monkeypatch, capsys, token_ids, loops):
+    talk = conversation.Conversation(Spoken(token_ids), SamplingParams(max_tokens=90))
+    monkeypatch.setattr("sys.stdin", io.StringIO("one"))
+    talk.is_interactive = True
+    talk.run()
+    printed = capsys.readouterr().out
+    assert "[40 tokens/s, 2.00 tokens per step]\n[stopped at --max-tokens 90]\n" in printed
+    assert ("[the text loops; its speed is not representative; /reset, or start with --repetition-penalty 1.1]" in printed) == loops
 
 
 @pytest.mark.parametrize("text", ["[/x] [b]bold[/b]", "a" * 300, "http://x.y 'z' 12"])
