@@ -37,7 +37,8 @@ def note(text: str) -> None:
     """Print one line on stderr, broken between words where a terminal is too narrow for it."""
     dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     if sys.stderr.isatty():
-        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(map(wrapper.fill, text.split("\n")))
     sys.stderr.write(f"\x1b[2m{text}\x1b[0m\n" if dim else f"{text}\n")
     sys.stderr.flush()
 

@@ -37,7 +37,7 @@ class DistributionResult:
         return self.statistic <= self.threshold
 
     def __str__(self) -> str:
-        return f"{self.num_requests} answers, chi-square {self.statistic:.1f}, {'at most' if self.passed else 'above'} {self.threshold:.1f}"
+        return f"{self.num_requests:,} answers, chi-square {self.statistic:.1f}, limit {self.threshold:.1f}"
 
 
 def distribution_test(

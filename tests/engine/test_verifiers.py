@@ -1,5 +1,6 @@
 """Verifiers: what they declare is true, and the tests that say so can fail."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_wrong_verifiers_fail_the_distribution_test(verifier, build):
     result = distribution_test(verifier(), build)
     assert not result.passed
     assert result.p_value < FALSE_ALARM
+    assert re.fullmatch(r"4,000 answers, chi-square \d+\.\d, limit \d+\.\d", str(result))
 
 
 @pytest.mark.parametrize("verifier", [AcceptEverythingVerifier, TriesTwice, RootRow])
