@@ -25,8 +25,6 @@ COLUMNS = {  # heading -> least width of the terminal that shows it
     "accepted": 100,
     "tokens": 110,
 }
-
-
 JOINTS = re.compile(r"[^+: ]*[+: ]|[^+: ]+")
 
 

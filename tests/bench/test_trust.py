@@ -7,7 +7,10 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
 from tune_tools import LOOKUP, STEADY, SUFFIX, samples
 
 from outpace import machine
