@@ -114,9 +114,9 @@ class _Server(uvicorn.Server):
             now = time.monotonic()
             if self.drain_until is None:
                 self.drain_until = now + self.patience
-                logger.warning(
-                    "shutting down: %d requests are still running and have at most %g s", len(self.worker.requests), self.patience
-                )
+                if num_running := len(self.worker.requests):
+                    what = "1 request is" if num_running == 1 else f"{num_running} requests are"
+                    logger.warning("shutting down: %s still running, for at most %g s", what, self.patience)
             elif now > self.drain_until:
                 self.worker.fail_all(ApiError(503, "the server is shutting down", code="unavailable"))
             self.should_exit = self.should_exit or not self.worker.requests

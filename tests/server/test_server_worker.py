@@ -237,7 +237,16 @@ def test_sigterm_finishes_what_runs_and_refuses_the_rest():
         assert httpx.get(address + "/health").status_code == 503
         assert whole.result().json()["usage"]["completion_tokens"] == 60
     assert process.wait(10) == 0
-    assert "Traceback" not in process.stderr.read()
+    errors = process.stderr.read()
+    assert "Traceback" not in errors
+    assert "shutting down: 1 request is still running, for at most 20 s" in errors
+
+
+def test_an_idle_server_ends_without_a_warning():
+    process, _ = start_toy_server(0.02, 20)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "shutting down" not in process.stderr.read()
 
 
 def test_sigterm_does_not_wait_for_ever():
