@@ -144,6 +144,11 @@ class Request:
         return self.sampling_params.max_tokens - self.num_output_tokens
 
     @property
+    def lacks_prompt_logprobs(self) -> bool:
+        """Whether log-probabilities of prompt tokens were asked for that are not known yet."""
+        return self.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt_tokens - 1
+
+    @property
     def max_draft_depth(self) -> int:
         """How many tokens of a path of a draft could be kept: the step adds one of its own, and the unconfirmed tokens come first."""
         return self.num_tokens_left - 1 - len(self.unconfirmed)

@@ -47,11 +47,15 @@ def commit(request: Request, verdict: Verdict, logits: Array) -> Committed:
 
 
 def commit_prompt_logprobs(request: Request, start: int, logits: Array) -> None:
-    """Note the log-probabilities of the prompt tokens after position `start`, which the rows of logits [n, V] predict."""
-    if request.prompt_logprobs is None:
+    """Note the log-probabilities of the prompt tokens after position `start`, which the rows of logits [n, V] predict. A request that gave
+    way runs its text again; what is noted already is skipped."""
+    noted = request.prompt_logprobs
+    if noted is None:
         return
-    for row, token in zip(logits, request.token_ids[start + 1 :], strict=False):
-        request.prompt_logprobs.append(logprobs_of(row, token, request.sampling_params.prompt_logprobs or 0))
+    first = 1 + len(noted)  # position of the first token that is not noted
+    rows = logits[max(0, first - 1 - start) :]
+    for row, token in zip(rows, request.token_ids[first : request.num_prompt_tokens], strict=False):
+        noted.append(logprobs_of(row, token, request.sampling_params.prompt_logprobs or 0))
 
 
 def sources_of(request: Request, verdict: Verdict) -> list[str]:

@@ -106,7 +106,7 @@ class Scheduler:
                 start = request.num_cached
                 chunk = request.token_ids[start : min(len(request.token_ids) - 1, start + left)]
                 left -= len(chunk)
-                wants_output = request.prompt_logprobs is not None
+                wants_output = request.lacks_prompt_logprobs
                 wants_hidden = not wants_output and wants_prompt(request.strategy.drafter)
                 yield request, Segment(request.slot, chunk, wants_output=wants_output, wants_hidden=wants_hidden)
 

@@ -29,7 +29,7 @@ STRICT = EngineConfig(on_drafter_error="raise")
 
 
 def alone(request, params, seed):
-    """(text, finish reason, log-probabilities) of a request that never waits."""
+    """(text, finish reason, log-probabilities of answer and prompt) of a request that never waits."""
     target = toy()
     other = make_request(target, request.token_ids[: request.num_prompt_tokens], params, seed=seed)
     engine = Engine(target)
@@ -39,7 +39,7 @@ def alone(request, params, seed):
 
 
 def result(request):
-    return request.output_token_ids, request.finish_reason, request.logprobs
+    return request.output_token_ids, request.finish_reason, request.logprobs, request.prompt_logprobs
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,7 @@ KINDS = {
     "stopped": SamplingParams(temperature=0.8, stop_token_ids=(2, 9), min_tokens=3),
     "penalised": SamplingParams(temperature=0.8, frequency_penalty=0.4, repetition_penalty=1.2, logit_bias={1: 1.0}),
     "hooked": SamplingParams(logits_processors=(hook,)),
+    "prompted": SamplingParams(prompt_logprobs=1),
 }
 
 
@@ -230,6 +231,23 @@ def test_a_request_that_waits_again_can_be_aborted():
     assert not list(engine.scheduler.waiting)
     finish(engine)
     assert [request.finish_reason for request in requests] == ["length", "abort"]
+
+
+@pytest.mark.parametrize("num_steps", [2, 5, 12])
+def test_the_log_probabilities_of_a_prompt_are_noted_once(num_steps):
+    """A request that gives way while its prompt runs, or behind it, runs the prompt again."""
+    prompt, params = [1, 2, 3, 4, 5, 6, 7, 8], SamplingParams(max_tokens=10, prompt_logprobs=2)
+    target = toy()
+    engine = Engine(target, EngineConfig(max_num_batched_tokens=3, min_prefill_chunk=1, on_drafter_error="raise"))
+    request = make_request(target, prompt, params)
+    engine.add(request)
+    for _ in range(num_steps):
+        engine.step()
+    engine.preempt(request)
+    while engine.has_unfinished:
+        engine.step()
+    assert len(request.prompt_logprobs) == len(prompt) - 1
+    assert result(request) == alone(request, params, 0)
 
 
 def test_a_draft_is_dropped_where_only_it_does_not_fit():
