@@ -53,6 +53,11 @@ class Engine:
         self.guard = DrafterGuard(self.config.on_drafter_error, self.metrics)
         self.drafting = Drafting(DraftLimits(target.capabilities, self.config.max_draft_tokens), self.guard)
         self.scheduler = Scheduler(target, self.config, self._num_reusable_prefix)
+        if self.max_len < 2:
+            least = self.config.max_draft_tokens + 2
+            raise BadInputError(
+                f"the K/V cache holds {target.max_cached_tokens} tokens, and a request with its drafts needs at least {least}"
+            )
 
     @property
     def max_len(self) -> int:
@@ -157,7 +162,7 @@ class Engine:
 
     def _num_reusable_prefix(self, request: Request) -> int:
         drafter, whole = request.strategy.drafter, len(request.token_ids)
-        if request.prompt_logprobs is not None:
+        if request.lacks_prompt_logprobs:
             return 0  # the logits of every prompt token are needed
         if not isinstance(drafter, PromptObserver) or not self.guard.is_working(request):
             return whole

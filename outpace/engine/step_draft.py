@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 from outpace.controller.base import Controller, Plan
 from outpace.engine.drafter_guard import DrafterGuard
-from outpace.errors import OutpaceError
 from outpace.request import Request
 from outpace.targets.base import Capabilities
-from outpace.tree.draft import EMPTY_DRAFT, Draft, chain_first, check, first_chain, shallow
+from outpace.tree.draft import EMPTY_DRAFT, Draft, chain_first, check, first_chain, shallow, without_last
 from outpace.tree.segment import Segment, decode_segment
 
 logger = logging.getLogger("outpace")
@@ -73,12 +72,11 @@ class DraftLimits:
         return 0 if request.max_draft_depth <= 0 else max(0, most)
 
     def fit(self, request: Request, draft: Draft, budget: int) -> Draft:
-        """The draft shaped by the request's processors and cut to depth, size and form. Raises OutpaceError for a malformed draft."""
+        """The draft shaped by the request's processors and cut to size, depth and form: lookahead tokens that find no room beside the draft
+        and the tokens that a grammar forces are left out. Raises OutpaceError for a malformed draft."""
         capabilities, limit = self.capabilities, self.max_draft_tokens - len(request.unconfirmed)
         check(draft, capabilities.vocab_size, budget, capabilities.num_vectors)
-        draft = _shaped(request, draft, budget, limit)
-        if len(draft) > limit:
-            raise OutpaceError(f"draft and lookahead take {len(draft)} tokens of the forward pass, more than {limit}")
+        draft = without_last(_shaped(request, draft, budget, limit), limit)
         draft = shallow(draft, request.max_draft_depth)
         return draft if capabilities.tree or (draft.is_chain and not draft.num_lookahead) else first_chain(draft)
 

@@ -107,6 +107,12 @@ def select(draft: Draft, nodes: Sequence[int], num_lookahead: int = 0) -> Draft:
     )
 
 
+def without_last(draft: Draft, most: int) -> Draft:
+    """The draft without the tokens behind the first `most`, lookahead tokens before others."""
+    num_dropped = len(draft) - most
+    return draft if num_dropped <= 0 else select(draft, range(most), max(0, draft.num_lookahead - num_dropped))
+
+
 def shallow(draft: Draft, depth: int) -> Draft:
     """The draft without nodes deeper than `depth` and their descendants; lookahead tokens behind other nodes stay."""
     num_nodes = len(draft) - draft.num_lookahead

@@ -8,6 +8,8 @@ from engine_tools import PARAMS, PROMPTS, finish, oracle, start
 from outpace.config import EngineConfig
 from outpace.controller.cost import measure_verify_cost
 from outpace.drafters.base import DrafterContext
+from outpace.drafters.none import NoDrafter
+from outpace.drafters.spec import create_drafter
 from outpace.engine.engine import Engine
 from outpace.engine.metrics import acceptance_rate, median, tokens_per_step
 from outpace.errors import BadInputError
@@ -74,6 +76,21 @@ def test_budgets():
         finish(engine)
         assert all(budget == min(allowed, rows) > 0 and left > 1 for budget, left in budgets)
         assert bool(budgets) == (allowed > 0)
+
+
+@pytest.mark.parametrize("spec", ["lookahead", "blanks:count=10", "blanks:after=every", "lookahead+recycling"])
+@pytest.mark.parametrize("period", [None, 2])
+def test_lookahead_tokens_without_room_are_left_out(spec, period):
+    """Drafters count on the usual room of a draft; unconfirmed tokens and a small limit leave less."""
+    target = ToyTarget(sharpness=3.0) if period is None else InexactTarget(period, sharpness=3.0)
+    config = EngineConfig(max_draft_tokens=4, on_drafter_error="raise")
+    engine, requests = start(target, create_drafter(spec, DrafterContext(target)), config, num_draft_tokens=3)
+    widest = 0
+    while engine.has_unfinished:
+        outputs = engine.step()
+        widest = max([widest, *(len(output.verdict.draft) for output in outputs)])
+    assert widest == 4
+    assert [request.output_token_ids for request in requests] == generate(ToyTarget(sharpness=3.0), PROMPTS, PARAMS)
 
 
 def test_rates():
@@ -195,6 +212,14 @@ def test_the_longest_request_runs():
         engine = Engine(target, config)
         engine.add(make_request(target, [1], SamplingParams(max_tokens=63), drafter))
         finish(engine)
+
+
+def test_a_cache_without_room_for_any_request_is_refused_at_once():
+    with pytest.raises(BadInputError, match="the K/V cache holds 65 tokens, and a request with its drafts needs at least 66"):
+        Engine(ToyTarget(kv_cache_tokens=65))
+    engine, requests = start(ToyTarget(kv_cache_tokens=80), NoDrafter(DrafterContext(ToyTarget())), params=SamplingParams(max_tokens=5))
+    finish(engine)
+    assert [request.num_output_tokens for request in requests] == [5, 5, 5]
 
 
 def test_max_len_is_the_smallest_of_three_limits():

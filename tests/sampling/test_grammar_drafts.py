@@ -137,6 +137,16 @@ def test_forced_tokens_are_accepted(toy):
     assert answer.sources.count("grammar") >= len(answer.text) - 1
 
 
+@pytest.mark.parametrize("drafter", ["lookahead", "blanks:after=every", "lookahead+suffix"])
+def test_a_long_forced_run_leaves_no_room_for_lookahead_tokens(toy, drafter):
+    """The limit of a draft holds for forced tokens and lookahead tokens together."""
+    form = StructuredOutput("regex", "[ab]{4}" + "x" * 62 + "[ab]{4}" + "y" * 80)
+    params = SamplingParams(structured=form, max_tokens=200)
+    plain, answer = (toy.generate("ab", params, speculative_config=spec)[0] for spec in ("none", drafter))
+    assert (answer.text, answer.finish_reason) == (plain.text, "stop")
+    assert answer.stats.drafter_error is None
+
+
 def test_the_typical_verifier_keeps_the_form_with_sampled_trees(toy):
     context = DrafterContext(toy.target)
     drafter = SampledDrafter(context, width=3)
