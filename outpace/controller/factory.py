@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,9 +17,9 @@ from outpace.drafters.base import Drafter, DrafterContext, DraftModel
 from outpace.drafters.combined import CombinedDrafter
 from outpace.drafters.spec import create_drafter, is_adaptive, parse_specs, prefixed
 from outpace.errors import BadInputError
-from outpace.models.store import home
+from outpace.models.store import home, measuring
 from outpace.models.tokenizer import Tokenizer
-from outpace.targets.base import TargetModel
+from outpace.targets.base import OutOfSlots, TargetModel
 from outpace.verifiers import create_verifier
 
 MAX_NODES = 24  # default limit of `auto` per request and step
@@ -92,13 +92,14 @@ class StrategyFactory:
 
     @cached_property
     def costs(self) -> CostTable:
-        """The cost table: measured on first use (a few seconds), then kept on disk for this model, machine and version."""
-        with self.turn:
+        """The cost table: measured on first use (a few seconds), then kept on disk for this model, machine and version. Of processes that
+        start at once one measures, and the others read its table."""
+        with measuring(), self.turn, _room_to_measure():
             return cost_of(self.target, home() / "costs")
 
     def calibrate(self) -> CostTable:
         """Measure the cost table anew, and keep it."""
-        with self.turn:
+        with measuring(), self.turn, _room_to_measure():
             self.costs = cost_of(self.target, home() / "costs", is_new=True)
         return self.costs
 
@@ -120,9 +121,22 @@ class StrategyFactory:
         """A draft model, with the cost of its forward pass relative to the target's. Loaded and measured once."""
         if (name, num_layers) not in self.draft_models:
             target, tokenizer = self.load(name, num_layers)
-            costs = draft_costs(target, self.target, self.turn)
+            with measuring(), _room_to_measure():
+                costs = draft_costs(target, self.target, self.turn)
             self.draft_models[name, num_layers] = DraftModel(target, tokenizer, *costs)
         return self.draft_models[name, num_layers]
+
+
+@contextmanager
+def _room_to_measure() -> Iterator[None]:
+    """Raises BadInputError where a measurement finds the K/V cache too small, or full of running requests."""
+    try:
+        yield
+    except OutOfSlots as error:
+        raise BadInputError(
+            "auto and draft models measure forward passes first, and the K/V cache has no room for them: make it larger "
+            "(kv_cache_tokens), wait until fewer requests run, or name another drafter"
+        ) from error
 
 
 def with_prediction(config: SpeculativeConfig) -> SpeculativeConfig:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 FULL_CHECK_BYTES = 512 << 20  # larger files are checked by size alone
 UNSETTLED_NS = 50_000_000  # a file this much older than its manifest cannot have changed since without another time
 LOCK_SECONDS = 4 * 3600.0  # a large model over a slow line
+MEASURING_SECONDS = 300.0
 
 
 def home() -> Path:
@@ -101,8 +102,9 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of an entry; a process that has to wait for it says so."""
+def _locked(folder: Path, seconds: float = LOCK_SECONDS, doing: str = "") -> Iterator[None]:
+    """Hold the lock of an entry; a process that has to wait for it says what the other one is `doing`. Raises OutpaceError, and OSError
+    where no lock can be made."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -111,7 +113,7 @@ def _locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         except Timeout:
             if not seconds:
                 raise
-            note(f"another process is making {folder.name}; waiting for it")
+            note(f"another process is {doing or f'making {folder.name}'}; waiting for it")
             lock.acquire(timeout=seconds)
     except Timeout as error:
         raise OutpaceError(f"another process is making {folder}; stop it and try again") from error
@@ -119,6 +121,16 @@ def _locked(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def measuring(seconds: float = MEASURING_SECONDS) -> Iterator[None]:
+    """Hold the lock for measurements of this machine: two at once would see each other. Whoever has waited for `seconds`, or cannot make a
+    lock, goes on without it."""
+    with ExitStack() as stack:
+        with suppress(OSError, OutpaceError):
+            stack.enter_context(_locked(home() / "measurement", seconds, "measuring this machine"))
+        yield
 
 
 @contextmanager

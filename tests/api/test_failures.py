@@ -152,3 +152,14 @@ def test_a_drafter_that_fails_costs_speed_and_is_told(make_toy):
     assert llm.engine.metrics.num_drafter_errors == 1
     with pytest.raises(RuntimeError, match="secret detail"):
         make_toy("api_tools:Failing", engine=EngineConfig(on_drafter_error="raise")).generate("abcabcabc")
+
+
+@pytest.mark.parametrize("spec", ["auto", "draft_model:other", "auto:suffix+draft_model:other"])
+def test_a_cache_too_small_to_measure_in_is_said(make_toy, spec):
+    """`auto` and draft models measure forward passes behind a context; the cache may be small, or full of running requests."""
+    llm = make_toy("suffix", toy={"kv_cache_tokens": 100})
+    with pytest.raises(BadInputError, match=r"the K/V cache has no room for them: make it larger \(kv_cache_tokens\)") as caught:
+        llm.generate("hello", params(5), speculative_config=spec)
+    assert caught.value.field == "speculative_config"
+    assert llm.target.cache == {}
+    assert len(llm.generate("hello", params(5))[0].token_ids) == 5

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from model_tools import left
 
 from outpace.errors import BadInputError, OutpaceError
 from outpace.models import store
-from outpace.models.store import MANIFEST, entry, home, is_whole, listing
+from outpace.models.store import MANIFEST, entry, home, is_whole, listing, measuring
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -273,6 +274,31 @@ def test_a_build_that_waits_too_long_for_another_is_told(monkeypatch, capsys):
     assert "another process is making name; waiting for it" in capsys.readouterr().err
     assert waits[0] <= 1
     assert waits[1] >= 3600
+
+
+def test_one_measures_at_a_time(cache, capsys):
+    """Two measurements at once would each find the machine slow."""
+    running, most = [], []
+
+    def measure(_: int) -> None:
+        with measuring():
+            running.append(1)
+            most.append(len(running))
+            time.sleep(1.2)
+            running.pop()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(measure, range(2)))
+    assert most == [1, 1]
+    assert capsys.readouterr().err == "another process is measuring this machine; waiting for it\n"
+
+
+def test_who_cannot_lock_or_waits_too_long_measures_all_the_same(cache, monkeypatch):
+    with measuring(), measuring(seconds=0.1):
+        pass
+    monkeypatch.setenv("OUTPACE_HOME", "/dev/null/nothing")
+    with measuring():
+        pass
 
 
 def test_the_cache_folder(cache, monkeypatch):

@@ -14,6 +14,7 @@ from tiny_models import prompt
 from outpace.config import EngineConfig
 from outpace.drafters.base import DrafterContext
 from outpace.drafters.spec import create_drafter
+from outpace.errors import BadInputError
 from outpace.params import SamplingParams
 from outpace.targets.base import OutOfSlots
 from outpace.targets.low_rank import LowRank
@@ -26,6 +27,12 @@ from outpace.tree.segment import Segment
 def small(tiny, **options) -> OpenVINOTarget:
     """The tiny model with a small cache."""
     return OpenVINOTarget(tiny[1].path, vocab_size=96, max_len=256, precision="f32", **options)
+
+
+@pytest.mark.parametrize("num_tokens", [10**13, 10**18, 10**30])
+def test_a_cache_larger_than_any_memory_is_refused(tiny, num_tokens):
+    with pytest.raises(BadInputError, match=f"no memory can be reserved for the K/V of kv_cache_tokens={num_tokens}: name a smaller"):
+        small(tiny, kv_cache_tokens=num_tokens)
 
 
 def test_a_slot_grows_and_a_full_cache_changes_nothing(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -38,22 +39,23 @@ class KVCache:
     ):
         """`ports`: the model's inputs for K/V, each with the shape of a block [kv_heads, 32, head_dim]. `num_tokens` None: 2 GiB, or two
         texts of the largest length `max_len`; `stored_tokens` None: 256 MiB. `padding`: tokens that every slot has room
-        for beyond its capacity."""
+        for beyond its capacity. Raises MemoryError, OverflowError, ValueError or OSError if so much cannot be reserved."""
         self.padding = padding
         itemsize = np.dtype(_STORAGE[kv_type]).itemsize
         self.block_bytes = sum(int(np.prod(shape)) * itemsize for shape in ports.values())
         num_tokens = num_tokens or max(2 * max_len, KV_BYTES // self.block_bytes * BLOCK_SIZE)
         num_stored = STORED_BYTES // self.block_bytes if stored_tokens is None else -(-stored_tokens // BLOCK_SIZE)
-        self.pool = BlockPool(-(-num_tokens // BLOCK_SIZE) + 4, BLOCK_SIZE, num_stored)
+        num_blocks = -(-num_tokens // BLOCK_SIZE) + 4
         self.arrays: list[Array] = []
         self.tensors: dict[str, Any] = {}
-        self.scratch = Slot(-1, 0, [], [self.pool.num_blocks])  # a block of no request, for forward passes whose outputs nobody reads
-        self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
         for shape in dict.fromkeys(ports.values()):
             names = [name for name, own in ports.items() if own == shape]
-            self.arrays.append(untouched((len(names), self.pool.num_blocks + 1, *shape), _STORAGE[kv_type]))
+            self.arrays.append(untouched((len(names), num_blocks + 1, *shape), _STORAGE[kv_type]))
             for name, rows in zip(names, self.arrays[-1], strict=True):
                 self.tensors[name] = ov.Tensor(rows, ov.Shape(rows.shape), getattr(ov.Type, kv_type))
+        self.pool = BlockPool(num_blocks, BLOCK_SIZE, num_stored)
+        self.scratch = Slot(-1, 0, [], [num_blocks])  # a block of no request, for forward passes whose outputs nobody reads
+        self.slots: dict[int, list[int]] = {}  # slot -> identities of its full blocks
 
     @property
     def num_tokens(self) -> int:
@@ -117,7 +119,7 @@ def untouched(shape: tuple[int, ...], dtype: Any) -> Array:
     every layer."""
     if not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return np.zeros(shape, dtype)
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, dtype).reshape(shape)

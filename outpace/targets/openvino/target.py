@@ -22,7 +22,7 @@ import numpy as np
 import openvino as ov
 
 from outpace.arrays import Array
-from outpace.errors import OutpaceError
+from outpace.errors import BadInputError, OutpaceError
 from outpace.machine import processor_mark
 from outpace.reason import reason_of
 from outpace.targets.base import Capabilities, Embeddings, KVUse, LMHead, TargetModel, TargetOutput
@@ -130,11 +130,14 @@ class OpenVINOTarget(TargetModel):
         self.moving.join()
 
     def _create_cache(self, kv_type: str, num_tokens: int | None, stored_tokens: int | None) -> KVCache:
-        """Reserve address space for the K/V of all layers."""
+        """Reserve address space for the K/V of all layers. Raises BadInputError if there is not so much."""
         ports = {port.any_name: port.partial_shape for port in self.request.model_inputs}
         shapes = {name: shape for name, shape in ports.items() if name.startswith(("key_cache", "value_cache"))}
         blocks = {name: tuple(size.get_length() for size in list(shape)[1:]) for name, shape in shapes.items()}
-        cache = KVCache(blocks, kv_type, MIN_TOKENS, self.capabilities.max_len, num_tokens, stored_tokens)
+        try:
+            cache = KVCache(blocks, kv_type, MIN_TOKENS, self.capabilities.max_len, num_tokens, stored_tokens)
+        except (MemoryError, OverflowError, ValueError, OSError) as error:
+            raise BadInputError(f"no memory can be reserved for the K/V of kv_cache_tokens={num_tokens}: name a smaller number") from error
         cache.bind(self.request)
         return cache
 
