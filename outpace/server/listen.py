@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -19,23 +19,32 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outpace.errors import OutpaceError
 from outpace.server.api_errors import ApiError
+from outpace.server.settings import ServerSettings
 from outpace.server.worker import Worker
 
 logger = logging.getLogger("outpace")
 LINGER = 5  # seconds that connections have to receive their last bytes
 BACKLOG = 1024  # connections that may wait while the server starts
+LONGEST_LIMIT = 1e6  # seconds; the kernel takes milliseconds in 32 bits
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to this address, before the model loads. Raises OutpaceError when that fails."""
+    """A socket bound to this address, before the model loads. Raises OutpaceError when that fails, and while another server there loads."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # else a second one may be bound here while none listens
     except (OSError, OverflowError) as error:
         raise OutpaceError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
     return bound
+
+
+def _open(bound: socket.socket) -> None:
+    """Let clients connect. Their connections get the flag of the socket, so that a server that starts anew need not wait for their ends."""
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.listen(BACKLOG)
 
 
 def is_loopback(host: str) -> bool:
@@ -47,8 +56,9 @@ def is_loopback(host: str) -> bool:
 
 
 class _Connection(H11Protocol):
-    """Closes the connection when the head of a request does not arrive within `stall_timeout` seconds. (An idle connection between two
-    requests is closed by uvicorn, a stalled body by `BodyMiddleware`.)"""
+    """Closes the connection when the head of a request does not arrive within `stall_timeout` seconds, and when the client takes nothing of
+    an answer for as long as a request may last. (An idle connection between two requests is closed by uvicorn, a stalled body by
+    `BodyMiddleware`.)"""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
@@ -58,6 +68,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch_head()
+        self._limit_unread(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -66,6 +77,14 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+
+    def _limit_unread(self, connection: Any) -> None:
+        """Let the kernel close the connection of a client that stopped reading. Linux only."""
+        settings: ServerSettings = self.config.app.state.server.settings  # type: ignore[union-attr]
+        limit = max(settings.stall_timeout, settings.request_timeout)
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            with suppress(OSError):  # not a TCP connection
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1e3 * min(limit, LONGEST_LIMIT)))
 
     def _watch_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -129,6 +148,7 @@ def run(app: FastAPI, bound: socket.socket, patience: float = 30.0, access_log: 
     if access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     server = _Server(_config(app, access_log), worker, patience)
+    _open(bound)
     server.run(sockets=[bound])
     if worker.is_dead:
         raise OutpaceError("the engine has stopped; the log says why")
@@ -145,7 +165,7 @@ def in_thread(app: FastAPI) -> Iterator[str]:
     with bind("127.0.0.1", 0) as bound:
         server = uvicorn.Server(_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="outpace-server", daemon=True)
-        bound.listen(BACKLOG)
+        _open(bound)
         thread.start()
         try:
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"

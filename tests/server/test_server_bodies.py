@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import time
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 from fastapi.testclient import TestClient
 from http_tools import HELLO, ask, connected, refusal
-from server_tools import is_empty, slow_down
+from server_tools import is_empty, slow_down, wait_for
 
 from outpace.config import EngineConfig
 from outpace.server import ServerSettings, create_app
@@ -96,6 +98,23 @@ def test_a_body_in_drops_ends_at_the_time_limit(toy_llm):
                 continue
         assert answer.startswith(b"HTTP/1.1 408")
         assert time.monotonic() - started < 2.5
+
+
+def is_connected(address: str) -> bool:
+    """Whether the server there has a connection, as the kernel sees it."""
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(port) and state == "01" for _, local, _, state, *_ in sockets)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs Linux")
+def test_a_client_that_reads_nothing_is_hung_up_on(toy_llm):
+    """It asks for more than the kernel's buffers hold, and stays."""
+    with in_thread(create_app(toy_llm, ServerSettings(request_timeout=1.0, stall_timeout=1.0))) as address, connected(address) as raw:
+        raw.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        assert is_connected(address)
+        wait_for(lambda: not is_connected(address), 60)
+        assert httpx.get(address + "/health").status_code == 200
 
 
 def test_an_answer_may_take_longer_than_a_stall(make_toy):

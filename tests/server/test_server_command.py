@@ -31,7 +31,7 @@ def test_it_says_where(started, tmp_path):
     keys.write_text("one\ntwo\n", "utf-8")
     result = invoke(
         "--api-key-file", str(keys), "--max-num-seqs", "3", "--max-queue", "5", "--drafter", "suffix", "--cors", "https://a.example",
-        "--kv-cache-tokens", "4096", "--prefix-cache-tokens", "0",
+        "--kv-cache-tokens", "4096", "--prefix-cache-tokens", "0", "--max-body-mb", "inf",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "outpace serves toy at http://127.0.0.1:" in result.stderr
@@ -39,8 +39,18 @@ def test_it_says_where(started, tmp_path):
     assert "warning" not in result.stderr
     server = started[0][0].state.server
     assert server.settings.api_keys == ("one", "two")
+    assert server.settings.max_body_bytes > 1e12
     config = server.llm.engine.config
     assert (config.max_num_seqs, config.kv_cache_tokens, config.prefix_cache_tokens, server.settings.max_queue) == (3, 4096, 0, 5)
+
+
+def test_two_servers_cannot_start_at_one_address():
+    """The second one is refused while the first still loads its model, and before it loads its own."""
+    with run.bind("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        result = invoke("--port", str(port))
+        assert result.exit_code == 1
+        assert result.stderr == f"error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 def test_auto_is_measured_before_it_listens(started, monkeypatch):

@@ -81,7 +81,7 @@ def serve(
         max_queue=max_queue,
         request_timeout=request_timeout,
         default_max_tokens=default_max_tokens,
-        max_body_bytes=int(max_body_mb * 2**20),
+        max_body_bytes=int(min(max_body_mb, 1e6) * 2**20),  # inf is no limit
         log_prompts=log_prompts,
     )
     _check(host, bool(settings.api_keys), tracing)
