@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,9 +54,9 @@ def check_writable(path: Path | None) -> None:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A free name next to `path` for a file or folder of this process; what is still there at the end is deleted."""
-    name = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _delete(name)
+    """A free name next to `path` for a file or folder; what is still there at the end is deleted. Nobody else gets this name: threads may
+    write the same file at once, and containers that share a folder have equal process ids."""
+    name = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         yield name
     finally:

@@ -17,6 +17,7 @@ from outpace.errors import BadInputError
 LogitsHook = Callable[[list[int], Array], Array]
 Prompt = str | Sequence[int]
 MAX_STRUCTURED_SIZE = {"json_object": 0, "json_schema": 65_536, "regex": 2_048, "choice": 65_536, "lark": 524_288}  # characters
+LARGEST_BIAS = 1e9  # from 3.4e38 on a logit would be infinite
 _RANGES: dict[str, tuple[float, float]] = {  # inclusive bounds of the float parameters
     "temperature": (0.0, 100.0),
     "top_p": (1e-9, 1.0),
@@ -245,6 +246,6 @@ def _bias(value: Any) -> dict[int, float] | None:
     if not isinstance(value, Mapping):
         raise BadInputError(f"logit_bias must be a dict of token id to number, not {value!r:.80}")
     for bias in value.values():
-        if not isinstance(bias, Real) or isinstance(bias, bool) or math.isnan(bias) or bias == math.inf:
-            raise BadInputError(f"logit_bias must have numbers or -inf as its values, not {bias!r:.80}")
+        if not isinstance(bias, Real) or isinstance(bias, bool) or not (bias == -math.inf or abs(bias) <= LARGEST_BIAS):
+            raise BadInputError(f"logit_bias must have -inf or numbers up to {LARGEST_BIAS:g} as its values, not {bias!r:.80}")
     return {_integer("logit_bias", token, 0): float(bias) for token, bias in value.items()}

@@ -41,7 +41,15 @@ def test_what_is_left_at_a_temporary_name_is_deleted(tmp_path):
     with temporary(tmp_path / "a") as name:
         name.mkdir()
         (name / "file").touch()
-    with temporary(tmp_path / "a") as again:
-        assert again == name
-        assert not again.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_two_who_write_one_file_do_not_meet(tmp_path):
+    """Threads of one process, or containers that share a folder and both are process 1: the last one to end wins, whole."""
+    with replacing(tmp_path / "a") as mine:
+        mine.write_text("mi")
+        write_whole(tmp_path / "a", "theirs")
+        assert (tmp_path / "a").read_text() == "theirs\n"
+        mine.write_text("mine")
+    assert (tmp_path / "a").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
