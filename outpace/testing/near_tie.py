@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +46,19 @@ def rounding_of(llm: LLM) -> float:
 
 
 def logprobs_error(one: RequestOutput, other: RequestOutput) -> float:
-    """The largest difference of the log-probabilities of two answers of the same tokens; a token that only one lists counts as its distance
-    to the other's last."""
+    """The largest difference of the log-probabilities of two answers of the same tokens and of their prompt; a token that only one lists
+    counts as its distance to the nearest one of the other's."""
     error = 0.0
-    for mine, theirs in zip(one.logprobs or [], other.logprobs or [], strict=False):
+    listed = [[*(output.logprobs or []), *(output.prompt_logprobs or [])] for output in (one, other)]
+    for mine, theirs in zip(*listed, strict=False):
         for row, rest in ((mine, theirs), (theirs, mine)):
-            error = max([error, *(abs(value - rest.get(token, min(rest.values()))) for token, value in row.items())])
+            error = max([error, *(min(abs(value - near) for near in _alike(rest, token)) for token, value in row.items())])
     return error
+
+
+def _alike(row: dict[int, float], token: int) -> Collection[float]:
+    """The log-probability of a token in a row; all of them if the row does not list it."""
+    return (row[token],) if token in row else row.values()
 
 
 def parting_of(llm: LLM, params: SamplingParams, one: RequestOutput, other: RequestOutput) -> Parting | None:
@@ -66,6 +72,8 @@ def parting_of(llm: LLM, params: SamplingParams, one: RequestOutput, other: Requ
     common = one.token_ids[:index]
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else llm.eos_token_ids)
     processors = build_processors(params, one.prompt_token_ids, ends, llm.target.capabilities.vocab_size)
+    if params.structured is not None:
+        processors.append(llm.grammars.processor(params.structured, ends))
     sampler = RequestSampler(params, one.seed, processors)
     sampler.commit(common)
     row = _logits_after(llm, [*one.prompt_token_ids, *common])

@@ -35,6 +35,7 @@ def test_nothing_differs(script, make_toy, monkeypatch, capsys):
     assert found["num_comparisons"] >= 150
     assert found["num_failing"] > 5
     assert found["num_accepted"] > 100
+    assert min(found["num_preemptions"], found["num_aborted"]) > 0
 
 
 def test_a_cheating_verifier_is_found_and_its_round_can_be_run_again(script, make_toy, monkeypatch):
