@@ -29,6 +29,7 @@ SOURCE = "grammar"  # the source of forced tokens
 MAX_CACHED = 64  # compiled grammars kept
 ENDLESS = ("NoExtensionBias", "ff_tokens")  # llguidance's words for a grammar without a finite text
 MAX_EXPANDED = 10_000  # characters of a regular expression with its counts written out: a long forced run is computed in one piece
+HUGE = 10**9  # stands for any larger count
 LIMITS = {  # llguidance's units; a mask stops within milliseconds where a grammar costs more
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,
@@ -86,7 +87,7 @@ class GrammarCompiler:
             first = matcher.deep_copy()
             if not first.is_error():
                 _take_one(first)  # a grammar that fails at the first token is refused now
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise BadInputError(f"cannot use this {structured.kind}: {_first_line(str(error))}") from error
         if first.is_error():
             reason = _first_line(first.get_error())
@@ -167,7 +168,11 @@ def _embedded_schemas(value: Any) -> list[Any]:
     return found
 
 
-_REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|\{(\d+)(,?)(\d*)\}|.", re.DOTALL)
+_REGEX_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]?|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+
+
+def _number(digits: str) -> int:
+    return int(digits or 0) if len(digits) < len(str(HUGE)) else HUGE
 
 
 def _expanded(regex: str) -> int:
@@ -176,7 +181,8 @@ def _expanded(regex: str) -> int:
     for token in _REGEX_TOKEN.finditer(regex):
         text = token.group()
         if token.group(1):
-            more = last * (max(int(token.group(1)), int(token.group(3) or 0)) - 1)
+            count = max(_number(digits) for digits in token.groups("0"))
+            more = min(HUGE, last * (count - 1))
             sizes[-1], last = sizes[-1] + more, last + more
         elif text == "(":
             sizes.append(0)

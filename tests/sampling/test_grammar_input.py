@@ -45,11 +45,17 @@ def test_bad_forms_are_refused_when_they_are_built(kind, value, message):
         ("json_schema", {"type": "integer", "minimum": 3, "maximum": 1}, "Unsatisfiable"),
         ("json_schema", '{"a":' * 3000 + "1" + "}" * 3000, "cannot use this json_schema|is not JSON"),
         ("json_schema", {"type": "string", "pattern": "[ab](cd{4}){3000}"}, "stands for 15001 characters with its counts; at most 10000"),
+        ("json_schema", {"type": "object", "x-guidance": 5}, "cannot use this json_schema"),
+        ("json_schema", {"const": "\ud800"}, "cannot use this json_schema"),
         ("regex", "[a-z]+(", "unclosed group"),
         ("regex", "(?=a)b", "look-around"),
         ("regex", r"(a)\1", "backreferences are not supported"),
         ("regex", "a{100000}", "stands for 100000 characters"),
         ("regex", "((a{100}){100}){100}", "stands for 1000000 characters"),
+        ("json_schema", {"pattern": "a{" + "1" * 5000 + "}"}, r"stands for \d{10,} characters"),
+        ("json_schema", {"pattern": "(" * 5000 + "a" + "{999})" * 5000}, r"stands for \d{10,} characters"),
+        ("json_schema", {"type": "string", "pattern": "{" + "9" * 65_000}, "stands for 65001 characters"),
+        ("json_schema", {"type": "string", "pattern": "[" * 65_000}, "cannot use this json_schema"),
     ],
 )
 def test_forms_that_cannot_be_used_are_refused_at_submission(toy, kind, value, message):

@@ -206,6 +206,7 @@ def test_a_schema_that_cannot_be_enforced_hinders_strict_functions_only(monkeypa
         ({"tools": [TOOL], "tool_choice": NAMED, "response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "x"}}}], "tool_choice": "required"}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}], "tool_choice": "required"}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"x-guidance": 5}}}], "tool_choice": "required"}, "tools"),
         ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools.0.function.name"),
     ],
 )

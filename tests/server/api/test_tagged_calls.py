@@ -163,6 +163,15 @@ def test_the_types_that_a_schema_allows(schema, wanted):
     assert kinds(schema, root) == wanted
 
 
+def test_references_that_meet_again_and_again_cost_no_more_than_their_parts():
+    """10 ** 12 ways lead through these definitions; the last one is inside itself."""
+    again = [{"anyOf": [{"$ref": f"#/$defs/d{number + 1}"}] * 10} for number in range(12)]
+    root = {"$defs": {**{f"d{number}": part for number, part in enumerate(again)}, "d12": {"type": "null"}}}
+    assert kinds({"$ref": "#/$defs/d0"}, root) == {"null"}
+    root["$defs"]["d12"] = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/d12"}]}
+    assert kinds({"$ref": "#/$defs/d0"}, root) == KINDS
+
+
 def test_keywords_that_are_not_enforced():
     assert unenforced(SCHEMA) is None
     assert unenforced({"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}}) is None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from outpace.server.api.tools.call_formats import FieldStyle
-from outpace.server.api.tools.field_schema import MAX_LENGTH, TEXT, allows_more, kinds, properties, resolved
+from outpace.server.api.tools.field_schema import MAX_LENGTH, TEXT, allows_more, kinds, properties, required_names, resolved
 from outpace.server.api.tools.lark import as_json, literal, pieces, quote, regex
 
 WORDS = {"boolean": ("true", "True", "false", "False"), "null": ("null", "None")}  # of JSON and of Python: models are taught both
@@ -17,8 +17,7 @@ NAME = r"[^<>\n]+"  # of an argument that the schema does not name
 def field_rules(rule: str, schema: Any, style: FieldStyle, specials: Mapping[str, int]) -> list[str]:
     """The rule with this name, for the arguments of one function, and the rules that it needs. Arguments come in the schema's order, and
     those that it does not name at the end, where it allows them."""
-    named = properties(schema)
-    required = schema.get("required") or () if isinstance(schema, Mapping) else ()
+    named, required = properties(schema), required_names(schema)
     lines, order = list[str](), list[str]()
     for number, (name, part) in enumerate(named.items()):
         own = f"{rule}_{number}"

@@ -26,11 +26,20 @@ def resolved(schema: Any, root: Any) -> Any:
     return {}
 
 
-def kinds(schema: Any, root: Any, depth: int = 0) -> frozenset[str]:
-    """The types of JSON that the schema allows, at most."""
-    schema = resolved(schema, root)
+def kinds(schema: Any, root: Any, depth: int = 0, known: dict[int, frozenset[str]] | None = None) -> frozenset[str]:
+    """The types of JSON that the schema allows, at most. `known`: by the identity of each part that was looked at, so that references which
+    meet again and again cost no more than their parts; a part inside itself allows everything."""
+    known, schema = {} if known is None else known, resolved(schema, root)
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         return frozenset() if schema is False else KINDS
+    if id(schema) not in known:
+        known[id(schema)] = KINDS
+        known[id(schema)] = _kinds_here(schema, root, depth, known)
+    return known[id(schema)]
+
+
+def _kinds_here(schema: Mapping[str, Any], root: Any, depth: int, known: dict[int, frozenset[str]]) -> frozenset[str]:
+    """As `kinds`, for a schema that is no reference and is seen for the first time."""
     found = KINDS
     if "type" in schema:
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
@@ -39,9 +48,9 @@ def kinds(schema: Any, root: Any, depth: int = 0) -> frozenset[str]:
         found &= frozenset().union(*map(kinds_of, [schema["const"]] if "const" in schema else schema["enum"]))
     for key in ("anyOf", "oneOf"):
         if isinstance(schema.get(key), list):
-            found &= frozenset().union(*(kinds(part, root, depth + 1) for part in schema[key]))
+            found &= frozenset().union(*(kinds(part, root, depth + 1, known) for part in schema[key]))
     for part in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
-        found &= kinds(part, root, depth + 1)
+        found &= kinds(part, root, depth + 1, known)
     return found
 
 
@@ -60,6 +69,12 @@ def properties(schema: Any) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
+def required_names(schema: Any) -> list[str]:
+    """The arguments that a function needs."""
+    found = schema.get("required") if isinstance(schema, Mapping) else None
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
 def allows_more(schema: Any) -> bool:
     """Whether a function may get arguments that its schema does not name."""
     return not isinstance(schema, Mapping) or schema.get("additionalProperties") is not False
@@ -67,7 +82,7 @@ def allows_more(schema: Any) -> bool:
 
 def unenforced(schema: Mapping[str, Any]) -> str | None:
     """A keyword of a function's schema that cannot be enforced where arguments are written one by one; None if all can."""
-    if not set(schema.get("required") or ()) <= properties(schema).keys():
+    if not set(required_names(schema)) <= properties(schema).keys():
         return "required"
     parts = [(schema, OF_OBJECTS)]
     parts += [(resolved(part, schema), OF_TEXTS) for part in properties(schema).values() if "string" in kinds(part, schema)]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from outpace.errors import BadInputError
 from outpace.sampling.grammar import LAYOUT
 
 
@@ -23,9 +24,11 @@ def literal(text: str, specials: Mapping[str, int]) -> str:
 
 
 def as_json(schema: Any, is_loose: bool = False) -> str:
-    """JSON that fits the schema; `is_loose`: with any white space."""
+    """JSON that fits the schema; `is_loose`: with any white space. Raises BadInputError for a layout that is no object."""
     layout = {} if is_loose else LAYOUT
     own = schema.get("x-guidance", {}) if isinstance(schema, Mapping) else {}
+    if not isinstance(own, Mapping):
+        raise BadInputError("x-guidance must be an object")
     return f"%json {json.dumps({'x-guidance': {**layout, **own}, **{k: v for k, v in schema.items() if k != 'x-guidance'}})}"
 
 
