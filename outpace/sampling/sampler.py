@@ -4,12 +4,13 @@ nor the number of draws changes the text."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from outpace.arrays import Array
-from outpace.errors import OutpaceError
+from outpace.errors import BadInputError, OutpaceError
 from outpace.params import SamplingParams
 from outpace.request import Request
 from outpace.sampling.noise import arrival_times, few_arrival_times, winner
@@ -55,6 +56,7 @@ def _nucleus(row: Array, top_p: float) -> Array:
     return _largest(row, min(int(np.searchsorted(reached, goal, side="left")) + 1, size))
 
 
+FORBIDDING = ("allowed_token_ids", "bad_words_ids", "logit_bias")  # settings that forbid tokens
 NUM_RACERS = 64  # likeliest tokens of a draft model that race for a guess
 LOGIT, NOISE, REST = 1.2, 1.05, 1.7  # weights of a guess, fitted to draws of coder-1.5b and logits of coder-0.5b (dev/LOG.md)
 
@@ -93,14 +95,27 @@ class RequestSampler:
     def draw(self, row: Array, path: Sequence[int], position: int) -> int:
         """The token that plain decoding would choose at this absolute position after this path; row [V]: raw logits.
 
-        Raises OutpaceError when the largest logit is NaN or -inf, so that there is nothing to choose.
+        Raises OutpaceError when the largest logit is NaN or -inf, so that there is nothing to choose, and BadInputError when that is due to
+        the request's settings.
         """
-        row = self.process(row, path)
-        if self.params.is_greedy:
-            return _argmax(row)
-        ids, weights = self._weights(row)
+        processed = self.process(row, path)
+        with self._blaming(row, processed):
+            if self.params.is_greedy:
+                return _argmax(processed)
+            ids, weights = self._weights(processed)
         index = winner(weights, self.seed, position, ids)
         return index if ids is None else int(ids[index])
+
+    @contextmanager
+    def _blaming(self, row: Array, processed: Array) -> Iterator[None]:
+        """Raises BadInputError for an OutpaceError that is due to the request's settings."""
+        try:
+            yield
+        except OutpaceError as error:
+            own = [name for name in FORBIDDING if getattr(self.params, name)]
+            if own and processed.max() == -math.inf < row.max():
+                raise BadInputError(f"{own[0]} leaves no token that the other settings allow") from error
+            raise
 
     def arrival_times(self, position: int, token_ids: Sequence[int]) -> list[float]:
         """The noise of the draw at this position: how late each of these tokens arrives (see noise.py)."""
@@ -128,13 +143,13 @@ class RequestSampler:
         return tokens[best], chances[best] / (chances.sum() + rest)
 
     def probabilities(self, row: Array, path: Sequence[int]) -> Array:
-        """The distribution [V] float64 that draw() draws from; one-hot at temperature 0. Raises OutpaceError as draw() does."""
-        row = self.process(row, path)
-        out = np.zeros(len(row))
-        if self.params.is_greedy:
-            out[_argmax(row)] = 1.0
-            return out
-        ids, weights = self._weights(row)
+        """The distribution [V] float64 that draw() draws from; one-hot at temperature 0. Raises what draw() raises."""
+        processed, out = self.process(row, path), np.zeros(len(row))
+        with self._blaming(row, processed):
+            if self.params.is_greedy:
+                out[_argmax(processed)] = 1.0
+                return out
+            ids, weights = self._weights(processed)
         weights = weights / weights.sum(dtype=np.float64)
         if ids is None:
             return np.asarray(weights, np.float64)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outpace.errors import BadInputError
+from outpace.errors import BadInputError, OutpaceError
 from outpace.params import SamplingParams
 from outpace.sampling.processors import AllowedTokens, BadWords, Hook, LogitBias, MinTokens, Penalties, build_processors
 from outpace.sampling.sampler import RequestSampler
@@ -208,3 +208,18 @@ def test_end_tokens_outside_the_vocabulary_are_left_out():
     for wrong in (5, 10**9):
         with pytest.raises(BadInputError, match="stop_token_ids has a token outside the vocabulary of 5"):
             build_processors(SamplingParams(min_tokens=2, stop_token_ids=[wrong]), [1], frozenset({wrong}), 5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_settings_that_forbid_every_token_are_the_caller_s_fault(temperature):
+    """Only tokens that end the answer, and those not yet; a broken model is nobody's fault."""
+    params = SamplingParams(temperature=temperature, allowed_token_ids=[3], stop_token_ids=[3], min_tokens=2)
+    sampler = RequestSampler(params, 0, build_processors(params, [1], frozenset({3}), VOCAB))
+    for draw in (sampler.draw, lambda row, path, _: sampler.probabilities(row, path)):
+        with pytest.raises(BadInputError, match="^allowed_token_ids leaves no token that the other settings allow$"):
+            draw(some_row(), [], 5)
+        with pytest.raises(OutpaceError, match="no token can be chosen") as caught:
+            draw(np.full(VOCAB, -np.inf, np.float32), [], 5)
+        assert not isinstance(caught.value, BadInputError)
+    sampler.commit([4, 4])
+    assert sampler.draw(some_row(), [], 7) == 3

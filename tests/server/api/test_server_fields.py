@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from fastapi.testclient import TestClient
 from http_tools import HELLO, ask, complete, refusal
@@ -118,3 +120,11 @@ def test_the_last_message_is_continued(monkeypatch):
     assert START not in prompts[0]
     start = "[user]abc abc abc[/][assistant]Sure: "
     assert prompts == [start, start, f"{start}[/]", f"{start}[/][new]"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_settings_that_leave_no_token_are_refused_when_that_shows(server, stream):
+    """It shows in the answer: here at its first token."""
+    answer = ask(server, allowed_token_ids=[3], stop_token_ids=[3], min_tokens=5, stream=stream)
+    error = json.loads(answer.text.removeprefix("data: ").split("\n")[0])["error"] if stream else refusal(answer)
+    assert (error["param"], error["type"]) == ("allowed_token_ids", "invalid_request_error")
