@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -78,6 +78,13 @@ def open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def _drop_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere: at its end Python would try once more, and fail with another message."""
+    with suppress(OSError):
+        number = sys.stdout.fileno()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Wrap a command: errors that a user can cause become one line on stderr and an exit code."""
 
@@ -93,9 +100,11 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             typer.secho("interrupted", err=True)
             raise typer.Exit(130) from error
         except BrokenPipeError as error:  # the reader of stdout has closed it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             raise typer.Exit(1) from error
         except OSError as error:
+            if error.filename is None:  # of a stream: stdout may be a file on a full disk
+                _drop_stdout()
             typer.secho(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True, fg="red")
             raise typer.Exit(1) from error
 
