@@ -216,7 +216,7 @@ def test_settings_that_forbid_every_token_are_the_caller_s_fault(temperature):
     params = SamplingParams(temperature=temperature, allowed_token_ids=[3], stop_token_ids=[3], min_tokens=2)
     sampler = RequestSampler(params, 0, build_processors(params, [1], frozenset({3}), VOCAB))
     for draw in (sampler.draw, lambda row, path, _: sampler.probabilities(row, path)):
-        with pytest.raises(BadInputError, match="^allowed_token_ids leaves no token that the other settings allow$"):
+        with pytest.raises(BadInputError, match="allowed_token_ids leaves no token that the other settings allow"):
             draw(some_row(), [], 5)
         with pytest.raises(OutpaceError, match="no token can be chosen") as caught:
             draw(np.full(VOCAB, -np.inf, np.float32), [], 5)
