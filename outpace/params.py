@@ -246,6 +246,7 @@ def _bias(value: Any) -> dict[int, float] | None:
     if not isinstance(value, Mapping):
         raise BadInputError(f"logit_bias must be a dict of token id to number, not {value!r:.80}")
     for bias in value.values():
-        if not isinstance(bias, Real) or isinstance(bias, bool) or not (bias == -math.inf or abs(bias) <= LARGEST_BIAS):
+        is_number = isinstance(bias, Real) and not isinstance(bias, bool)
+        if not is_number or not (bias == -math.inf or abs(bias) <= LARGEST_BIAS):
             raise BadInputError(f"logit_bias must have -inf or numbers up to {LARGEST_BIAS:g} as its values, not {bias!r:.80}")
     return {_integer("logit_bias", token, 0): float(bias) for token, bias in value.items()}
