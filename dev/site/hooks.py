@@ -26,14 +26,16 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     """Turn links between the files of the project into links between the pages of the site; files that are no pages are named only."""
     here = page.file.src_uri
     source = here.removeprefix("project/") if here.startswith("project/") else f"docs/{here}"
 
     def moved(link: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[2]))
-        if path in OUTSIDE or path.startswith("docs/"):
+        found = files.get_file_from_path(place_of(path))
+        is_left_out = found is not None and found.inclusion.is_excluded()
+        if path in OUTSIDE or (path.startswith("docs/") and not is_left_out):
             return f"[{link[1]}]({posixpath.relpath(place_of(path), posixpath.dirname(here) or '.')}{link[3] or ''})"
         return f"{link[1]} (`{path}`)" if (ROOT / path).exists() else link[0]
 

@@ -270,6 +270,9 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "SpeculativeConfig" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
+    page = (tmp_path / "site" / "vllm" / "index.html").read_text("utf-8")
+    assert "JSON (<code>docs/results/vllm.json</code>)" in page  # documents are not part of the site, so no link leads to them
+    assert 'href="../results/vllm.json"' not in page
 
 
 @pytest.mark.real
