@@ -17,7 +17,7 @@ from outpace.drafters import coupling
 from outpace.outputs import RequestOutput
 
 DRAFTERS = ("recycling", "suffix+recycling", "medusa", "eagle")
-TEMPERATURES, SEEDS, MAX_TOKENS = (0.8, 1.0), (0, 1, 2), 64
+TEMPERATURES, SEEDS, MAX_TOKENS = (0.8, 1.0), (0, 1, 2), 48
 
 
 def answers(
