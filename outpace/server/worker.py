@@ -85,6 +85,7 @@ class ServerRequest:
     def _receive(self, handle: RequestHandle, message: Message) -> None:
         """Keep account of what has just happened."""
         if message is None:
+            self.handle = handle  # the next message may come before `start` goes on
             return
         if isinstance(message, Event):
             if message.ended_at - message.milliseconds / 1e3 > self.deadline:  # the engine was faster than the timer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,15 @@ from toy_parts import let_round
 from outpace.testing import AcceptEverythingVerifier
 
 FILE = Path(__file__).parents[2] / "dev" / "fuzz_lossless.py"
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """The script silences warnings."""
+    logger = logging.getLogger("outpace")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,17 @@ def test_a_request_that_fails_touches_no_other(toy_llm):
 
     async def scenario() -> tuple[str, str]:
         worker = Worker(toy_llm, ServerSettings(), ServerMetrics(toy_llm.engine))
+        submit = worker.engine.submit
+
+        async def late(*args, **options):
+            """The event loop is busy while the request fails."""
+            handle = await submit(*args, **options)
+            while handle in worker.engine._running:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            return handle
+
+        worker.engine.submit = late
         broken = SamplingParams(n=2, max_tokens=50, seed=1, ignore_eos=True, logits_processors=(bad,))
         works = [
             GenerationJob(prompt, broken),
