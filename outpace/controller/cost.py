@@ -101,6 +101,8 @@ class CostTable:
                 return None
             switch, idle_row, measured_at = float(facts.pop("switch")), float(facts.pop("idle_row")), str(facts.pop("measured_at"))
             columns = {name: tuple(float(value) for value in values) for name, values in facts.items()}
+            if not columns["sizes"] or not np.isfinite([*columns.values()]).all():  # a ValueError if their lengths differ
+                return None
             return cls(**columns, switch=switch, idle_row=idle_row, measured_at=measured_at)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
