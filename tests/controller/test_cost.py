@@ -32,7 +32,7 @@ def test_a_table_survives_the_disk_and_damage_is_seen(tmp_path):
     assert CostTable.load(path) == table(0.5, 3.0)
     whole = json.loads(path.read_text())
     columns = ("sizes", "alone", "batched", "per_context_token")
-    damaged = [{"format": 0}, {"alone": [1.0]}, dict.fromkeys(columns, []), {"alone": [float("nan")] * len(whole["sizes"])}, {"sizes": 3}]
+    damaged = [{"format": 0}, {"alone": [1.0]}, dict.fromkeys(columns, ()), {"alone": [float("nan")] * len(whole["sizes"])}, {"sizes": 3}]
     for text in ("", "{}", "[]", path.read_text()[:-9], *(json.dumps({**whole, **damage}) for damage in damaged)):
         path.write_text(text)
         assert CostTable.load(path) is None
