@@ -46,7 +46,7 @@ def test_a_client_may_say_what_belongs_together():
 
 
 NAME = "v3k2ab1c"
-ID = ResponseStore(replica=NAME).new_id()
+ID = f"resp_{'0a' * 16}_{NAME}"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,13 @@ def test_a_kept_response_is_asked_of_the_replica_that_has_it(path, fields):
     assert keeper_of(affinity_key(path, {}, body)) == NAME
 
 
-@pytest.mark.parametrize("name", [ResponseStore().new_id(), "resp_none", "", "resp_" + "0" * 32 + "_a b", "x" + ID, None, 3])
+def test_an_id_names_the_replica_that_keeps_the_response():
+    for replica, keeper in ((NAME, NAME), ("", "")):
+        body = json.dumps({"input": "hello", "previous_response_id": ResponseStore(replica=replica).new_id()}).encode()
+        assert keeper_of(affinity_key("/v1/responses", {}, body)) == keeper
+
+
+@pytest.mark.parametrize("name", ["resp_" + "0b" * 16, "resp_none", "", "resp_" + "0" * 32 + "_a b", "x" + ID, None, 3])
 def test_other_responses_name_no_replica(name):
     found = affinity_key("/v1/responses", {}, json.dumps({"input": "hello", "previous_response_id": name}).encode())
     assert keeper_of(found) == ""
