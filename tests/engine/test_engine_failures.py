@@ -68,7 +68,6 @@ def test_a_drafter_that_raises_costs_only_speed_of_its_own_request(method, caplo
         Draft([1, 2], [1, -1]),  # a child before its parent
         Draft([1, 2], [-1]),
         Draft([1], [-1], num_lookahead=2),
-        Draft([1] * 70, [-1] * 70, num_lookahead=70),  # more rows than a draft may take
         None,
         [1, 2],
     ],
