@@ -9,6 +9,7 @@ that it has begun with it; they end with an error event. All other requests go t
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,6 +28,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from outpace.config import EngineConfig, SpeculativeConfig
 from outpace.drafters.spec import check_specs
+from outpace.errors import BadInputError
+from outpace.models.find import source_of
+from outpace.progress import note
 from outpace.reason import explained
 from outpace.server.api_errors import ApiError
 from outpace.server.limits import BodyMiddleware
@@ -207,13 +211,27 @@ def build_app(args: RayOptions | Mapping[str, Any]) -> Any:
     return gateway.bind(replicas.bind(fixed), server.body_limits, server.request_timeout)
 
 
+def check_cores(options: RayOptions, num_cores: float, is_local: bool) -> None:
+    """Say that the replicas need more cores than Ray has. Raises BadInputError where it will never have more: Ray would wait for ever."""
+    needed = options.replicas * options.threads
+    if needed <= num_cores:
+        return
+    text = f"{needed} cores are needed (replicas times threads), and Ray has {num_cores:g}"
+    if is_local:
+        raise BadInputError(text)
+    note(f"{text}: replicas without cores wait for them")
+
+
 def run(options: RayOptions, host: str, port: int) -> None:
     """Serve until Ctrl-C: on the cluster that RAY_ADDRESS names, else on this machine alone. Raises OutpaceError if Ray or a replica does
-    not start."""
-    app = build_app(options)
+    not start, and BadInputError for what this machine cannot run."""
+    app, is_local = build_app(options), not os.environ.get("RAY_ADDRESS")
+    if is_local:
+        source_of(options.model)  # tells a wrong name; a cluster's machines may have models that this one lacks
     with explained("Ray did not start"):
         ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False)
     try:
+        check_cores(options, ray.cluster_resources().get("CPU", 0.0), is_local)
         with explained("the replicas did not start"):
             serve.start(http_options={"host": host, "port": port})
             serve.run(app, blocking=True)

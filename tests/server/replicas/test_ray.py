@@ -92,6 +92,23 @@ def test_settings_of_the_application():
 
 
 @pytest.mark.skipif(not has_ray, reason="ray is not installed")
+def test_what_can_never_run_is_refused_before_replicas_start(capsys, monkeypatch):
+    from outpace.errors import BadInputError
+    from outpace.server import ray
+
+    options = ray.RayOptions(model="tiny", replicas=3, threads=2)
+    ray.check_cores(options, 6.0, True)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(BadInputError, match="6 cores are needed"):
+        ray.check_cores(options, 2.0, True)
+    ray.check_cores(options, 2.0, False)  # a cluster may grow
+    assert "Ray has 2: replicas without cores wait" in capsys.readouterr().err
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(BadInputError, match="no model 'nosuchmodel'"):
+        ray.run(ray.RayOptions(model="nosuchmodel"), "127.0.0.1", 1)
+
+
+@pytest.mark.skipif(not has_ray, reason="ray is not installed")
 @pytest.mark.parametrize(
     ("key", "lengths", "order"),
     [
