@@ -145,5 +145,6 @@ def _serve_on_ray(where: tuple[str, int], arguments: dict[str, Any], settings: A
         server=asdict(settings),
         shutdown_timeout=patience,
     )
-    typer.echo(f"outpace serves {options.model} at http://{where[0]}:{where[1]} with {num_replicas} replicas; Ctrl-C stops it", err=True)
+    place = f"http://{where[0]}:{where[1]}"
+    typer.echo(f"starting {options.model} with Ray, number of replicas: {num_replicas}; soon at {place}; Ctrl-C stops it", err=True)
     run(options, *where)
