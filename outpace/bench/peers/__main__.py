@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from outpace.bench.peers import PEERS
-from outpace.bench.peers.environment import install, peer_module
+from outpace.bench.peers.environment import install, packages_of, peer_module
 from outpace.errors import OutpaceError
 from outpace.progress import note
 
@@ -13,7 +13,7 @@ from outpace.progress import note
 def main(names: list[str]) -> int:
     """Install each; a failure is reported and the others go on. Exit code 1 if one failed."""
     failed = 0
-    for name in names or [name for name in PEERS if peer_module(name).PACKAGES]:
+    for name in names or [name for name in PEERS if packages_of(peer_module(name))]:
         try:
             note(f"{name}: {install(name)}")
         except OutpaceError as error:

@@ -45,7 +45,7 @@ def peer_module(name: str) -> ModuleType:
 def python_of(name: str) -> Path:
     """The Python of a peer. Raises OutpaceError with what to do if the peer is not installed."""
     module = peer_module(name)
-    if not _packages(module):
+    if not packages_of(module):
         try:
             module.program()
         except RuntimeError as error:
@@ -70,12 +70,12 @@ def install(name: str) -> Path:
     """Create the environment of a peer, unless it is there or not needed. Raises OutpaceError with pip's last line, or
     without a program that is needed."""
     module = peer_module(name)
-    if not _packages(module):
+    if not packages_of(module):
         return python_of(name)
 
     def build(folder: Path) -> None:
         with stages(f"installing {name} (once)") as show:
-            show(", ".join(_packages(module)))
+            show(", ".join(packages_of(module)))
             _run(sys.executable, "-m", "venv", str(folder))
             pip = [str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             _run(*pip, *module.PACKAGES)
@@ -85,17 +85,18 @@ def install(name: str) -> Path:
             for package in getattr(module, "OPTIONAL", ()):
                 with suppress(OutpaceError):
                     _run(*pip, package)
-        (folder / RECORD).write_text("\n".join(_packages(module)), "utf-8")
+        (folder / RECORD).write_text("\n".join(packages_of(module)), "utf-8")
 
     return _python(entry(_entry_name(name), build))
 
 
-def _packages(module: ModuleType) -> list[str]:
+def packages_of(module: ModuleType) -> list[str]:
+    """All that pip installs for a peer; nothing for one that is the user's program."""
     return [package for kind in ("PACKAGES", "BARE", "OPTIONAL") for package in getattr(module, kind, ())]
 
 
 def _entry_name(name: str) -> str:
-    mark = hashlib.sha256("\n".join(_packages(peer_module(name))).encode()).hexdigest()[:8]
+    mark = hashlib.sha256("\n".join(packages_of(peer_module(name))).encode()).hexdigest()[:8]
     return f"peers/{name}-{mark}"
 
 
